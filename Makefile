@@ -1,0 +1,45 @@
+# make test, make demo, make bench: each sets up all it needs in .venv first.
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
+
+# Names the interpreter, so that another one makes another environment.
+ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version)).encode()))" 2>/dev/null)
+READY := $(VENV)/ready-$(ID)
+
+.PHONY: venv test lint demo bench
+
+venv: $(READY)
+
+test: lint
+	$(RUN) -m pytest
+
+lint: $(READY)
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+
+demo: $(READY)
+	$(RUN) examples/demo.py
+
+bench: $(READY)
+	$(RUN) benchmarks/run.py
+
+# Chainer and ChainerCV build only beside an old setuptools, and only with the
+# compiler switched off (pyproject.toml says why).
+$(READY): pyproject.toml setup.py chainer_mmix_compat.pth
+	@command -v $(PYTHON) >/dev/null \
+	  || { echo "There is no $(PYTHON): choose a Python 3.10 to 3.13 with make PYTHON=/path/to/python"; exit 1; } >&2
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" \
+	  || { echo "chainer-mmix needs Python 3.10 to 3.13 and $(PYTHON) is $$($(PYTHON) -V 2>&1): choose another with make PYTHON=python3.13"; exit 1; } >&2
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null \
+	  || { echo "$(PYTHON) has no venv or ensurepip: install them (python3-venv on Debian and Ubuntu) or choose another with make PYTHON=python3.13"; exit 1; } >&2
+	@echo "Installing into $(VENV) ..."
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) "setuptools<81" wheel numpy
+	CC=true LDSHARED=true $(PIP) --no-build-isolation chainer==7.8.1 chainercv==0.13.1
+	$(PIP) --editable ".[dev]"
+	$(PIP) --upgrade setuptools
+	@touch $@

@@ -1,0 +1,1 @@
+"""What keeps Chainer alive on today's Python, NumPy and CuPy."""

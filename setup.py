@@ -1,0 +1,36 @@
+"""What pyproject.toml cannot say: where the models and the start-up hook go."""
+
+import os
+
+from setuptools import Distribution, find_packages, setup  # isort: split
+
+# setuptools' own copy, which importing setuptools puts in the place of Python's.
+from distutils.command.install_data import install_data
+
+
+class InstallStartUpHook(install_data):
+    """Puts the data file, the start-up hook, beside the packages.
+
+    A wheel, editable or not, keeps data files in ``<name>.data/data``, which is
+    unpacked into ``sys.prefix``; its ``<name>.data/purelib`` goes to site-packages,
+    where Python looks for ``.pth`` files.
+    """
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.install_dir = os.path.join(os.path.dirname(self.install_dir), "purelib")
+
+
+class DistributionWithData(Distribution):
+    """Answers the question by which editable installs decide to install data."""
+
+    def has_data(self):
+        return self.has_data_files()
+
+
+setup(
+    packages=[*find_packages(include=["chainer_mmix*"]), "chainer_mmix.models"],
+    package_dir={"chainer_mmix.models": "models"},
+    cmdclass={"install_data": InstallStartUpHook},
+    distclass=DistributionWithData,
+)
