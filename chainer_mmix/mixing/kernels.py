@@ -1,0 +1,40 @@
+"""The CuPy side of :mod:`chainer_mmix.mixing.functions`: one kernel, no temporaries."""
+
+from __future__ import annotations
+
+from chainer.backends import cuda
+
+
+def mix_source(per_sample: bool) -> tuple[str, str, str, str]:
+    """Returns the arguments that make the mixing kernel of an ElementwiseKernel.
+
+    W, the type of the weights, is float32 or better: half precision is rounded once.
+    """
+    raw, at = ("raw ", "[n]") if per_sample else ("", "")
+    operation = f"""
+        ptrdiff_t n = i / inner;
+        ptrdiff_t partner = i + (perm[n] - n) * inner;
+        y = static_cast<T>(
+            a{at} * static_cast<W>(x[i]) + b{at} * static_cast<W>(x[partner]));
+    """
+    return (
+        f"raw T x, raw int32 perm, {raw}W a, {raw}W b, int64 inner",
+        "T y",
+        operation,
+        "mmix_mix_per_sample" if per_sample else "mmix_mix",
+    )
+
+
+def mix(x, a, b, perm):
+    """``a[n] * x[n] + b[n] * x[perm[n]]`` on CuPy arrays, with the strides of x.
+
+    Args:
+        x (cupy.ndarray): Float array of shape (N, ...).
+        a, b: NumPy scalars, or CuPy arrays of shape (N,), all of one float dtype.
+        perm (cupy.ndarray): int32 array of shape (N,).
+    """
+    y = cuda.cupy.empty_like(x)
+    if x.size:
+        kernel = cuda.elementwise(*mix_source(per_sample=a.ndim > 0))
+        kernel(x, perm, a, b, x.size // len(x), y)
+    return y

@@ -1,0 +1,176 @@
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+from chainer import gradient_check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from chainer_mmix import mix, mixup_data
+from chainer_mmix.mixing.policy import MixupDraw, using_draw
+
+
+def reference(x, lam, perm):
+    x = np.asarray(x, np.float64)
+    lam = np.reshape(np.broadcast_to(lam, len(x)), (-1,) + (1,) * (x.ndim - 1))
+    return np.asarray(lam, np.float64) * x + (1 - lam) * x[perm]
+
+
+@st.composite
+def batches(draw, dtypes=(np.float16, np.float32, np.float64)):
+    dtype = draw(st.sampled_from(dtypes))
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=7))
+    x = draw(hnp.arrays(dtype, shape, elements=st.floats(-8, 8, width=16)))
+    perm = np.array(draw(st.permutations(range(len(x)))))
+    weight = st.floats(0, 1, width=32)
+    lam = draw(weight | hnp.arrays(np.float32, len(x), elements=weight))
+    return x, lam, perm
+
+
+@given(batches())
+def test_mix_equals_float64_reference(batch):
+    x, lam, perm = batch
+    y = mix(x, lam, perm).array
+    assert y.dtype == x.dtype and y.shape == x.shape
+    tolerance = {"e": 1e-3, "f": 1e-6, "d": 1e-14}[x.dtype.char]
+    np.testing.assert_allclose(y, reference(x, lam, perm), tolerance, 8 * tolerance)
+
+
+@settings(max_examples=25, deadline=None)
+@given(batches(dtypes=(np.float64,)))
+def test_mix_gradients(batch):
+    x, lam, perm = batch
+    gy = np.cos(np.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+    check = {"atol": 1e-5, "rtol": 1e-5, "dtype": np.float64}
+    gradient_check.check_backward(lambda v: mix(v, lam, perm), x, gy, **check)
+    gradient_check.check_double_backward(
+        lambda v: mix(v, lam, perm) ** 2, x, gy, np.sin(x), **check
+    )
+
+
+def test_large_and_strided_batches_are_mixed_whole():
+    # Larger than one chunk, and not contiguous in memory.
+    x = np.random.RandomState(0).randn(37, 16, 17, 32).astype(np.float32)
+    x = x.transpose(0, 3, 1, 2)
+    perm = np.random.RandomState(1).permutation(37)
+    y = mix(x, 0.3, perm).array
+    np.testing.assert_allclose(y, reference(x, 0.3, perm), rtol=1e-5, atol=1e-6)
+    assert y.strides == x.strides
+
+
+@pytest.mark.parametrize("lam", [0.3, np.float64(0.3), np.float32(0.3), np.array(0.3)])
+def test_float32_stays_float32(lam):
+    x = chainer.Variable(np.ones((3, 2), np.float32))
+    y = mix(x, lam, [2, 0, 1])
+    y.grad = np.ones_like(y.array)
+    y.backward()
+    assert y.dtype == x.grad.dtype == np.float32
+
+
+def test_half_precision_keeps_a_lambda_that_float16_would_round_to_one():
+    lam = 0.9999
+    assert np.float16(lam) == 1
+    x = np.array([[0], [30000]], np.float16)
+    y = mix(x, lam, [1, 0]).array
+    np.testing.assert_allclose(y[:, 0], [3, 29997], rtol=1e-3)
+
+
+def test_batch_of_one_is_left_alone():
+    x = np.array([[1.5, -2]], np.float32)
+    mixed, target_a, target_b = mixup_data(x, np.array([3]), 0.7)
+    np.testing.assert_allclose(mixed.array, x, rtol=1e-6)
+    assert target_a.tolist() == target_b.tolist() == [3]
+
+
+def test_empty_batch():
+    x = np.empty((0, 4), np.float32)
+    assert mix(x, 0.5, np.empty(0, int)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("lam", "perm", "message"),
+    [
+        (-0.1, [1, 0], r"lam must lie in \[0, 1\], not -0.1"),
+        (1.5, [1, 0], r"\[0, 1\], not 1.5"),
+        (float("nan"), [1, 0], "not nan"),
+        (np.array([0.5, 2]), [1, 0], r"\[0.5 2. \]"),
+        (np.ones(3), [1, 0], r"shape \(2,\).*has shape \(3,\)"),
+        (np.ones((2, 1)), [1, 0], r"has shape \(2, 1\)"),
+        (0.5, [0], r"shape \(2,\).*perm has shape \(1,\)"),
+        (0.5, [0, 2], r"permutation of 0, ..., 1.*\[0 2\]"),
+        (0.5, [1, 1], "permutation"),
+    ],
+)
+def test_bad_arguments_are_named(lam, perm, message):
+    with pytest.raises(ValueError, match=message):
+        mix(np.zeros((2, 3), np.float32), lam, perm)
+
+
+def test_integers_are_refused():
+    with pytest.raises(chainer.utils.type_check.InvalidType):
+        mix(np.zeros((2, 3), int), 0.5, [1, 0])
+
+
+def test_mixup_data_pairs_features_and_targets_alike():
+    x = np.eye(8, dtype=np.float32)  # sample n is the n-th one-hot vector
+    target = np.arange(8) + 100
+    np.random.seed(0)
+    mixed, target_a, target_b = mixup_data(x, target, 0.75)
+    np.testing.assert_array_equal(target_a, target)
+    partner = target_b - 100
+    assert sorted(partner) == list(range(8)) and (partner != np.arange(8)).any()
+    np.testing.assert_allclose(mixed.array, 0.75 * x + 0.25 * x[partner])
+
+
+def test_mixup_data_takes_variables_and_multi_dimensional_targets():
+    x = np.random.RandomState(0).rand(4, 3).astype(np.float32)
+    target = chainer.Variable(np.random.RandomState(1).rand(4, 2).astype(np.float32))
+    mixed, target_a, target_b = mixup_data(x, target, 0.5, [3, 2, 1, 0])
+    np.testing.assert_array_equal(target_a.array[::-1], target_b.array)
+    F.sum(mixed).backward()
+
+
+def test_partners_come_from_the_active_draw_and_not_from_numpy():
+    draw = MixupDraw(0, 0.5, np.array([2, 0, 1]))
+    before = np.random.get_state()[1].copy()
+    with using_draw(draw):
+        *_, target_b = mixup_data(np.zeros((3, 1), np.float32), np.arange(3), 0.5)
+    assert target_b.tolist() == [2, 0, 1] and draw.times_mixed == 1
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_draws_nest_and_end():
+    x, t = np.zeros((2, 1), np.float32), np.arange(2)
+    outer, inner = (MixupDraw(0, 0.5, np.array(p)) for p in ([1, 0], [0, 1]))
+    with using_draw(outer):
+        with using_draw(inner):
+            mixup_data(x, t, 0.5)
+        assert mixup_data(x, t, 0.5)[2].tolist() == [1, 0]
+    mixup_data(x, t, 0.5)
+    assert (outer.times_mixed, inner.times_mixed) == (1, 1)
+
+
+def test_features_and_targets_of_different_length():
+    with pytest.raises(ValueError, match=r"3 samples .* target has 2 \(shape \(2,\)\)"):
+        mixup_data(np.zeros((3, 1), np.float32), np.zeros(2, int), 0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_gpu_equals_cpu(dtype, per_sample):
+    rng = np.random.RandomState(0)
+    x = rng.randn(33, 5, 7).astype(dtype)
+    lam = rng.rand(33).astype(np.float32) if per_sample else 0.3
+    perm = rng.permutation(33)
+    gradients = []
+    for to_device in (np.asarray, chainer.backends.cuda.to_gpu):
+        v = chainer.Variable(to_device(x))
+        y = mix(v, lam, perm)
+        y.grad = v.array
+        y.backward()
+        gradients.append((y.array, v.grad))
+    for cpu, gpu in zip(*gradients, strict=True):
+        tolerance = 1e-3 if dtype == np.float16 else 1e-6
+        np.testing.assert_allclose(cpu, gpu.get(), tolerance, tolerance)

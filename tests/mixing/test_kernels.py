@@ -1,0 +1,72 @@
+"""Compiles the CUDA source; the tests marked gpu run it."""
+
+import numpy as np
+import pytest
+
+from chainer_mmix.mixing.kernels import mix_source
+
+cupy = pytest.importorskip("cupy")
+_kernel = pytest.importorskip("cupy._core._kernel")
+_scalar = pytest.importorskip("cupy._core._scalar")
+_carray = pytest.importorskip("cupy._core._carray")
+
+ARRAY, INDEXER, SCALAR = 1, 2, 3  # the kinds of CuPy's _ArgInfo
+
+
+def cuda_source(dtype, per_sample, contiguous):
+    """What CuPy would give to NVRTC for these arguments."""
+    kernel = cupy.ElementwiseKernel(*mix_source(per_sample))
+    x = np.dtype(dtype)
+    w = np.promote_types(x, np.float32)
+    i32, i64 = np.dtype(np.int32), np.dtype(np.int64)
+    given = (x, i32, w, w, i64)
+    in_types, out_types, type_map = kernel._decide_params_type(given, (x,))
+
+    def array(dtype):
+        ndim = 1 if contiguous else 4
+        return _kernel._ArgInfo(ARRAY, cupy.ndarray, dtype, ndim, contiguous, True)
+
+    def scalar(dtype):
+        return _kernel._ArgInfo(SCALAR, _scalar.CScalar, dtype, 0, True, True)
+
+    weight = array if per_sample else scalar
+    kinds = (array, array, weight, weight, scalar)
+    infos = [kind(dtype) for kind, dtype in zip(kinds, in_types, strict=True)]
+    infos.append(array(out_types[0]))
+    ndim = 1 if contiguous else 4
+    infos.append(_kernel._ArgInfo(INDEXER, _carray.Indexer, None, ndim, True, True))
+    return _kernel._get_elementwise_kernel_code(
+        tuple(infos),
+        type_map,
+        kernel.params,
+        kernel.operation,
+        kernel.name,
+        kernel.preamble,
+        **kernel.kwargs,
+    )
+
+
+@pytest.mark.parametrize("arch", ["75", "80", "90", "100"])
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_mix_compiles(dtype, per_sample, contiguous, arch, monkeypatch):
+    from cupy._core import core
+    from cupy.cuda import compiler
+
+    built = []
+
+    def compile_only(source, options=(), *args, **kwargs):
+        binary, _ = compiler.compile_using_nvrtc(source, options, arch, "mix.cu")
+        built.append(binary)
+        raise StopIteration
+
+    monkeypatch.setattr(compiler, "_compile_module_with_cache", compile_only)
+    monkeypatch.setattr(
+        compiler,
+        "_get_arch_for_options_for_nvrtc",
+        lambda _: ("-arch=sm_" + arch, "cubin"),
+    )
+    with pytest.raises(StopIteration):
+        core.compile_with_cache(cuda_source(dtype, per_sample, contiguous), ())
+    assert built[0][:4] == b"\x7fELF"

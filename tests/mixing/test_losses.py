@@ -1,0 +1,171 @@
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+from chainer import gradient_check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chainer_mmix.mixing import (
+    mixup_accuracy,
+    mixup_criterion,
+    mixup_softmax_cross_entropy,
+)
+
+
+def pair(rng, shape, n_class, ignored):
+    a, b = rng.randint(0, n_class, (2, *shape)).astype(np.int32)
+    if ignored:
+        a[rng.rand(*shape) < 0.3] = -1
+        b[rng.rand(*shape) < 0.3] = -1
+    return a, b
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 6),
+    rest=st.sampled_from([(), (3,), (2, 3)]),
+    ignored=st.booleans(),
+    weighted=st.booleans(),
+    normalize=st.booleans(),
+    reduce=st.sampled_from(["mean", "no"]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+)
+def test_equals_two_calls_of_chainer(
+    seed, n, rest, ignored, weighted, normalize, reduce, dtype
+):
+    rng = np.random.RandomState(seed)
+    x = (3 * rng.randn(n, 5, *rest)).astype(dtype)
+    a, b = pair(rng, (n, *rest), 5, ignored)
+    lam = rng.rand()
+    options = {"normalize": normalize, "reduce": reduce}
+    if weighted:
+        options["class_weight"] = (rng.rand(5) + 0.5).astype(dtype)
+
+    def chainer_twice(v):
+        loss = lam * F.softmax_cross_entropy(v, a, **options)
+        return loss + (1 - lam) * F.softmax_cross_entropy(v, b, **options)
+
+    def ours(v):
+        return mixup_softmax_cross_entropy(v, a, b, lam, **options)
+
+    results = []
+    for function in (ours, chainer_twice):
+        v = chainer.Variable(x)
+        loss = function(v)
+        loss.grad = np.full_like(loss.array, 0.5)
+        loss.backward()
+        results.append((loss.array, v.grad))
+    tolerance = {"e": 1e-2, "f": 1e-5, "d": 1e-12}[np.dtype(dtype).char]
+    for mine, theirs in zip(*results, strict=True):
+        assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
+        np.testing.assert_allclose(mine, theirs, tolerance, tolerance)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "no"])
+@pytest.mark.parametrize("lam", [0.3, np.array([0.1, 1, 0, 0.6])])
+def test_equals_float64_reference_with_lambda_per_batch_and_sample(lam, reduce):
+    rng = np.random.RandomState(0)
+    x, (a, b) = rng.randn(4, 3), pair(rng, (4,), 3, False)
+    log_p = np.log(np.exp(x) / np.exp(x).sum(1, keepdims=True))
+    n = np.arange(4)
+    expected = -lam * log_p[n, a] - (1 - lam) * log_p[n, b]
+    if reduce == "mean":
+        expected = expected.mean()
+    loss = mixup_softmax_cross_entropy(x, a, b, lam, reduce=reduce)
+    np.testing.assert_allclose(loss.array, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "no"])
+def test_gradients(reduce):
+    rng = np.random.RandomState(1)
+    x, (a, b) = rng.randn(4, 3, 2), pair(rng, (4, 2), 3, True)
+    lam = rng.rand(4)
+    gy = np.array(rng.randn(*(() if reduce == "mean" else (4, 2))))
+
+    def loss(v):
+        return mixup_softmax_cross_entropy(v, a, b, lam, reduce=reduce)
+
+    check = {"atol": 1e-5, "rtol": 1e-5, "dtype": np.float64}
+    gradient_check.check_backward(loss, x, gy, **check)
+    ggx = rng.randn(*x.shape)
+    gradient_check.check_double_backward(loss, x, gy, ggx, **check)
+
+
+def test_all_labels_ignored_is_zero_loss():
+    x = chainer.Variable(np.random.randn(2, 3).astype(np.float32))
+    t = np.full(2, -1)
+    loss = mixup_softmax_cross_entropy(x, t, t, 0.5)
+    loss.backward()
+    assert loss.array == 0 and not x.grad.any()
+
+
+def test_empty_batch():
+    t = np.empty(0, np.int32)
+    loss = mixup_softmax_cross_entropy(np.empty((0, 3), np.float32), t, t, 0.5)
+    assert loss.array == 0
+
+
+def test_large_logits_do_not_overflow():
+    x = np.array([[1e4, 0, -1e4]], np.float32)
+    t = np.array([0])
+    assert mixup_softmax_cross_entropy(x, t, t, 0.5).array == 0
+
+
+@pytest.mark.parametrize("label", [-2, 3, 1000])
+def test_label_out_of_range_is_named(label):
+    x, good = np.zeros((2, 3), np.float32), np.array([0, 1])
+    bad = np.array([0, label])
+    for targets in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match=rf"\[0, 3\).*found {label}"):
+            mixup_softmax_cross_entropy(x, *targets, 0.5)
+
+
+def test_float_labels_and_wrong_shapes_are_refused():
+    x = np.zeros((2, 3), np.float32)
+    for bad in (np.zeros(2, np.float32), np.zeros(3, int), np.zeros((2, 1), int)):
+        with pytest.raises(chainer.utils.type_check.InvalidType):
+            mixup_softmax_cross_entropy(x, bad, np.zeros(2, int), 0.5)
+    with pytest.raises(ValueError, match="'sum'"):
+        t = np.zeros(2, int)
+        mixup_softmax_cross_entropy(x, t, t, 0.5, reduce="sum")
+
+
+def test_accuracy_is_lambda_weighted():
+    y = np.eye(3, dtype=np.float32)  # predicts 0, 1, 2
+    a, b = np.array([0, 0, 0]), np.array([1, 1, 0])
+    assert mixup_accuracy(y, a, b, 0.7).array == pytest.approx((0.7 + 0.3) / 3)
+    lam = np.array([0.5, 0.2, 1])
+    assert mixup_accuracy(y, a, b, lam).array == pytest.approx((0.5 + 0.8) / 3)
+    two = 0.7 * F.accuracy(y, a).array + 0.3 * F.accuracy(y, b).array
+    assert mixup_accuracy(y, a, b, 0.7).array == pytest.approx(two)
+
+
+def test_criterion_takes_one_pass_for_class_labels_only():
+    rng = np.random.RandomState(0)
+    x, (a, b) = rng.randn(4, 3).astype("f"), pair(rng, (4,), 3, False)
+    one = mixup_criterion(F.softmax_cross_entropy, x, a, b, 0.3).array
+    soft_a, soft_b = np.eye(3, dtype="f")[a], np.eye(3, dtype="f")[b]
+    two = mixup_criterion(F.softmax_cross_entropy, x, soft_a, soft_b, 0.3).array
+    assert one == pytest.approx(two)
+
+
+def test_criterion_applies_any_function_to_both_targets():
+    y = chainer.Variable(np.array([[1.0], [2.0]], np.float32))
+    a, b = np.array([[0.0], [0.0]], np.float32), np.array([[2.0], [1.0]], np.float32)
+    loss = mixup_criterion(F.mean_squared_error, y, a, b, 0.25)
+    assert loss.array == pytest.approx(0.25 * (1 + 4) / 2 + 0.75 * (1 + 1) / 2)
+    loss.backward()
+    # (y - a) lam + (y - b) (1 - lam): the gradient is that of the mixed target
+    np.testing.assert_allclose(y.grad[:, 0], [-0.5, 1.25])
+
+
+def test_criterion_with_lambda_per_sample():
+    y = np.array([[1.0], [2.0]], np.float32)
+    a, b = np.zeros_like(y), np.ones_like(y)
+    lam = np.array([1, 0.25], np.float32)
+    loss = mixup_criterion(F.squared_error, y, a, b, lam)
+    assert loss.array == pytest.approx((1 + (0.25 * 4 + 0.75 * 1)) / 2)
+    with pytest.raises(ValueError, match=r"one value a sample, shape \(2,\)"):
+        mixup_criterion(F.mean_squared_error, y, a, b, lam)
