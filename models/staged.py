@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import chainer
+import numpy as np
+
+from chainer_mmix.mixing import mixup_data
+
+
+class Staged(chainer.Chain):
+    """A network that runs through stages and can mix before each of them.
+
+    Mixing point 0 is the input and point ``k`` the output of stage ``k``, the stages
+    counting from 1.
+
+    Attributes:
+        mixup_layers (tuple of int): All mixing points.
+        default_layer_mix (tuple of int): Those drawn from unless the user chooses.
+    """
+
+    mixup_layers: tuple[int, ...]
+    default_layer_mix: tuple[int, ...]
+
+    def stages(self) -> Sequence[Callable]:
+        """Returns the stages in order, each from one Variable to the next."""
+        raise NotImplementedError
+
+    def head(self, h: chainer.Variable) -> chainer.Variable:
+        """Turns the output of the last stage into logits of shape (N, n_class)."""
+        raise NotImplementedError
+
+    def forward(
+        self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None
+    ) -> chainer.Variable | tuple:
+        """Computes logits, and mixes at one point on the way.
+
+        Args:
+            x (~chainer.Variable or array): Float images of shape (N, C, H, W).
+            target (~chainer.Variable or array): Labels of shape (N,), when mixing.
+            mixup_hidden (bool): Whether to mix. The default is ``False``.
+            lam (float or array): Weight of the first partner, a number or of shape
+                (N,).
+            layer_mix (int): The mixing point; ``None`` draws one of
+                ``default_layer_mix`` from :mod:`numpy.random`.
+
+        Returns:
+            Logits of shape (N, n_class), or ``(logits, target_a, target_b)`` when
+            mixing.
+        """
+        h = x
+        if mixup_hidden:
+            if layer_mix is None:
+                layer_mix = np.random.choice(self.default_layer_mix)
+            if layer_mix not in self.mixup_layers:
+                raise ValueError(
+                    f"{type(self).__name__} has no mixing point {layer_mix!r}; it has "
+                    f"{', '.join(map(str, self.mixup_layers))}"
+                )
+        for point, stage in enumerate((lambda x: x, *self.stages())):
+            h = stage(h)
+            if mixup_hidden and point == layer_mix:
+                h, target_a, target_b = mixup_data(h, target, lam)
+        y = self.head(h)
+        return (y, target_a, target_b) if mixup_hidden else y
