@@ -1,0 +1,30 @@
+"""The Trainer's side: a standard Trainer, exact resume and the record of a run."""
+
+from chainer_mmix.training.device import get_device
+from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
+from chainer_mmix.training.output import check_output, check_same_run
+from chainer_mmix.training.record import RunRecord
+from chainer_mmix.training.seeds import set_seed
+from chainer_mmix.training.snapshots import (
+    SnapshotError,
+    find_snapshot,
+    load_snapshot,
+    read_snapshot,
+)
+from chainer_mmix.training.trainer import build_trainer, run
+
+__all__ = [
+    "OPTIMIZERS",
+    "RunRecord",
+    "SnapshotError",
+    "build_trainer",
+    "check_output",
+    "check_same_run",
+    "find_snapshot",
+    "get_device",
+    "load_snapshot",
+    "make_optimizer",
+    "read_snapshot",
+    "run",
+    "set_seed",
+]

@@ -1,0 +1,17 @@
+"""Extensions of the Trainer."""
+
+from chainer_mmix.training.extensions.fail_on_nonnumber import (
+    DivergedError,
+    FailOnNonNumber,
+)
+from chainer_mmix.training.extensions.learning_rate import LearningRate
+from chainer_mmix.training.extensions.mixup_report import MixupReport
+from chainer_mmix.training.extensions.random_state import RandomState
+
+__all__ = [
+    "DivergedError",
+    "FailOnNonNumber",
+    "LearningRate",
+    "MixupReport",
+    "RandomState",
+]

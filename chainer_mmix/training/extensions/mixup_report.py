@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import chainer
+import numpy as np
+from chainer.training import extension, get_trigger
+
+from chainer_mmix.atomic import write_atomically
+
+
+class MixupReport(extension.Extension):
+    r"""Reports how often each mixing point was drawn, and which :math:`\lambda`.
+
+    It reads ``draw`` of the main optimizer's target, a
+    :class:`~chainer_mmix.ManifoldMixupClassifier`, after each iteration, and draws
+    nothing itself.
+
+    For :class:`~chainer.training.extensions.LogReport`, it reports
+    ``mixup/layer/<point>``, 1 if that point mixed and else 0, whose mean is the share
+    of iterations. An iteration without mixing counts as the point ``none``, one whose
+    link chose by itself as ``link``.
+
+    At each trigger it writes a JSON file with
+
+    - ``settings``: ``alpha``, ``layer_mix`` (the points drawn from, ``null`` if the
+      link chooses) and ``per``; ``null`` as a whole if the classifier does not mix;
+    - ``layer``: iterations by mixing point, since the beginning;
+    - ``lam``: ``bin_edges`` (21 numbers from 0 to 1) and ``counts`` (20) of a histogram
+      of all :math:`\lambda`, one an iteration, or one a sample if the policy draws
+      them so.
+
+    Args:
+        filename (str): Name of the file in the output folder. The default is
+            ``mixup.json``.
+        trigger: When to write it; the default is each epoch.
+    """
+
+    # Before an Evaluator, which calls the classifier too and so resets its draw.
+    priority = extension.PRIORITY_WRITER + 50
+
+    def __init__(
+        self, filename: str = "mixup.json", trigger: tuple[int, str] = (1, "epoch")
+    ) -> None:
+        self._filename = filename
+        # Not self.trigger, by which the Trainer would skip iterations.
+        self._write_trigger = get_trigger(trigger)
+        self._layer: dict[str, int] = {}
+        self._lam, self._bin_edges = np.histogram([], bins=20, range=(0, 1))
+
+    def initialize(self, trainer: chainer.training.Trainer) -> None:
+        # All points from the start, since LogReport averages over what was reported.
+        points = _points(trainer.updater.get_optimizer("main").target)
+        self._layer = dict.fromkeys(map(str, points), 0) | self._layer
+
+    def __call__(self, trainer: chainer.training.Trainer) -> None:
+        target = trainer.updater.get_optimizer("main").target
+        draw = getattr(target, "draw", None)
+        if draw is None:
+            drawn = "none"
+        else:
+            drawn = "link" if draw.layer_mix is None else str(draw.layer_mix)
+            self._lam += np.histogram(draw.lam, bins=self._bin_edges)[0]
+        self._layer[drawn] = self._layer.get(drawn, 0) + 1
+        for point in self._layer:
+            trainer.observation[f"mixup/layer/{point}"] = float(point == drawn)
+        if self._write_trigger(trainer):
+            self._write(Path(trainer.out), target)
+
+    def _write(self, out: Path, target: chainer.Link) -> None:
+        settings = None
+        if _mixes(target):
+            settings = {
+                "alpha": target.policy.alpha,
+                "layer_mix": _points(target) if _points(target) != ["link"] else None,
+                "per": target.policy.per,
+            }
+        content = {
+            "settings": settings,
+            "layer": self._layer,
+            "lam": {
+                "bin_edges": self._bin_edges.tolist(),
+                "counts": self._lam.tolist(),
+            },
+        }
+        with write_atomically(out / self._filename) as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        """Saves or restores the counts."""
+        if hasattr(self._write_trigger, "serialize"):
+            self._write_trigger.serialize(serializer["_write_trigger"])
+        self._layer = json.loads(serializer("_layer", json.dumps(self._layer)))
+        self._lam = serializer("_lam", self._lam)
+
+
+def _mixes(target: chainer.Link) -> bool:
+    return getattr(target, "mixup_hidden", False) and target.policy.alpha > 0
+
+
+def _points(target: chainer.Link) -> list:
+    if not _mixes(target):
+        return ["none"]
+    predictor = target.predictor
+    points = (
+        target.policy.layer_mix
+        or getattr(predictor, "default_layer_mix", None)
+        or getattr(predictor, "mixup_layers", None)
+    )
+    return list(points or ["link"])

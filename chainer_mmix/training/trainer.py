@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import chainer
+import numpy as np
+from chainer import training
+from chainer.iterators import SerialIterator
+from chainer.serializers import save_npz
+from chainer.training import extensions
+from chainer.training.updaters import StandardUpdater
+
+from chainer_mmix.training.extensions import (
+    FailOnNonNumber,
+    LearningRate,
+    MixupReport,
+    RandomState,
+)
+from chainer_mmix.training.record import RunRecord
+
+_COLUMNS = [
+    "epoch",
+    "main/loss",
+    "validation/main/loss",
+    "main/accuracy",
+    "validation/main/accuracy",
+    "main/lam",
+    "lr",
+    "elapsed_time",
+]
+
+
+def build_trainer(
+    optimizer: chainer.GradientMethod,
+    train: Sequence,
+    test: Sequence,
+    *,
+    epoch: int,
+    batchsize: int,
+    out: str | Path,
+    device: chainer.backend.Device,
+    lr_drop: Sequence[int] = (),
+    n_retains: int = 2,
+    quiet: bool = False,
+) -> training.Trainer:
+    """Builds a standard Trainer with all that one watches a run by.
+
+    In the output folder it keeps ``log``, the pictures ``loss.png`` and
+    ``accuracy.png``, ``mixup.json``
+    (:class:`~chainer_mmix.training.extensions.MixupReport`) and the newest snapshots.
+    Each epoch, a bad loss or parameter stops it first, then it evaluates, logs, draws
+    and saves, so that neither log nor snapshot holds a bad epoch.
+
+    Args:
+        optimizer (chainer.GradientMethod): Set up with the classifier to train, which
+            must be on ``device``.
+        train (sequence): Training examples ``(image, label)``.
+        test (sequence): Validation examples.
+        epoch (int): When to stop.
+        batchsize (int): Examples a minibatch, in validation too.
+        out (str or path-like): The output folder.
+        device (chainer.backend.Device): Where to compute.
+        lr_drop (sequence of int): Epochs after which the learning rate is divided
+            by 10. The default is none.
+        n_retains (int): Snapshots to keep. The default is 2.
+        quiet (bool): Whether to leave out the table and, on a terminal, the progress
+            bar. The default is ``False``.
+
+    Returns:
+        ~chainer.training.Trainer: Ready to run, or to be given to
+        :func:`~chainer_mmix.training.load_snapshot`.
+    """
+    _initialize(optimizer.target, test[0], device)
+    updater = StandardUpdater(
+        SerialIterator(train, batchsize), optimizer, device=device
+    )
+    trainer = training.Trainer(updater, (epoch, "epoch"), str(out))
+    is_cpu = isinstance(device, chainer.backend.CpuDevice)
+    trainer.extend(FailOnNonNumber(interval=1 if is_cpu else 20))
+    validation = SerialIterator(test, batchsize, repeat=False, shuffle=False)
+    trainer.extend(
+        extensions.Evaluator(validation, optimizer.target, device=device),
+        name="validation",
+    )
+    trainer.extend(LearningRate(lr_drop))
+    trainer.extend(MixupReport())
+    trainer.extend(extensions.LogReport())
+    if not quiet:
+        # Triggers without a state, which a snapshot of a quiet run would lack.
+        table = extensions.PrintReport(_COLUMNS, out=_plain(sys.stdout))
+        trainer.extend(table, trigger=_is_new_epoch)
+        if sys.stdout.isatty():
+            bar = extensions.ProgressBar(update_interval=10, out=sys.stdout)
+            trainer.extend(bar, trigger=lambda trainer: True)
+    for key in ("loss", "accuracy"):
+        keys = [f"main/{key}", f"validation/main/{key}"]
+        trainer.extend(
+            extensions.PlotReport(keys, "epoch", _is_new_epoch, filename=f"{key}.png"),
+            name=f"plot_{key}",
+        )
+    trainer.extend(RandomState())
+    # Weights hardly shrink by compression, which takes longer than an epoch of digits.
+    save = functools.partial(save_npz, compression=False)
+    trainer.extend(extensions.snapshot(savefun=save, n_retains=n_retains))
+    return trainer
+
+
+def run(trainer: training.Trainer, record: RunRecord) -> None:
+    """Runs a Trainer and keeps its record, whichever way it ends.
+
+    Args:
+        trainer (~chainer.training.Trainer): One with a
+            :class:`~chainer.training.extensions.LogReport`.
+        record (RunRecord): The record, started.
+
+    Raises:
+        Exception: What stopped the Trainer, once that is recorded.
+    """
+    log_report = trainer.get_extension("LogReport")
+    try:
+        # FailOnNonNumber says it in one sentence.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            trainer.run(show_loop_exception_msg=False)
+    except BaseException as e:
+        reason = str(e) or type(e).__name__
+        record.fail(reason, log_report.log, trainer.elapsed_time)
+        raise
+    record.finish(log_report.log, trainer.elapsed_time)
+
+
+def _initialize(model: chainer.Link, example: tuple, device) -> None:
+    """Gives parameters their shapes, which a snapshot is checked against."""
+    batch = chainer.dataset.concat_examples([example], device)
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        model(*batch)
+
+
+def _is_new_epoch(trainer: training.Trainer) -> bool:
+    # PlotReport does not save the state of an IntervalTrigger, so that one would fire
+    # in the middle of the first epoch after a resume.
+    return trainer.updater.is_new_epoch
+
+
+def _plain(out: TextIO) -> TextIO:
+    return out if out.isatty() else _WithoutErasing(out)
+
+
+class _WithoutErasing:
+    """Keeps the escape code by which PrintReport erases a progress bar out of files."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        if text != "\033[J":
+            self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()

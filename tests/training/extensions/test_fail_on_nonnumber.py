@@ -1,0 +1,47 @@
+from types import SimpleNamespace
+
+import chainer
+import chainer.links as L
+import numpy as np
+import pytest
+
+from chainer_mmix.training.extensions import DivergedError, FailOnNonNumber
+
+
+def trainer(loss, iteration=1, is_new_epoch=False, weight=0.0):
+    link = L.Linear(1, 1, initialW=weight)
+    optimizer = chainer.optimizers.SGD().setup(link)
+    updater = SimpleNamespace(
+        iteration=iteration,
+        is_new_epoch=is_new_epoch,
+        epoch=1,
+        get_all_optimizers=lambda: {"main": optimizer},
+    )
+    return SimpleNamespace(updater=updater, observation={"main/loss": loss})
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("wrap", [float, np.float32, chainer.Variable])
+def test_loss_is_checked(loss, wrap):
+    loss = wrap(np.array(loss, np.float32))
+    with pytest.raises(DivergedError, match=r"loss became -?(nan|inf) in epoch 2"):
+        FailOnNonNumber()(trainer(loss))
+
+
+def test_loss_is_checked_at_the_interval_and_at_the_end_of_an_epoch():
+    extension = FailOnNonNumber(interval=20)
+    extension(trainer(np.nan, iteration=19))
+    with pytest.raises(DivergedError, match="iteration 20"):
+        extension(trainer(np.nan, iteration=20))
+    with pytest.raises(DivergedError, match=r"epoch 1 \(iteration 21"):
+        extension(trainer(np.nan, iteration=21, is_new_epoch=True))
+
+
+def test_parameters_are_checked_at_the_end_of_an_epoch():
+    FailOnNonNumber()(trainer(1.0, weight=np.nan))
+    with pytest.raises(DivergedError, match="parameter"):
+        FailOnNonNumber()(trainer(1.0, weight=np.nan, is_new_epoch=True))
+
+
+def test_good_numbers_pass():
+    FailOnNonNumber()(trainer(1e30, is_new_epoch=True))

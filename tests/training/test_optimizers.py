@@ -1,0 +1,58 @@
+import chainer
+import numpy as np
+import pytest
+
+from chainer_mmix.training import OPTIMIZERS, make_optimizer
+
+
+class Weight(chainer.Link):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.w = chainer.Parameter(np.array([1.0, -2.0], np.float64))
+
+
+def step(name, gradient, **kwargs):
+    link = Weight()
+    optimizer = make_optimizer(name, link, **kwargs)
+    link.w.grad = np.array(gradient)
+    optimizer.update()
+    return link.w.array
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "momentum_sgd"])
+def test_first_step_by_hand(name):
+    gradient = np.array([0.5, 1.0])
+    expected = {
+        "adam": -0.1 * np.sign(gradient),
+        "adamw": -0.1 * np.sign(gradient),
+        "momentum_sgd": -0.1 * gradient,
+    }[name]
+    after = step(name, gradient, lr=0.1)
+    np.testing.assert_allclose(after - [1.0, -2.0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_name_has_an_optimizer(name):
+    optimizer = make_optimizer(name, Weight(), 0.25)
+    classes = {
+        "adam": chainer.optimizers.Adam,
+        "adamw": chainer.optimizers.AdamW,
+        "momentum_sgd": chainer.optimizers.MomentumSGD,
+        "nesterov": chainer.optimizers.NesterovAG,
+    }
+    assert type(optimizer) is classes[name]
+    assert getattr(optimizer, "alpha" if "adam" in name else "lr") == 0.25
+    assert getattr(optimizer, "momentum", 0.9) == 0.9
+
+
+def test_l2_penalty_joins_the_gradient():
+    after = step("momentum_sgd", [0.5, 1.0], lr=0.1, weight_decay=0.3)
+    expected = np.array([1 - 0.1 * (0.5 + 0.3), -2 - 0.1 * (1.0 - 0.6)])
+    np.testing.assert_allclose(after, expected)
+
+
+def test_adamw_decays_by_lr_times_rate():
+    decayed = step("adamw", [0.5, 1.0], lr=0.1, weight_decay=0.3)
+    plain = step("adamw", [0.5, 1.0], lr=0.1)
+    np.testing.assert_allclose(decayed - plain, -0.1 * 0.3 * np.array([1.0, -2.0]))

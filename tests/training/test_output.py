@@ -1,0 +1,70 @@
+import json
+import os
+
+import pytest
+
+from chainer_mmix.training import SnapshotError, check_output, check_same_run
+
+
+def test_a_new_or_an_empty_folder_is_fine_and_not_touched(tmp_path):
+    check_output(tmp_path / "a" / "b")
+    check_output(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.txt").touch()
+    check_output(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run.json", "log", "snapshot_iter_7"])
+def test_a_folder_with_another_run(tmp_path, name):
+    (tmp_path / name).touch()
+    remedy = "--resume" if name.startswith("snapshot") else "remove it"
+    with pytest.raises(ValueError, match=f"holds another run.*{name}.*{remedy}.*--out"):
+        check_output(tmp_path)
+
+
+def test_a_folder_with_the_run_to_resume(tmp_path):
+    (tmp_path / "snapshot_iter_7").touch()
+    check_output(tmp_path, tmp_path / "snapshot_iter_7")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "snapshot_iter_7").touch()
+    with pytest.raises(ValueError, match="holds another run"):
+        check_output(tmp_path, other / "snapshot_iter_7")
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_in_the_way(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        check_output(tmp_path / name)
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    # chmod would not stop root, as whom containers run tests.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="cannot be written to"):
+        check_output(tmp_path / "new")
+
+
+def write_record(folder, **arguments):
+    (folder / "run.json").write_text(json.dumps({"arguments": arguments}))
+
+
+def test_what_is_trained_must_not_change(tmp_path):
+    write_record(tmp_path, dataset="digits", train_size=None, lr=0.1, epoch=3)
+    now = {"dataset": "digits", "train_size": 20, "lr": 0.01, "epoch": 9}
+    with pytest.raises(SnapshotError, match="train-size was None and is 20") as e:
+        check_same_run(tmp_path / "snapshot_iter_1", now)
+    assert "--lr" not in str(e.value)
+    check_same_run(tmp_path / "snapshot_iter_1", now | {"train_size": None})
+
+
+def test_without_a_record_there_is_nothing_to_compare(tmp_path):
+    check_same_run(tmp_path / "snapshot_iter_1", {"dataset": "digits"})
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "{"])
+def test_a_damaged_record(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(SnapshotError, match="is damaged"):
+        check_same_run(tmp_path / "snapshot_iter_1", {"dataset": "digits"})

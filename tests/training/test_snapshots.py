@@ -1,0 +1,198 @@
+import os
+import pickle
+import zipfile
+
+import chainer
+import numpy as np
+import pytest
+from chainer.serializers import load_npz
+
+from chainer_mmix.training import (
+    SnapshotError,
+    find_snapshot,
+    load_snapshot,
+    read_snapshot,
+)
+
+
+class Malicious:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def snapshot(tmp_path, make_trainer):
+    make_trainer(tmp_path / "run", epoch=1).run()
+    return find_snapshot(tmp_path / "run")
+
+
+def rewrite(path, **members):
+    """Writes a copy of a snapshot with some members replaced."""
+    content = dict(np.load(path, allow_pickle=True)) | members
+    copy = path.with_name("copy")
+    with open(copy, "wb") as file:
+        np.savez(file, **content)
+    return copy
+
+
+def test_newest_snapshot_is_that_of_most_iterations(tmp_path):
+    for name in ("snapshot_iter_99", "snapshot_iter_100", "snapshot_iter_20"):
+        (tmp_path / name).touch()
+    (tmp_path / "snapshot_iter_200.tmp").touch()
+    assert find_snapshot(tmp_path).name == "snapshot_iter_100"
+    assert find_snapshot(tmp_path / "missing") is None
+
+
+def test_reads_what_chainer_wrote(tmp_path):
+    class Saved:
+        def serialize(self, serializer):
+            serializer("nothing", None)
+            serializer("text", "drôle")
+            serializer("scalar", 1.5)
+            serializer("large", 2**70)
+            serializer("a/array", np.arange(6, dtype=np.float16).reshape(2, 3))
+
+    for compression in (True, False):
+        path = str(tmp_path / "saved")
+        chainer.serializers.save_npz(path, Saved(), compression=compression)
+        members = read_snapshot(path)
+        expected = np.load(path, allow_pickle=True)
+        assert set(members) == set(expected.files)
+        for key in expected.files:
+            assert members[key].dtype == expected[key].dtype
+            assert members[key].shape == expected[key].shape
+            np.testing.assert_array_equal(members[key], expected[key])
+
+
+def test_pickles_of_numpy_1_are_read(tmp_path):
+    path = tmp_path / "old"
+    data = pickle.dumps(np.array(None, object), protocol=3)
+    data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    with zipfile.ZipFile(path, "w") as archive, archive.open("x.npy", "w") as file:
+        header = {"descr": "|O", "fortran_order": False, "shape": ()}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(data)
+    assert read_snapshot(path)["x"][()] is None
+
+
+def test_no_code_is_run(tmp_path, snapshot, make_trainer):
+    canary = tmp_path / "canary"
+    harmful = rewrite(snapshot, evil=np.array(Malicious(canary), object))
+    # The file does run code through Chainer, so the test can fail.
+    load_npz(str(harmful), make_trainer(tmp_path / "a"), strict=False)
+    with np.load(harmful, allow_pickle=True) as file:
+        file["evil"]
+    assert canary.exists()
+    canary.rmdir()
+
+    with pytest.raises(SnapshotError, match=r"posix\.mkdir|nt\.mkdir"):
+        load_snapshot(harmful, make_trainer(tmp_path / "b"))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["builtins eval", "numpy load", "numpy._core.multiarray scalar", "os system"],
+)
+def test_unneeded_names_are_refused(tmp_path, name):
+    path = tmp_path / "evil"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("x.npy", "w") as file:
+        header = {"descr": "|O", "fortran_order": False, "shape": ()}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(f"c{name.replace(' ', chr(10))}\n.".encode())
+    with pytest.raises(SnapshotError, match="could run code"):
+        read_snapshot(path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -1, -100])
+def test_a_truncated_file(snapshot, make_trainer, tmp_path, kept):
+    snapshot.write_bytes(snapshot.read_bytes()[:kept])
+    with pytest.raises(SnapshotError, match="cut off or damaged") as e:
+        load_snapshot(snapshot, make_trainer(tmp_path / "new"))
+    assert str(snapshot) in str(e.value)
+
+
+def test_a_damaged_file(snapshot):
+    data = bytearray(snapshot.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    snapshot.write_bytes(data)
+    with pytest.raises(SnapshotError, match="damaged"):
+        read_snapshot(snapshot)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x93NUMPY"])
+def test_a_file_that_is_no_snapshot(tmp_path, content):
+    path = tmp_path / "log"
+    path.write_bytes(content)
+    with pytest.raises(SnapshotError, match="is not a snapshot"):
+        read_snapshot(path)
+
+
+def test_a_zip_file_that_is_no_snapshot(tmp_path, make_trainer):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(SnapshotError, match="is not a snapshot"):
+        load_snapshot(path, make_trainer(tmp_path / "a"))
+    np.savez(tmp_path / "y.npz", x=np.zeros(3))
+    with pytest.raises(SnapshotError, match="another model or setting"):
+        load_snapshot(tmp_path / "y.npz", make_trainer(tmp_path / "a"))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(SnapshotError, match="there is no snapshot"):
+        read_snapshot(tmp_path / "x")
+    with pytest.raises(SnapshotError, match="cannot be read"):
+        read_snapshot(tmp_path)
+
+
+def test_a_snapshot_of_another_shape_or_network(tmp_path, make_trainer, snapshot):
+    target = make_trainer(tmp_path / "x").updater.get_optimizer("main").target
+    net = type(target.predictor)
+
+    class More(net):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.l3 = chainer.links.Linear(8, 3)
+
+    wider = make_trainer(tmp_path / "wider", net=lambda: net(n_unit=9))
+    with pytest.raises(SnapshotError, match=r"predictor/.* shape \(.*8.*not \(.*9"):
+        load_snapshot(snapshot, wider)
+    more = make_trainer(tmp_path / "more", net=More)
+    with pytest.raises(SnapshotError, match=r"it lacks .*predictor/l3"):
+        load_snapshot(snapshot, more)
+
+    make_trainer(tmp_path / "more", net=More, epoch=1).run()
+    with pytest.raises(SnapshotError, match=r"it also has .*predictor/l3"):
+        load_snapshot(find_snapshot(tmp_path / "more"), make_trainer(tmp_path / "y"))
+
+
+def test_shapes_that_numpy_would_broadcast_are_refused(
+    tmp_path, make_trainer, snapshot
+):
+    key = "updater/model:main/predictor/l2/b"
+    broadcast = rewrite(snapshot, **{key: np.zeros(1, np.float32)})
+    with pytest.raises(SnapshotError, match=r"l2/b has shape \(1,\), not \(10,\)"):
+        load_snapshot(broadcast, make_trainer(tmp_path / "x"))
+
+
+def test_shapes_that_depend_on_the_input_are_checked(tmp_path, make_trainer, snapshot):
+    key = "updater/model:main/predictor/l1/W"
+    other = rewrite(snapshot, **{key: np.zeros((8, 32), np.float32)})
+    with pytest.raises(SnapshotError, match=r"l1/W has shape \(8, 32\), not \(8, 64\)"):
+        load_snapshot(other, make_trainer(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"optimizer": "momentum_sgd"}, {"size": 40}, {"optimizer": "nesterov"}]
+)
+def test_a_snapshot_of_another_setting(tmp_path, make_trainer, snapshot, change):
+    trainer = make_trainer(tmp_path / "x", **change)
+    with pytest.raises(SnapshotError, match="another model or setting"):
+        load_snapshot(snapshot, trainer)
