@@ -1,0 +1,267 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "train_manifoldmixup.py"
+QUICK = ["--model", "cnn", "--train-size", "40", "--batchsize", "16", "--epoch", "1"]
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """The command line in this process, in an empty folder."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.chdir(tmp_path)
+    import train_manifoldmixup
+
+    return train_manifoldmixup.main
+
+
+def log(out):
+    entries = json.loads((pathlib.Path(out) / "log").read_text())
+    return [{k: v for k, v in e.items() if k != "elapsed_time"} for e in entries]
+
+
+@pytest.mark.slow
+def test_a_process_trains_resumes_and_tells_where_things_are(tmp_path):
+    def train(*args):
+        return subprocess.run(
+            [sys.executable, SCRIPT, *QUICK, "--augment", *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    done = train("--out", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("device: @numpy")
+    assert "cnn on digits (40 training and 355 validation" in lines[1]
+    assert lines[2].split()[:2] == ["epoch", "main/loss"]
+    assert lines[3].split()[0] == "1"
+    accuracy = log(tmp_path / "run")[-1]["validation/main/accuracy"]
+    assert f"final {accuracy:.2%}" in lines[-1]
+    assert lines[-1].endswith(" run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["arguments"]["layer_mix"] == [0, 1, 2]
+    assert record["final_accuracy"] == accuracy
+
+    done = train("--out", "run")
+    assert done.returncode == 2
+    assert "holds another run" in done.stderr
+
+    done = train("--out", "run", "--resume", "--epoch", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = train("--out", "straight", "--epoch", "2")
+    assert log(tmp_path / "run") == log(tmp_path / "straight")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["resumed_from"] == "snapshot_iter_3"
+
+
+BAD_INPUT = [
+    ("--dataset digit", "unknown dataset 'digit': did you mean digits?"),
+    ("--dataset cifar", "did you mean cifar"),
+    ("--model resnet", "unknown model 'resnet': did you mean resnet50?"),
+    ("--model cmn", "did you mean cnn?"),
+    ("--alpha -0.1", "must be a finite number >= 0, not -0.1"),
+    ("--alpha nan", "must be a finite number >= 0, not nan"),
+    ("--alpha inf", "must be a finite number >= 0, not inf"),
+    ("--alpha much", "must be a finite number >= 0, not much"),
+    ("--model cnn --layer-mix 7", "CNN has no mixing point 7; it has 0, 1, 2"),
+    ("--layer-mix 2 9", "ResNet50 has no mixing point 9; it has 0, 1, 2, 3, 4, 5"),
+    ("--mixup input --layer-mix 1", "not for input"),
+    ("--mixup none --layer-mix 1", "not for none"),
+    ("--mixup cut", "invalid choice: 'cut'"),
+    ("--epoch 0", "must be a whole number >= 1, not 0"),
+    ("--epoch 1.5", "must be a whole number >= 1, not 1.5"),
+    ("--batchsize -3", "must be a whole number >= 1, not -3"),
+    ("--model cnn --batchsize 2000", "more than the 1442 training examples"),
+    ("--lr 0", "must be a finite number > 0, not 0"),
+    ("--lr inf", "must be a finite number > 0, not inf"),
+    ("--lr-drop 0", "must be a whole number >= 1, not 0"),
+    ("--weight-decay -1", "must be a finite number >= 0, not -1"),
+    ("--optimizer lamb", "invalid choice: 'lamb'"),
+    ("--seed -1", "must be a whole number in [0, 4294967295], not -1"),
+    ("--label-noise 1.5", "must be in [0, 1], not 1.5"),
+    ("--label-noise nan", "must be in [0, 1], not nan"),
+    ("--model cnn --train-size 2000", "the training set has 1442"),
+    ("--gpu 0 --device @numpy", "not allowed with argument --gpu"),
+    ("--device @nonsense", "there is no device '@nonsense' here"),
+    ("--resume", "there is no snapshot to resume from in result"),
+    ("--model cnn --resume missing", "there is no snapshot missing"),
+    ("--model cnn --resume file", "file is not a snapshot"),
+    ("--model cnn --out file", "is a file"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BAD_INPUT)
+def test_bad_input_ends_with_one_sentence_and_leaves_nothing(
+    tmp_path, main, capsys, arguments, message
+):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SystemExit) as e:
+        main(arguments.split())
+    assert e.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "error: " in error.splitlines()[-1]  # a single line, after the usage
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bad_input_as_a_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--model", "cnn", "--layer-mix", "5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(SystemExit):
+        main(["--gpu", "0", "--dataset", "nonsense"])
+    assert "chainer-mmix[cuda13]" in capsys.readouterr().err
+
+
+def test_without_network_cifar_names_the_archive(main, capsys, monkeypatch, tmp_path):
+    from urllib.error import URLError
+
+    from chainer.dataset import download
+
+    def urlretrieve(url, path):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(download.request, "urlretrieve", urlretrieve)
+    monkeypatch.setattr(download, "_dataset_root", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit):
+        main(["--model", "cnn", "--dataset", "cifar10", "--out", "run"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "CHAINER_DATASET_ROOT" in error
+    assert str(tmp_path / "cache") in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_same_seed_same_log(main):
+    for out, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        assert main([*QUICK, "--quiet", "--out", out, "--seed", seed]) == 0
+    assert log("a") == log("b")
+    assert log("a") != log("c")
+
+
+@pytest.mark.parametrize(
+    "arguments, folder, layers",
+    [
+        ("", "digits_cnn_manifold_alpha0.2_n40_seed0", {"0", "1", "2"}),
+        (
+            "--layer-mix 1 2",
+            "digits_cnn_manifold_alpha0.2_layer1-2_n40_seed0",
+            {"1", "2"},
+        ),
+        ("--mixup input --alpha 1", "digits_cnn_input_alpha1_n40_seed0", {"0"}),
+        ("--mixup none", "digits_cnn_none_n40_seed0", {"none"}),
+        ("--alpha 0", "digits_cnn_manifold_alpha0_n40_seed0", {"none"}),
+    ],
+)
+def test_mixing_and_default_folder(main, arguments, folder, layers):
+    assert main([*QUICK, "--quiet", *arguments.split()]) == 0
+    (out,) = pathlib.Path("result").iterdir()
+    assert out.name == folder
+    report = json.loads((out / "mixup.json").read_text())
+    assert set(report["layer"]) == layers
+    assert (log(out)[0]["main/lam"] == 1) == (layers == {"none"})
+
+
+@pytest.mark.filterwarnings("error:The previous value:UserWarning")
+def test_a_quiet_run_can_be_resumed_with_a_table(main, capsys, monkeypatch):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main([*QUICK, "--out", "run", "--resume", "--epoch", "2"]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if "0.001" in line]
+    assert len(table) == 3  # the setting and two epochs
+
+
+def test_divergence_exits_with_1_and_names_the_snapshot(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    capsys.readouterr()
+    arguments = [*QUICK, "--quiet", "--out", "run", "--resume", "--epoch", "50"]
+    assert main([*arguments, "--lr", "1e30"]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "the last good snapshot is run/snapshot_iter_3" in error
+    assert "lower --lr than 1e+30" in error
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    assert record["status"] == "failed"
+    assert "nan" in record["reason"] or "NaN" in record["reason"]
+
+    # And the way out of it works.
+    assert main([*QUICK, "--quiet", "--out", "run", "--resume", "--epoch", "2"]) == 0
+    assert log("run")[-1]["lr"] == 0.001
+
+
+def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    before = sorted(
+        (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
+    )
+    for arguments, message in (
+        ("--out run --resume --mixup none", "--mixup was manifold and is none"),
+        ("--resume run/snapshot_iter_3 --seed 1", "--seed was 0 and is 1"),
+        ("--out run --resume", "give a higher --epoch"),
+        ("--out run --resume --epoch 2 --model resnet50", "--model was cnn"),
+    ):
+        with pytest.raises(SystemExit) as e:
+            main([*QUICK, *arguments.split()])
+        assert e.value.code == 2
+        assert message in capsys.readouterr().err
+    after = sorted(
+        (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
+    )
+    assert after == before
+
+
+@pytest.mark.slow
+def test_a_snapshot_of_another_model_is_refused_without_its_record(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    pathlib.Path("run/run.json").unlink()
+    with pytest.raises(SystemExit) as e:
+        main(["--resume", "run/snapshot_iter_3", "--out", "new", "--epoch", "2"])
+    assert e.value.code == 2
+    assert "another model or setting" in capsys.readouterr().err
+    assert not pathlib.Path("new").exists()
+
+
+def test_interruption_is_recorded(main, capsys, monkeypatch):
+    from chainer.training.updaters import StandardUpdater
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StandardUpdater, "update", interrupt)
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    assert (record["status"], record["reason"]) == ("failed", "KeyboardInterrupt")
+
+
+def test_help_has_all_options_with_their_defaults(main, capsys):
+    with pytest.raises(SystemExit) as e:
+        main(["--help"])
+    assert e.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for option in (
+        *("gpu", "device", "dataset", "model", "mixup", "alpha", "layer-mix", "epoch"),
+        *("batchsize", "optimizer", "lr", "lr-drop", "weight-decay", "seed", "out"),
+        *("resume", "augment", "train-size", "label-noise"),
+    ):
+        assert f"--{option} " in text
+    for default in ("digits", "resnet50", "manifold", "0.2", "adam", "-1"):
+        assert f"(default: {default})" in text
