@@ -1,0 +1,1 @@
+"""Numbers and pictures about trained networks and their training runs."""

@@ -1,0 +1,49 @@
+"""The console script ``chainer-mmix``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from chainer_mmix.cli import compare
+
+
+class _Version(argparse.Action):
+    """Looks the version up when asked only: that takes longer than the rest."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib import metadata
+
+        print(f"{parser.prog} {metadata.version('chainer-mmix')}")
+        parser.exit()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command line, with one subparser a command."""
+    parser = argparse.ArgumentParser(
+        prog="chainer-mmix",
+        description="Manifold Mixup for Chainer: tools around training runs.",
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the version and exit"
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    compare.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv (sequence of str): The arguments, by default those of the process.
+
+    Returns:
+        int: The exit status: 0, or 2 when the input is at fault.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # An ASCII terminal gets an escape for the ±, not a traceback.
+        stream.reconfigure(errors="backslashreplace")
+    args = make_parser().parse_args(argv)
+    return args.run(args)
