@@ -71,7 +71,8 @@ class MixupPolicy:
             ``None`` for those that the link offers.
         per (str): ``"batch"`` for one :math:`\lambda` a minibatch (the default) or
             ``"sample"`` for one a sample.
-        seed: Anything that :func:`numpy.random.default_rng` takes.
+        seed (int): Seed of the generator (PCG64); ``None``, the default, for an
+            unpredictable one.
 
     Raises:
         ValueError: If ``alpha`` is negative, NaN or infinite, if ``layer_mix`` is
@@ -83,7 +84,7 @@ class MixupPolicy:
         alpha: float = 0.2,
         layer_mix: int | str | Sequence[int | str] | None = None,
         per: str = "batch",
-        seed: object = None,
+        seed: int | None = None,
     ) -> None:
         if not (math.isfinite(alpha) and alpha >= 0):
             raise ValueError(
@@ -99,7 +100,7 @@ class MixupPolicy:
         self.alpha = float(alpha)
         self.layer_mix = layer_mix
         self.per = per
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.Generator(np.random.PCG64(seed))
 
     def draw(self, batch_size: int, points: Sequence[int | str] = ()) -> MixupDraw:
         """Draws for one minibatch.
@@ -125,7 +126,10 @@ class MixupPolicy:
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the state of the random generator."""
-        state = json.dumps(self._rng.bit_generator.state)
-        state = serializer("rng", state)
+        # As bytes, since Chainer's HDF5 serializer takes no strings.
         if isinstance(serializer, chainer.Deserializer):
+            state = np.asarray(serializer("rng", None)).tobytes()
             self._rng.bit_generator.state = json.loads(state)
+        else:
+            state = json.dumps(self._rng.bit_generator.state).encode()
+            serializer("rng", np.frombuffer(state, np.uint8))
