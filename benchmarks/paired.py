@@ -1,0 +1,59 @@
+"""Times things side by side: in turns, so that a busy machine slows all alike."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+
+def measure(candidates: dict[str, Callable[[], object]], repeats: int) -> dict:
+    """Calls each candidate once to warm up, then in turns.
+
+    Returns:
+        dict: For each name, the list of its times in seconds, in order.
+    """
+    for call in candidates.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeats):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def report(title: str, times: dict[str, list[float]]) -> None:
+    """Prints medians and quartiles, and the median ratio of each to the first."""
+    print(f"\n{title}")
+    base = next(iter(times.values()))
+    for name, values in times.items():
+        low, median, high = (1e3 * q for q in statistics.quantiles(values, n=4))
+        ratio = statistics.median(v / b for v, b in zip(values, base, strict=True))
+        print(
+            f"  {name:<32} {median:10.3f} ms  (quartiles {low:.3f} to {high:.3f})"
+            f"  ratio {ratio:.3f}"
+        )
+
+
+def machine() -> str:
+    """Describes where the figures come from."""
+    import chainer
+
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as f:
+            name = next(
+                x.split(": ")[1].strip() for x in f if x.startswith("model name")
+            )
+    except (OSError, StopIteration):
+        pass
+    return (
+        f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, NumPy "
+        f"{np.__version__}, Chainer {chainer.__version__}"
+    )

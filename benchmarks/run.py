@@ -1,0 +1,21 @@
+"""Runs every benchmark of this folder and says on which machine."""
+
+from __future__ import annotations
+
+import loss
+import mix
+import startup
+import training_step
+from paired import machine
+
+import chainer_mmix  # noqa: F401  (Chainer needs it imported first)
+
+
+def main() -> None:
+    print(machine())
+    for benchmark in (startup, mix, loss, training_step):
+        benchmark.main()
+
+
+if __name__ == "__main__":
+    main()
