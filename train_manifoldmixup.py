@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = f"the last good snapshot is {last}" if last else "no snapshot yet"
         print(
             f"{parser.prog}: the training failed: {e}; {kept}; try a lower --lr than "
-            f"{args.lr:g}",
+            f"{args.lr:g}, or a larger --batchsize",
             file=sys.stderr,
         )
         return 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import chainer
@@ -31,6 +32,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     batch, 1 without mixing). Accuracy is weighted as the loss is: a prediction scores
     :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it
     is the second's.
+
+    It is called as ``model(x, target)``; there is no ``label_key``.
 
     Source: arXiv 1806.05236.
 
@@ -73,7 +76,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         super().__init__(predictor, lossfun, accfun)
         if policy is None:
             policy = MixupPolicy(mixup_alpha, layer_mix, seed=seed)
-        elif (mixup_alpha, layer_mix, seed) != (0.2, None, None):
+        elif mixup_alpha != 0.2 or layer_mix is not None or seed is not None:
             raise ValueError(
                 "policy replaces mixup_alpha, layer_mix and seed: pass them to "
                 "MixupPolicy instead"
@@ -103,7 +106,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             ~chainer.Variable: The loss.
 
         Raises:
-            RuntimeError: If the predictor did not mix exactly once.
+            RuntimeError: If the predictor did not mix exactly once, or threw away the
+                mixed state.
         """
         self.draw = None
         if not chainer.config.train:
@@ -148,6 +152,12 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 f"{name}.forward called mixup_data {draw.times_mixed} times with "
                 f"layer_mix={draw.layer_mix!r}: it must mix exactly once, at that point"
             )
+        if draw.mixed is not None and draw.mixed() is None:
+            raise RuntimeError(
+                f"{name}.forward mixed at layer_mix={draw.layer_mix!r}, but its "
+                "outputs do not come from the mixed Variable: go on with what "
+                "mixup_data returns"
+            )
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the weights and the state of the policy.
@@ -156,9 +166,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         policy as it is.
         """
         super().serialize(serializer)
-        with_policy = serializer["policy"]
-        try:
-            self.policy.serialize(with_policy)
-        except KeyError:
-            if isinstance(serializer, chainer.Serializer):
-                raise
+        # For a missing key, NumPy's files raise KeyError and HDF5 ValueError.
+        missing = KeyError, ValueError
+        loading = isinstance(serializer, chainer.Deserializer)
+        with contextlib.suppress(*(missing if loading else ())):
+            self.policy.serialize(serializer["policy"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import chainer
 import numpy as np
 from chainer.backends import cuda
@@ -90,7 +92,7 @@ def mix(x, lam, perm) -> chainer.Variable:
     """
     n = len(x)
     lam = check_lam(lam, n)
-    perm = np.asarray(cuda.to_cpu(perm))
+    perm = np.array(cuda.to_cpu(perm))  # kept for the gradient
     if perm.shape != (n,) or not np.array_equal(np.sort(perm), np.arange(n)):
         raise ValueError(
             f"perm must be a permutation of 0, ..., {n - 1} of shape ({n},), since x "
@@ -100,8 +102,8 @@ def mix(x, lam, perm) -> chainer.Variable:
 
 
 def check_lam(lam, n: int) -> float | np.ndarray:
-    """Returns ``lam`` in host memory, a Python float or an array of shape (n,)."""
-    lam = np.asarray(cuda.to_cpu(lam))
+    """Returns a copy of ``lam``: a Python float, or a float64 array of shape (n,)."""
+    lam = np.array(cuda.to_cpu(lam), np.float64)
     if lam.shape not in ((), (n,)):
         raise ValueError(
             f"lam must be a number or an array of shape ({n},), one a sample of the "
@@ -118,7 +120,9 @@ def mixup_data(x, target, lam, perm=None):
 
     This is the call that a link makes at the mixing point, and there only. Within
     :class:`~chainer_mmix.ManifoldMixupClassifier` the partners come from its policy;
-    elsewhere they are drawn from :mod:`numpy.random`.
+    elsewhere they are drawn from :mod:`numpy.random`. Do not call it within
+    :func:`chainer.functions.forget`, which would draw other partners when it computes
+    again.
 
     Source: ``mixup_process`` of the paper's published code.
 
@@ -134,7 +138,8 @@ def mixup_data(x, target, lam, perm=None):
         those of their partners, ``target[perm]``.
 
     Raises:
-        ValueError: If ``x`` and ``target`` differ in length, and as
+        ValueError: If ``x`` and ``target`` differ in length, if ``lam`` is not the
+            one that the classifier gave to the link, and as
             :func:`~chainer_mmix.mix`.
     """
     if len(x) != len(target):
@@ -147,6 +152,12 @@ def mixup_data(x, target, lam, perm=None):
         perm = np.random.permutation(len(x)) if draw is None else draw.perm
     mixed = mix(x, lam, perm)
     if draw is not None:
+        if not np.array_equal(check_lam(lam, len(x)), draw.lam):
+            raise ValueError(
+                f"lam is {lam}, but the link was called with lam={draw.lam}: pass that "
+                "on, since the loss is weighted by it"
+            )
         draw.times_mixed += 1
+        draw.mixed = weakref.ref(mixed.node) if chainer.config.enable_backprop else None
     device = chainer.backend.get_device_from_array(chainer.as_array(target))
     return mixed, target, target[device.send(np.asarray(cuda.to_cpu(perm)))]

@@ -205,9 +205,11 @@ def mixup_criterion(criterion: Callable, y, target_a, target_b, lam):
     Raises:
         ValueError: If ``lam`` is an array and the criterion gives one value a batch.
     """
-    one_pass = _ONE_PASS.get(criterion)
-    if one_pass is not None and target_a.ndim < y.ndim:
-        return one_pass(y, target_a, target_b, lam)
+    if target_a.ndim < y.ndim:  # class labels
+        if criterion is F.softmax_cross_entropy:
+            return mixup_softmax_cross_entropy(y, target_a, target_b, lam)
+        if criterion is F.accuracy:
+            return mixup_accuracy(y, target_a, target_b, lam)
     loss_a = criterion(y, target_a)
     loss_b = criterion(y, target_b)
     lam = check_lam(lam, len(y))
@@ -224,9 +226,3 @@ def mixup_criterion(criterion: Callable, y, target_a, target_b, lam):
     lam = chainer.backend.get_device_from_array(chainer.as_array(loss_a)).send(lam)
     lam, rest = (F.broadcast_to(w, loss_a.shape) for w in (lam, 1 - lam))
     return F.mean(lam * loss_a + rest * loss_b)
-
-
-_ONE_PASS = {
-    F.softmax_cross_entropy: mixup_softmax_cross_entropy,
-    F.accuracy: mixup_accuracy,
-}

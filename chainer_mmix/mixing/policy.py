@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 
 import chainer
@@ -25,12 +26,15 @@ class MixupDraw:
             ``perm[n]``.
         times_mixed: How often :func:`~chainer_mmix.mixup_data` has mixed with this
             draw so far.
+        mixed: Weak reference to the graph's node of what it returned last, which
+            lives as long as something is computed from it; ``None`` without a graph.
     """
 
     layer_mix: int | str | None
     lam: float | np.ndarray
     perm: np.ndarray
     times_mixed: int = 0
+    mixed: weakref.ref | None = None
 
 
 @contextlib.contextmanager
@@ -75,6 +79,7 @@ class MixupPolicy:
             unpredictable one.
 
     Raises:
+        TypeError: If a mixing point is neither an integer nor a string.
         ValueError: If ``alpha`` is negative, NaN or infinite, if ``layer_mix`` is
             empty, or if ``per`` is unknown.
     """
@@ -93,10 +98,15 @@ class MixupPolicy:
         if per not in ("batch", "sample"):
             raise ValueError(f"per must be 'batch' or 'sample', not {per!r}")
         if layer_mix is not None:
-            one = isinstance(layer_mix, (int, np.integer, str))
-            layer_mix = (layer_mix,) if one else tuple(layer_mix)
-            if not layer_mix:
+            points = [layer_mix] if np.isscalar(layer_mix) else list(layer_mix)
+            for point in points:
+                if not isinstance(point, (int, np.integer, str)):
+                    raise TypeError(
+                        f"a mixing point is an integer or a name, not {point!r}"
+                    )
+            if not points:
                 raise ValueError("layer_mix is empty: name a layer, or pass None")
+            layer_mix = tuple(p if isinstance(p, str) else int(p) for p in points)
         self.alpha = float(alpha)
         self.layer_mix = layer_mix
         self.per = per

@@ -35,6 +35,8 @@ def check_output(out: str | Path, resume: str | Path | None = None) -> None:
         ValueError: If the folder is no folder, cannot be written to or holds another
             run.
     """
+    if not str(out):
+        raise ValueError("the output folder has an empty name: give one with --out")
     out = Path(out)
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():

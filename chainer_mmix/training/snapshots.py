@@ -59,6 +59,8 @@ def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:
         raise _another(path, f"it lacks {_last(e.args[0])}") from e
     except (TypeError, ValueError, AttributeError) as e:
         raise _another(path, str(e)) from e
+    if deserializer.missing:
+        raise _another(path, f"it lacks {_last(min(deserializer.missing))}")
     left = [
         key
         for key in members
@@ -148,16 +150,19 @@ def _reconstruct(subtype: None, shape: tuple, typecode: bytes) -> np.ndarray:
 class _StrictDeserializer(NpzDeserializer):
     """Refuses another shape, which NumPy would broadcast; notes what was read."""
 
-    def __init__(self, npz, path="", used=None):
+    def __init__(self, npz, path="", used=None, missing=None):
         super().__init__(npz, path)
         self.used = set() if used is None else used
+        self.missing = set() if missing is None else missing
 
     def __getitem__(self, key):
         path = f"{self.path}{key.strip('/')}/"
-        return type(self)(self.npz, path, self.used)
+        return type(self)(self.npz, path, self.used, self.missing)
 
     def __call__(self, key, value):
         name = self.path + key.lstrip("/")
+        if name not in self.npz:
+            self.missing.add(name)
         saved = self.npz[name]
         self.used.add(name)
         shape = getattr(value, "shape", None)

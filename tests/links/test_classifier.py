@@ -207,15 +207,19 @@ def test_snapshot_continues_the_draws(tmp_path):
     ]
 
 
-def test_weights_are_interchangeable_with_chainers_classifier(tmp_path):
-    path = str(tmp_path / "model.npz")
+@pytest.mark.parametrize("format", ["npz", "hdf5"])
+def test_weights_are_interchangeable_with_chainers_classifier(tmp_path, format):
+    pytest.importorskip("h5py")
+    save = getattr(chainer.serializers, f"save_{format}")
+    load = getattr(chainer.serializers, f"load_{format}")
+    path = str(tmp_path / "model")
     ours, plain = ManifoldMixupClassifier(Net()), L.Classifier(Net())
-    chainer.serializers.save_npz(path, plain)
-    chainer.serializers.load_npz(path, ours)
+    save(path, plain)
+    load(path, ours)
     np.testing.assert_array_equal(ours.predictor.l1.W.array, plain.predictor.l1.W.array)
     ours.predictor.l1.W.array[:] = 7
-    chainer.serializers.save_npz(path, ours)
-    chainer.serializers.load_npz(path, plain)
+    save(path, ours)
+    load(path, plain)
     assert (plain.predictor.l1.W.array == 7).all()
 
 
@@ -225,6 +229,22 @@ class Silent(Net):
     def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
         y = super().forward(x)
         return (y, target, target[::-1]) if mixup_hidden else y
+
+
+class Discarding(Net):
+    """Mixes the features and goes on without them, as the reference's ResNet did."""
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        y = super().forward(x)
+        if not mixup_hidden:
+            return y
+        _, a, b = mixup_data(x, target, lam)
+        return y, a, b
+
+
+class OwnLambda(Net):
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        return super().forward(x, target, mixup_hidden, 0.123, layer_mix)
 
 
 class Twice(Net):
@@ -243,6 +263,8 @@ class Plain(Net):
     ("link", "error", "message"),
     [
         (Silent, RuntimeError, r"Silent.forward called mixup_data 0 times .*=1"),
+        (Discarding, RuntimeError, "Discarding.forward mixed .* do not come from the"),
+        (OwnLambda, ValueError, r"lam is 0.123, but the link was called with lam="),
         (Twice, RuntimeError, r"Twice.forward called mixup_data 2 times"),
         (Plain, TypeError, r"Plain.forward must return \(y, target_a, target_b\)"),
     ],
@@ -295,5 +317,10 @@ def test_gpu_equals_cpu(layer):
         model = model.copy()
         model.to_device(device)
         args = map(chainer.get_device(device).send, batch())
-        losses.append(float(model(*args).array))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        loss = model(*args)
+        model.cleargrads()
+        loss.backward()
+        gradient = chainer.get_device("@numpy").send(model.predictor.l1.W.grad)
+        losses.append((float(loss.array), gradient))
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
+    np.testing.assert_allclose(losses[0][1], losses[1][1], rtol=1e-4, atol=1e-6)

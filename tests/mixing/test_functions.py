@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import chainer
 import chainer.functions as F
 import numpy as np
@@ -13,8 +16,9 @@ from chainer_mmix.mixing.policy import MixupDraw, using_draw
 
 def reference(x, lam, perm):
     x = np.asarray(x, np.float64)
-    lam = np.reshape(np.broadcast_to(lam, len(x)), (-1,) + (1,) * (x.ndim - 1))
-    return np.asarray(lam, np.float64) * x + (1 - lam) * x[perm]
+    lam = np.broadcast_to(np.asarray(lam, np.float64), len(x))
+    lam = lam.reshape((-1,) + (1,) * (x.ndim - 1))
+    return lam * x + (1 - lam) * x[perm]
 
 
 @st.composite
@@ -68,12 +72,24 @@ def test_float32_stays_float32(lam):
     assert y.dtype == x.grad.dtype == np.float32
 
 
-def test_half_precision_keeps_a_lambda_that_float16_would_round_to_one():
-    lam = 0.9999
-    assert np.float16(lam) == 1
-    x = np.array([[0], [30000]], np.float16)
-    y = mix(x, lam, [1, 0]).array
-    np.testing.assert_allclose(y[:, 0], [3, 29997], rtol=1e-3)
+def test_half_precision_is_rounded_once():
+    rng = np.random.RandomState(0)
+    x = rng.randn(64, 100).astype(np.float16)
+    perm = rng.permutation(64)
+    # 0.9999 is 1 in float16, and would leave no trace of the partner.
+    for lam in (0.3, 0.9999):
+        exact = reference(x, lam, perm).astype(np.float16)
+        assert (mix(x, lam, perm).array != exact).mean() < 0.05
+
+
+def test_arguments_may_be_overwritten_before_the_gradient_is_computed():
+    x = chainer.Variable(np.eye(3, dtype=np.float32))
+    lam, perm = np.array([0.5, 0.5, 0.5]), np.array([1, 2, 0])
+    y = mix(x, lam, perm)
+    lam[:], perm[:] = 0, [0, 1, 2]
+    y.grad = np.eye(3, dtype=np.float32)
+    y.backward()
+    np.testing.assert_allclose(x.grad, 0.5 * np.eye(3) + 0.5 * np.eye(3)[[2, 0, 1]])
 
 
 def test_batch_of_one_is_left_alone():
@@ -149,6 +165,21 @@ def test_draws_nest_and_end():
         assert mixup_data(x, t, 0.5)[2].tolist() == [1, 0]
     mixup_data(x, t, 0.5)
     assert (outer.times_mixed, inner.times_mixed) == (1, 1)
+
+
+def test_draws_of_two_threads_do_not_mix():
+    barrier = threading.Barrier(2, timeout=30)
+
+    def partners(perm):
+        with using_draw(MixupDraw(0, 0.5, np.array(perm))):
+            barrier.wait()
+            x = np.zeros((2, 1), np.float32)
+            targets = mixup_data(x, np.arange(2), 0.5)
+            barrier.wait()
+        return targets[2].tolist()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(partners, ([0, 1], [1, 0]))) == [[0, 1], [1, 0]]
 
 
 def test_features_and_targets_of_different_length():

@@ -142,13 +142,28 @@ def test_accuracy_is_lambda_weighted():
     assert mixup_accuracy(y, a, b, 0.7).array == pytest.approx(two)
 
 
+def test_half_precision_keeps_a_lambda_that_it_would_round_to_one():
+    lam = 0.9999
+    assert np.float16(lam) == 1
+    x = np.array([[0, -30000]], np.float16)  # the second label costs 30000
+    a, b = np.array([0]), np.array([1])
+    loss = mixup_softmax_cross_entropy(x, a, b, lam).array
+    np.testing.assert_allclose(loss, (1 - lam) * 30000, rtol=1e-3)
+    y = np.array([[0, 1]], np.float16)  # predicts the second label
+    accuracy = mixup_accuracy(y, a, b, lam).array
+    np.testing.assert_allclose(accuracy, 1 - lam, rtol=1e-2)
+
+
 def test_criterion_takes_one_pass_for_class_labels_only():
     rng = np.random.RandomState(0)
-    x, (a, b) = rng.randn(4, 3).astype("f"), pair(rng, (4,), 3, False)
-    one = mixup_criterion(F.softmax_cross_entropy, x, a, b, 0.3).array
+    x = chainer.Variable(rng.randn(4, 3).astype("f"))
+    a, b = pair(rng, (4,), 3, False)
+    one = mixup_criterion(F.softmax_cross_entropy, x, a, b, 0.3)
     soft_a, soft_b = np.eye(3, dtype="f")[a], np.eye(3, dtype="f")[b]
-    two = mixup_criterion(F.softmax_cross_entropy, x, soft_a, soft_b, 0.3).array
-    assert one == pytest.approx(two)
+    two = mixup_criterion(F.softmax_cross_entropy, x, soft_a, soft_b, 0.3)
+    assert one.array == pytest.approx(two.array)
+    creators = type(one.creator).__name__, type(two.creator).__name__
+    assert creators == ("MixupSoftmaxCrossEntropy", "Add")
 
 
 def test_criterion_applies_any_function_to_both_targets():
@@ -169,3 +184,33 @@ def test_criterion_with_lambda_per_sample():
     assert loss.array == pytest.approx((1 + (0.25 * 4 + 0.75 * 1)) / 2)
     with pytest.raises(ValueError, match=r"one value a sample, shape \(2,\)"):
         mixup_criterion(F.mean_squared_error, y, a, b, lam)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("reduce", ["mean", "no"])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_gpu_equals_cpu(dtype, per_sample, reduce):
+    rng = np.random.RandomState(0)
+    x = rng.randn(6, 5, 3).astype(dtype)
+    a, b = pair(rng, (6, 3), 5, True)
+    lam = rng.rand(6).astype(np.float32) if per_sample else 0.3
+    weight = (rng.rand(5) + 0.5).astype(dtype)
+    results = []
+    for device in map(chainer.get_device, ("@numpy", "@cupy:0")):
+        v = chainer.Variable(device.send(x))
+        loss = mixup_softmax_cross_entropy(
+            v,
+            *device.send((a, b)),
+            lam,
+            class_weight=device.send(weight),
+            reduce=reduce,
+        )
+        loss.grad = device.xp.ones_like(loss.array)
+        loss.backward()
+        accuracy = mixup_accuracy(v, *device.send((abs(a), abs(b))), lam)
+        arrays = (loss.array, v.grad, accuracy.array)
+        results.append(chainer.get_device("@numpy").send(arrays))
+    tolerance = 1e-2 if dtype == np.float16 else 1e-5
+    for cpu, gpu in zip(*results, strict=True):
+        np.testing.assert_allclose(cpu, gpu, tolerance, tolerance)

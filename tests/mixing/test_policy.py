@@ -68,6 +68,12 @@ def test_layer_mix_restricts_the_points(layer_mix, expected):
     assert {policy.draw(1, points=(0, 1, 2)).layer_mix for _ in range(40)} == expected
 
 
+def test_points_become_python_integers():
+    for layer_mix in (np.int64(1), np.arange(1, 2), [np.int64(1)]):
+        (point,) = MixupPolicy(layer_mix=layer_mix).layer_mix
+        assert type(point) is int and point == 1
+
+
 def test_without_points_the_link_chooses():
     assert MixupPolicy(seed=0).draw(2).layer_mix is None
 
@@ -111,6 +117,8 @@ def test_bad_alpha_is_named(alpha):
 
 
 def test_bad_layer_mix_and_per():
+    with pytest.raises(TypeError, match=r"an integer or a name, not 1\.5"):
+        MixupPolicy(layer_mix=[0, 1.5])
     with pytest.raises(ValueError, match="layer_mix is empty"):
         MixupPolicy(layer_mix=[])
     with pytest.raises(ValueError, match="'pair'"):

@@ -39,6 +39,11 @@ def test_a_file_in_the_way(tmp_path, name):
         check_output(tmp_path / name)
 
 
+def test_an_empty_name():
+    with pytest.raises(ValueError, match="empty name"):
+        check_output("")
+
+
 def test_a_folder_without_permission(tmp_path, monkeypatch):
     # chmod would not stop root, as whom containers run tests.
     monkeypatch.setattr(os, "access", lambda path, mode: False)

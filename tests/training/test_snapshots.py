@@ -173,6 +173,15 @@ def test_a_snapshot_of_another_shape_or_network(tmp_path, make_trainer, snapshot
         load_snapshot(find_snapshot(tmp_path / "more"), make_trainer(tmp_path / "y"))
 
 
+def test_a_snapshot_of_a_plain_classifier(tmp_path, make_trainer, snapshot):
+    content = dict(np.load(snapshot, allow_pickle=True))
+    del content["updater/model:main/policy/rng"]
+    plain = tmp_path / "plain.npz"
+    np.savez(plain, **content)
+    with pytest.raises(SnapshotError, match="it lacks policy/rng"):
+        load_snapshot(plain, make_trainer(tmp_path / "x"))
+
+
 def test_shapes_that_numpy_would_broadcast_are_refused(
     tmp_path, make_trainer, snapshot
 ):

@@ -15,7 +15,7 @@ class MixupReport(extension.Extension):
 
     It reads ``draw`` of the main optimizer's target, a
     :class:`~chainer_mmix.ManifoldMixupClassifier`, after each iteration, and draws
-    nothing itself.
+    nothing itself. With an updater that trains several replicas, it sees the main one.
 
     For :class:`~chainer.training.extensions.LogReport`, it reports
     ``mixup/layer/<point>``, 1 if that point mixed and else 0, whose mean is the share
