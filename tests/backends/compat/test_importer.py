@@ -4,7 +4,6 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-import time
 from pathlib import Path
 
 import chainer
@@ -88,17 +87,13 @@ def test_the_start_up_file_imports_nothing(python):
     assert "chainer_mmix" not in python(f"import json\n{code}").split()
 
 
-def test_the_start_up_file_costs_less_than_a_millisecond(monkeypatch):
+def test_the_start_up_file_is_one_line_that_adds_one_finder(monkeypatch):
     bare = [f for f in sys.meta_path if not importer._is_hook(f)]
     line = START_UP.read_text()
     assert line.startswith("import ") and line.count("\n") == 1
-    seconds = []
-    for _ in range(20):
-        monkeypatch.setattr(sys, "meta_path", bare[:])
-        start = time.perf_counter()
+    monkeypatch.setattr(sys, "meta_path", bare[:])
+    for _ in range(2):  # some Pythons run it twice
         exec(line)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1e-3
     assert importer._is_hook(sys.meta_path[0]) and sys.meta_path[1:] == bare
 
 
