@@ -40,7 +40,7 @@ examples:
       ResNet-50 on scikit-learn's digits, on the CPU, in a few minutes
   python train_manifoldmixup.py --gpu 0 --dataset cifar10 --alpha 2 --augment \\
       --optimizer momentum_sgd --weight-decay 1e-4 --lr-drop 150 225
-      CIFAR-10 on a GPU, the way the paper trains
+      CIFAR-10 on a GPU, with the paper's alpha and optimizer
   python train_manifoldmixup.py --model cnn --mixup none --train-size 200
       a small network on 200 digits without mixing; --mixup manifold to compare
   python train_manifoldmixup.py --resume --epoch 40
