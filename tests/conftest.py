@@ -1,11 +1,14 @@
 import chainer_mmix  # noqa: F401, I001  (Chainer needs it imported first)
 
+import os
+
 import pytest
 from chainer.backends import cuda
 from hypothesis import settings
 
-# The first call of a kernel or a plot is slow: hypothesis must not count it.
-settings.register_profile("chainer_mmix", deadline=None)
+# The first call of a kernel or a plot is slow: hypothesis must not count it. In CI, a
+# change is judged by the same examples each time.
+settings.register_profile("chainer_mmix", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("chainer_mmix")
 
 
