@@ -13,9 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import models
-from chainer_mmix import datasets, training
-from chainer_mmix.training.extensions import DivergedError
+try:
+    import models
+    from chainer_mmix import datasets, training
+    from chainer_mmix.training.extensions import DivergedError
+except ModuleNotFoundError as e:
+    sys.exit(f"{e} in {sys.executable}: run 'make venv', then '. .venv/bin/activate'")
 
 # What depends on the dataset: enough for digits in minutes on a CPU; for CIFAR as in
 # the original Chainer implementation.
@@ -162,7 +165,13 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         args.seed,
         resumed_from=Path(args.resume).name if args.resume else None,
     )
-    Path(args.out).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ValueError(
+            f"the output folder {args.out} cannot be made ({e.strerror}): name another "
+            "with --out"
+        ) from e
     record.start()
     print(f"device: {device}, {record.content['device_name']}")
     print(describe(args, len(train), len(test)))
@@ -189,11 +198,12 @@ def fill_in(args: argparse.Namespace, model_class: type) -> None:
         args.layer_mix = list(model_class.default_layer_mix)
     if args.out is None:
         args.out = default_out(args, model_class)
-    if args.resume is True:
-        args.resume = training.find_snapshot(args.out)
+    if args.resume is True or (args.resume and os.path.isdir(args.resume)):
+        folder = args.out if args.resume is True else args.resume
+        args.resume = training.find_snapshot(folder)
         if args.resume is None:
             raise ValueError(
-                f"there is no snapshot to resume from in {args.out}: name one with "
+                f"there is no snapshot to resume from in {folder}: name one with "
                 "--resume SNAPSHOT, or the folder with --out"
             )
         args.resume = str(args.resume)
@@ -372,8 +382,8 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="?",
         const=True,
         metavar="SNAPSHOT",
-        help="go on from a snapshot, without a value from the newest in the output "
-        "folder; on a CPU, the result is that of a run without a break",
+        help="go on from a snapshot, or the newest in a folder, without a value in the "
+        "output folder; on a CPU, the result is that of a run without a break",
     )
     group.add_argument(
         "--quiet", action="store_true", help="print no table and no progress bar"

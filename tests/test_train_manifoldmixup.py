@@ -216,6 +216,7 @@ def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
         ("--out run --resume --mixup none", "--mixup was manifold and is none"),
         ("--resume run/snapshot_iter_3 --seed 1", "--seed was 0 and is 1"),
         ("--out run --resume", "give a higher --epoch"),
+        ("--resume run", "run/snapshot_iter_3 is from the end of epoch 1"),
         ("--out run --resume --epoch 2 --model resnet50", "--model was cnn"),
     ):
         with pytest.raises(SystemExit) as e:

@@ -76,7 +76,7 @@ class Difference:
         label (str): The setting.
         points (float): Setting minus baseline, in percentage points.
         standard_error (float or None): The standard error of ``points``;
-            ``None`` when either setting has a single run.
+            ``None`` when either setting has a single run or repeats a seed.
         p_value (float or None): Two-sided p-value of the test; ``None`` when
             either setting has a single run or neither has any spread.
         test (str or None): Which test: a paired t-test over the seeds when both
@@ -165,7 +165,9 @@ def _difference(group: Group, baseline: Group) -> Difference:
     ]
     spread_a, spread_b = map(Spread.of, finals)
     points = spread_a.mean - spread_b.mean
-    if spread_a.std is None or spread_b.std is None:
+    if None in (spread_a.std, spread_b.std):
+        return Difference(group.label, points, None, None, None)
+    if not (_independent(group) and _independent(baseline)):
         return Difference(group.label, points, None, None, None)
     pairs = _pairs(group, baseline)
     if pairs is not None:
@@ -192,12 +194,17 @@ def _difference(group: Group, baseline: Group) -> Difference:
     return Difference(group.label, points, error, float(p), test)
 
 
+def _independent(group: Group) -> bool:
+    seeds = [run.seed for run in group.runs if run.seed is not None]
+    return len(set(seeds)) == len(seeds)
+
+
 def _pairs(group: Group, baseline: Group) -> list[tuple[int, int]] | None:
     """Pairs the runs of one seed, which share their data and initial weights.
 
     Returns ``None`` unless both groups have the same seeds, each once.
     """
     a, b = ([run.seed for run in g.runs] for g in (group, baseline))
-    if None in a or len(set(a)) < len(a) or sorted(map(str, a)) != sorted(map(str, b)):
+    if None in a or sorted(map(str, a)) != sorted(map(str, b)):
         return None
     return [(i, b.index(seed)) for i, seed in enumerate(a)]

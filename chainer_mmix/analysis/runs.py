@@ -15,6 +15,10 @@ import numpy as np
 VALIDATION_ACCURACY = "validation/main/accuracy"
 VALIDATION_LOSS = "validation/main/loss"
 TRAINING_LOSS = "main/loss"
+_NO_LOG = (
+    "{} has no file 'log', and neither has a folder in it: name the folder of a run "
+    "that has finished an epoch with LogReport"
+)
 
 
 class RunError(ValueError):
@@ -107,12 +111,12 @@ def find_runs(
         paths (sequence of path): Folders.
 
     Returns:
-        tuple: The run folders, and the subfolders that hold a ``run.json`` but
-        no ``log`` (runs that ended before their first entry) and are left out.
+        tuple: The run folders, and those that hold a ``run.json`` but no ``log``
+        (runs that ended before their first entry) and are left out.
 
     Raises:
-        RunError: If a path is not a folder, if it neither has a log nor
-            subfolders that have one, or if a run is named twice.
+        RunError: If a path is not a folder, if there is no log, or if a run is
+            named twice.
     """
     folders: list[Path] = []
     left_out: list[Path] = []
@@ -130,17 +134,14 @@ def find_runs(
             continue
         children = sorted(child for child in path.iterdir() if child.is_dir())
         runs = [child for child in children if (child / "log").is_file()]
-        if not runs:
-            raise RunError(
-                f"{path} has no file 'log', and neither has a folder in it: name the "
-                "folder of a run that has finished an epoch with LogReport"
-            )
+        others = [folder for folder in (path, *children) if folder not in runs]
+        without_log = [f for f in others if (f / "run.json").is_file()]
+        if not runs and not (without_log and len(paths) > 1):
+            raise RunError(_NO_LOG.format(path))
         folders += runs
-        left_out += [
-            child
-            for child in children
-            if child not in runs and (child / "run.json").is_file()
-        ]
+        left_out += without_log
+    if not folders:
+        raise RunError(_NO_LOG.format(paths[0]))
     seen: dict[Path, Path] = {}
     for folder in folders:
         first = seen.setdefault(folder.resolve(), folder)

@@ -116,7 +116,7 @@ def _difference_heading(comparison: Comparison) -> str:
     )
     tested = sum(d.p_value is not None for d in comparison.differences)
     if any(d.standard_error is None for d in comparison.differences):
-        heading += "\nA standard error takes two runs or more of both settings."
+        heading += "\nA standard error takes two runs or more, each of its own seed."
     if tested > 1:
         heading += f"\nThe p-values are not corrected for there being {tested} of them."
     return heading

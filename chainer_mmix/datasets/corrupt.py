@@ -26,7 +26,7 @@ def take_subset(dataset: Sequence, size: int, seed: int) -> SubDataset:
     if not 1 <= size <= len(dataset):
         raise ValueError(
             f"a subset of {size} examples cannot be taken: the training set has "
-            f"{len(dataset)}"
+            f"{len(dataset)}, choose 1 to that many"
         )
     labels = np.array([label for _, label in dataset])
     order = np.random.default_rng([seed, 1]).permutation(len(labels))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Sequence
 
 import chainer
@@ -58,6 +59,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         draw (MixupDraw): What the last call mixed; ``None`` if it did not mix.
 
     Raises:
+        TypeError: If the predictor's ``forward`` does not accept the arguments.
         ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor does
             not have a layer of ``layer_mix``, or ``policy`` comes with a rival.
     """
@@ -91,6 +93,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 f"{', '.join(map(repr, sorted(unknown, key=str)))}; it has "
                 f"{', '.join(map(repr, layers))}"
             )
+        if mixup_hidden and policy.alpha > 0:
+            _check_contract(predictor)
         self.mixup_hidden = mixup_hidden
         self.policy = policy
         self.draw: MixupDraw | None = None
@@ -171,3 +175,14 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         loading = isinstance(serializer, chainer.Deserializer)
         with contextlib.suppress(*(missing if loading else ())):
             self.policy.serialize(serializer["policy"])
+
+
+def _check_contract(predictor: chainer.Link) -> None:
+    forward = inspect.signature(getattr(predictor, "forward", predictor))
+    try:
+        forward.bind(None, None, mixup_hidden=True, lam=1.0, layer_mix=None)
+    except TypeError as e:
+        raise TypeError(
+            f"{type(predictor).__name__}.forward must accept (x, target, mixup_hidden, "
+            f"lam, layer_mix) to be trained with mixing, but it takes {forward}: {e}"
+        ) from None

@@ -54,6 +54,8 @@ def check_output(out: str | Path, resume: str | Path | None = None) -> None:
     files += [snapshot.name] if snapshot else []
     if not files or (resume and Path(resume).resolve().parent == out.resolve()):
         return
+    if files == [record.FILENAME] and _failed(out / record.FILENAME):
+        return  # a run that failed in its first epoch leaves nothing to lose
     remedy = "go on with it by --resume" if snapshot else "remove it"
     raise ValueError(
         f"the output folder {out} holds another run ({', '.join(files)}): {remedy}, or "
@@ -94,3 +96,10 @@ def check_same_run(snapshot: str | Path, arguments: Mapping[str, Any]) -> None:
             f"{snapshot} is the snapshot of another model or setting "
             f"({'; '.join(differences)}): resume with the arguments of that run"
         )
+
+
+def _failed(path: Path) -> bool:
+    try:
+        return json.loads(path.read_text())["status"] == "failed"
+    except (KeyError, TypeError, ValueError):
+        return False

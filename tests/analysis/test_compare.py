@@ -123,6 +123,14 @@ def test_runs_of_the_same_seeds_are_paired():
     )
 
 
+def test_a_repeated_seed_gets_no_standard_error_and_no_test():
+    runs = [make_run(a, mixup="manifold", seed=0) for a in (0.95, 0.93)]
+    runs += [make_run(a, mixup="none", seed=s) for s, a in enumerate((0.9, 0.94))]
+    (difference,) = compare(runs).differences
+    assert difference.points == pytest.approx(2)
+    assert difference.standard_error is difference.p_value is None
+
+
 def test_alpha_zero_counts_as_no_mixing():
     runs = [make_run(0.5, mixup="manifold", alpha=a) for a in (0.2, 0.0)]
     assert compare(runs).baseline == "alpha=0.0"
@@ -147,7 +155,8 @@ def test_a_single_run_has_no_standard_error_and_no_test():
 @pytest.mark.parametrize(("last", "error"), [(0.9, 0.0), (math.nan, math.nan)])
 def test_no_test_without_spread(last, error):
     runs = [make_run(0.8, lr=0.1, seed=s) for s in range(3)]
-    runs += [make_run(a, lr=0.2, seed=a) for a in (0.9, 0.9, last)]
+    finals = enumerate((0.9, 0.9, last))
+    runs += [make_run(a, lr=0.2, seed=s) for s, a in finals]
     (difference,) = compare(runs).differences
     assert difference.p_value is None
     assert difference.standard_error == pytest.approx(error, nan_ok=True)

@@ -24,6 +24,11 @@ def test_a_folder_without_log_stands_for_the_runs_in_it(write_run, tmp_path):
     folders, left_out = find_runs([tmp_path / "all"])
     assert folders == sorted(runs)
     assert left_out == [died]
+    assert find_runs([folders[0], died]) == ([folders[0]], [died])
+    with pytest.raises(RunError, match="has no file 'log'"):
+        find_runs([died])
+    with pytest.raises(RunError, match="has no file 'log'"):
+        find_runs([died, died])
 
 
 @pytest.mark.parametrize("second", ["run", "run/../run", "link", "."])

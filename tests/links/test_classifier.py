@@ -290,6 +290,16 @@ def test_bad_arguments_are_named(arguments, message):
         ManifoldMixupClassifier(Net(), **arguments)
 
 
+def test_a_link_that_knows_nothing_of_mixing_is_named_at_once():
+    class MLP(chainer.Chain):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"MLP.forward must accept .* takes \(x\)"):
+        ManifoldMixupClassifier(MLP())
+    ManifoldMixupClassifier(MLP(), mixup_hidden=False)
+
+
 def test_labels_of_another_length_float_or_out_of_range():
     model = ManifoldMixupClassifier(Net(), layer_mix=0)
     x, t = batch()

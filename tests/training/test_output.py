@@ -39,6 +39,14 @@ def test_a_file_in_the_way(tmp_path, name):
         check_output(tmp_path / name)
 
 
+def test_a_run_that_failed_in_its_first_epoch_may_be_replaced(tmp_path):
+    (tmp_path / "run.json").write_text('{"status": "failed"}')
+    check_output(tmp_path)
+    (tmp_path / "log").touch()
+    with pytest.raises(ValueError, match="holds another run"):
+        check_output(tmp_path)
+
+
 def test_an_empty_name():
     with pytest.raises(ValueError, match="empty name"):
         check_output("")
