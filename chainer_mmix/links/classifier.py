@@ -134,6 +134,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 layer_mix=draw.layer_mix,
             )
         self._check_mixed(outputs, draw)
+        draw.mixed = None  # a weak reference could not be pickled
         self.draw = draw
         self.y, target_a, target_b = outputs
         pair = (target_a, target_b, draw.lam)

@@ -1,3 +1,5 @@
+import pickle
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -194,6 +196,16 @@ def test_same_seed_same_losses():
         return [float(model(*batch()).array) for _ in range(5)]
 
     assert losses(1) == losses(1) != losses(2)
+
+
+def test_a_pickled_copy_goes_on_alike():
+    model = ManifoldMixupClassifier(Net(), seed=0)
+    model(*batch())
+    model.y = model.loss = model.accuracy = None  # Chainer cannot pickle its graph
+    other = pickle.loads(pickle.dumps(model))
+    assert [float(m(*batch()).array) for m in (model, model)] == [
+        float(m(*batch()).array) for m in (other, other)
+    ]
 
 
 def test_snapshot_continues_the_draws(tmp_path):
