@@ -8,7 +8,10 @@ import statistics
 import time
 from collections.abc import Callable
 
+import chainer
 import numpy as np
+
+from chainer_mmix.training.record import device_name
 
 
 def measure(candidates: dict[str, Callable[[], object]], repeats: int) -> dict:
@@ -43,16 +46,7 @@ def report(title: str, times: dict[str, list[float]]) -> None:
 
 def machine() -> str:
     """Describes where the figures come from."""
-    import chainer
-
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as f:
-            name = next(
-                x.split(": ")[1].strip() for x in f if x.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        pass
+    name = device_name(chainer.get_device("@numpy"))
     return (
         f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, NumPy "
         f"{np.__version__}, Chainer {chainer.__version__}"

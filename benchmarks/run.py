@@ -8,8 +8,6 @@ import startup
 import training_step
 from paired import machine
 
-import chainer_mmix  # noqa: F401  (Chainer needs it imported first)
-
 
 def main() -> None:
     print(machine())

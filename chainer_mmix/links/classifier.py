@@ -93,11 +93,26 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 f"{', '.join(map(repr, sorted(unknown, key=str)))}; it has "
                 f"{', '.join(map(repr, layers))}"
             )
-        if mixup_hidden and policy.alpha > 0:
-            _check_contract(predictor)
         self.mixup_hidden = mixup_hidden
         self.policy = policy
         self.draw: MixupDraw | None = None
+        if self.mixes:
+            _check_contract(predictor)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes in training."""
+        return self.mixup_hidden and self.policy.alpha > 0
+
+    @property
+    def points(self) -> tuple[int | str, ...]:
+        """The mixing points that are drawn from; none if the predictor chooses."""
+        return tuple(
+            self.policy.layer_mix
+            or getattr(self.predictor, "default_layer_mix", None)
+            or getattr(self.predictor, "mixup_layers", None)
+            or ()
+        )
 
     def forward(self, x, target) -> chainer.Variable:
         """Computes the loss, with mixing in training.
@@ -116,15 +131,12 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         self.draw = None
         if not chainer.config.train:
             return super().forward(x, target)
-        if not self.mixup_hidden or self.policy.alpha == 0:
+        if not self.mixes:
             reporter.report({"lam": 1.0}, self)
             return super().forward(x, target)
 
         self.y = self.loss = self.accuracy = None  # frees the last graph
-        points = getattr(self.predictor, "default_layer_mix", None) or getattr(
-            self.predictor, "mixup_layers", ()
-        )
-        draw = self.policy.draw(len(x), points)
+        draw = self.policy.draw(len(x), self.points)
         with using_draw(draw):
             outputs = self.predictor(
                 x,

@@ -51,7 +51,10 @@ class MixupReport(extension.Extension):
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         # All points from the start, since LogReport averages over what was reported.
-        points = _points(trainer.updater.get_optimizer("main").target)
+        target = trainer.updater.get_optimizer("main").target
+        points = ["none"]
+        if getattr(target, "mixes", False):
+            points = target.points or ["link"]
         self._layer = dict.fromkeys(map(str, points), 0) | self._layer
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
@@ -70,10 +73,10 @@ class MixupReport(extension.Extension):
 
     def _write(self, out: Path, target: chainer.Link) -> None:
         settings = None
-        if _mixes(target):
+        if getattr(target, "mixes", False):
             settings = {
                 "alpha": target.policy.alpha,
-                "layer_mix": _points(target) if _points(target) != ["link"] else None,
+                "layer_mix": list(target.points) or None,
                 "per": target.policy.per,
             }
         content = {
@@ -94,19 +97,3 @@ class MixupReport(extension.Extension):
             self._write_trigger.serialize(serializer["_write_trigger"])
         self._layer = json.loads(serializer("_layer", json.dumps(self._layer)))
         self._lam = serializer("_lam", self._lam)
-
-
-def _mixes(target: chainer.Link) -> bool:
-    return getattr(target, "mixup_hidden", False) and target.policy.alpha > 0
-
-
-def _points(target: chainer.Link) -> list:
-    if not _mixes(target):
-        return ["none"]
-    predictor = target.predictor
-    points = (
-        target.policy.layer_mix
-        or getattr(predictor, "default_layer_mix", None)
-        or getattr(predictor, "mixup_layers", None)
-    )
-    return list(points or ["link"])
