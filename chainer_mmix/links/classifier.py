@@ -9,7 +9,8 @@ import chainer.functions as F
 import numpy as np
 from chainer import reporter
 
-from chainer_mmix.mixing.losses import mixup_criterion
+from chainer_mmix.mixing.criterion import mixup_criterion
+from chainer_mmix.mixing.losses import check_label_smoothing
 from chainer_mmix.mixing.policy import MixupDraw, MixupPolicy, using_draw
 
 
@@ -34,7 +35,16 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it
     is the second's.
 
-    It is called as ``model(x, target)``; there is no ``label_key``.
+    Targets may be class labels, one-hot vectors or probabilities, several labels a
+    sample (with :func:`chainer.functions.sigmoid_cross_entropy` and
+    :func:`chainer.functions.binary_accuracy`), or numbers to predict (with
+    :func:`chainer.functions.mean_squared_error`, say, and ``accfun=None``). Those of a
+    float dtype are mixed as the samples are.
+
+    Several inputs are passed on as :class:`chainer.links.Classifier` does it, the
+    target after them: ``predictor(a, b, target, mixup_hidden=True, ...)``, or, if
+    inputs came by name, ``predictor(a=a, b=b, target=target, mixup_hidden=True,
+    ...)``.
 
     Source: arXiv 1806.05236.
 
@@ -44,15 +54,20 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         mixup_alpha (float): :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)`; 0
             means no mixing. The default is 0.2.
         layer_mix: The mixing points to draw from: one, a list, or ``None`` for the
-            predictor's own (the default). Point 0 is the input, by convention.
-        lossfun (callable): Loss function, called as ``lossfun(y, target)``. It is
-            applied to both targets. The default is
+            predictor's own (the default). Point 0 is the input, by convention. If the
+            predictor's points are names, an integer is an index into their list.
+        lossfun (callable): Loss function, called as ``lossfun(y, target)``; for two
+            targets see :func:`~chainer_mmix.mixing.mixup_criterion`. The default is
             :func:`chainer.functions.softmax_cross_entropy`.
-        accfun (callable): Accuracy function, likewise. The default is
-            :func:`chainer.functions.accuracy`.
+        accfun (callable): Accuracy function, likewise; ``None`` for none. The default
+            is :func:`chainer.functions.accuracy`.
         seed (int): Seed of the policy, ``None`` for an unpredictable one.
         policy (MixupPolicy): Replaces the policy made of ``mixup_alpha``,
             ``layer_mix`` and ``seed``, none of which may be given then.
+        label_smoothing (float): The share of each target that is spread evenly over
+            the classes, in training. The default is 0.
+        label_key (int or str): Which argument of a call is the target, by its place
+            or its name. The default is -1, the last.
 
     Attributes:
         policy (MixupPolicy): Where layers, :math:`\lambda` and partners come from.
@@ -61,7 +76,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     Raises:
         TypeError: If the predictor's ``forward`` does not accept the arguments.
         ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor does
-            not have a layer of ``layer_mix``, or ``policy`` comes with a rival.
+            not have a layer of ``layer_mix``, ``label_smoothing`` is outside
+            :math:`[0, 1]`, or ``policy`` comes with a rival.
     """
 
     def __init__(
@@ -71,11 +87,16 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         mixup_alpha: float = 0.2,
         layer_mix: int | str | Sequence[int | str] | None = None,
         lossfun: Callable = F.softmax_cross_entropy,
-        accfun: Callable = F.accuracy,
+        accfun: Callable | None = F.accuracy,
         seed: int | None = None,
         policy: MixupPolicy | None = None,
+        label_smoothing: float = 0.0,
+        label_key: int | str = -1,
     ) -> None:
-        super().__init__(predictor, lossfun, accfun)
+        super().__init__(predictor, lossfun, accfun, label_key)
+        self.compute_accuracy = accfun is not None
+        check_label_smoothing(label_smoothing)
+        self.label_smoothing = label_smoothing
         if policy is None:
             policy = MixupPolicy(mixup_alpha, layer_mix, seed=seed)
         elif mixup_alpha != 0.2 or layer_mix is not None or seed is not None:
@@ -83,43 +104,50 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 "policy replaces mixup_alpha, layer_mix and seed: pass them to "
                 "MixupPolicy instead"
             )
-        layers = getattr(predictor, "mixup_layers", None)
-        unknown = set(policy.layer_mix or ()).difference(
-            layers or policy.layer_mix or ()
-        )
-        if unknown:
-            raise ValueError(
-                f"{type(predictor).__name__} has no mixing point "
-                f"{', '.join(map(repr, sorted(unknown, key=str)))}; it has "
-                f"{', '.join(map(repr, layers))}"
-            )
         self.mixup_hidden = mixup_hidden
         self.policy = policy
         self.draw: MixupDraw | None = None
+        for point in policy.layer_mix or ():
+            self._point(point)
         if self.mixes:
             _check_contract(predictor)
 
     @property
     def mixes(self) -> bool:
         """Whether it mixes in training."""
-        return self.mixup_hidden and self.policy.alpha > 0
+        return self.mixup_hidden and self.policy.mixes
 
     @property
     def points(self) -> tuple[int | str, ...]:
         """The mixing points that are drawn from; none if the predictor chooses."""
+        if self.policy.layer_mix:
+            return tuple(map(self._point, self.policy.layer_mix))
         return tuple(
-            self.policy.layer_mix
-            or getattr(self.predictor, "default_layer_mix", None)
+            getattr(self.predictor, "default_layer_mix", None)
             or getattr(self.predictor, "mixup_layers", None)
             or ()
         )
 
-    def forward(self, x, target) -> chainer.Variable:
+    def _point(self, point: int | str | None) -> int | str | None:
+        """Returns a mixing point as the predictor calls it."""
+        layers = getattr(self.predictor, "mixup_layers", None) or ()
+        if not layers or point is None or point in layers:
+            return point
+        named = all(isinstance(layer, str) for layer in layers)
+        if named and isinstance(point, int) and 0 <= point < len(layers):
+            return layers[point]
+        raise ValueError(
+            f"{type(self.predictor).__name__} has no mixing point {point!r}; it has "
+            f"{', '.join(map(repr, layers))}"
+        )
+
+    def forward(self, *args, **kwargs) -> chainer.Variable:
         """Computes the loss, with mixing in training.
 
         Args:
-            x (~chainer.Variable or array): Input of shape :math:`(N, ...)`.
-            target (~chainer.Variable or array): Labels of shape :math:`(N, ...)`.
+            args: Inputs of shape :math:`(N, ...)` and their target, as ``label_key``
+                says: by default ``(x, target)``.
+            kwargs: The same, by name.
 
         Returns:
             ~chainer.Variable: The loss.
@@ -128,34 +156,68 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             RuntimeError: If the predictor did not mix exactly once, or threw away the
                 mixed state.
         """
-        self.draw = None
-        if not chainer.config.train:
-            return super().forward(x, target)
-        if not self.mixes:
-            reporter.report({"lam": 1.0}, self)
-            return super().forward(x, target)
+        args, kwargs, target = self._split(args, kwargs)
+        self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
+        train = chainer.config.train
+        draw = None
+        if train and self.mixes:
+            draw = self.policy.draw(len(target), self.points)
+        if draw is None:
+            self.y = self.predictor(*args, **kwargs)
+            pair = target, target, 1.0
+        else:
+            self.y, *pair = self._mix(draw, args, kwargs, target)
+            pair = *pair, draw.lam
+            self.draw = draw
+        if draw is None and not (train and self.label_smoothing):
+            self.loss = self.lossfun(self.y, target)
+        else:
+            self.loss = mixup_criterion(
+                self.lossfun, self.y, *pair, self.label_smoothing
+            )
+        report = {"loss": self.loss}
+        if self.compute_accuracy:
+            if draw is None and target.dtype.kind != "f":
+                self.accuracy = self.accfun(self.y, target)
+            else:
+                self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
+            report["accuracy"] = self.accuracy
+        if train:
+            report["lam"] = float(np.mean(pair[-1]))
+        reporter.report(report, self)
+        return self.loss
 
-        self.y = self.loss = self.accuracy = None  # frees the last graph
-        draw = self.policy.draw(len(x), self.points)
+    def _split(self, args: tuple, kwargs: dict) -> tuple:
+        key, args = self.label_key, list(args)
+        if isinstance(key, str):
+            if key not in kwargs:
+                raise ValueError(
+                    f"label_key is {key!r}, but the call has {', '.join(kwargs)}"
+                )
+            return args, kwargs, kwargs.pop(key)
+        if not -len(args) <= key < len(args):
+            raise ValueError(
+                f"label_key is {key}, but the call has {len(args)} positional arguments"
+            )
+        return args, kwargs, args.pop(key)
+
+    def _mix(self, draw: MixupDraw, args: list, kwargs: dict, target) -> tuple:
+        draw.layer_mix = self._point(draw.layer_mix)
+        if kwargs:
+            kwargs = {**kwargs, "target": target}
+        else:
+            args = [*args, target]
         with using_draw(draw):
             outputs = self.predictor(
-                x,
-                target,
+                *args,
+                **kwargs,
                 mixup_hidden=True,
                 lam=draw.lam,
                 layer_mix=draw.layer_mix,
             )
         self._check_mixed(outputs, draw)
-        draw.mixed = None  # a weak reference could not be pickled
-        self.draw = draw
-        self.y, target_a, target_b = outputs
-        pair = (target_a, target_b, draw.lam)
-        self.loss = mixup_criterion(self.lossfun, self.y, *pair)
-        reporter.report({"loss": self.loss, "lam": float(np.mean(draw.lam))}, self)
-        if self.compute_accuracy:
-            self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
-            reporter.report({"accuracy": self.accuracy}, self)
-        return self.loss
+        draw.mixed = ()  # weak references could not be pickled
+        return outputs
 
     def _check_mixed(self, outputs, draw: MixupDraw) -> None:
         name = type(self.predictor).__name__
@@ -169,7 +231,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 f"{name}.forward called mixup_data {draw.times_mixed} times with "
                 f"layer_mix={draw.layer_mix!r}: it must mix exactly once, at that point"
             )
-        if draw.mixed is not None and draw.mixed() is None:
+        if draw.mixed and all(node() is None for node in draw.mixed):
             raise RuntimeError(
                 f"{name}.forward mixed at layer_mix={draw.layer_mix!r}, but its "
                 "outputs do not come from the mixed Variable: go on with what "
@@ -193,7 +255,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
 def _check_contract(predictor: chainer.Link) -> None:
     forward = inspect.signature(getattr(predictor, "forward", predictor))
     try:
-        forward.bind(None, None, mixup_hidden=True, lam=1.0, layer_mix=None)
+        forward.bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
     except TypeError as e:
         raise TypeError(
             f"{type(predictor).__name__}.forward must accept (x, target, mixup_hidden, "

@@ -3,6 +3,7 @@ from __future__ import annotations
 import weakref
 
 import chainer
+import chainer.functions as F
 import numpy as np
 from chainer.backends import cuda
 from chainer.utils import type_check
@@ -87,10 +88,16 @@ def mix(x, lam, perm) -> chainer.Variable:
         ~chainer.Variable: The mixed samples, of the shape and dtype of ``x``.
 
     Raises:
+        TypeError: If ``x`` is not of a float dtype.
         ValueError: If ``lam`` is outside :math:`[0, 1]`, or if ``lam`` or ``perm``
             does not fit ``x``.
     """
     n = len(x)
+    if x.dtype.kind != "f":
+        raise TypeError(
+            f"x has dtype {x.dtype}, which cannot be mixed: convert it to float32, or "
+            "mix a hidden state, such as the output of an embedding"
+        )
     lam = check_lam(lam, n)
     perm = np.array(cuda.to_cpu(perm))  # kept for the gradient
     if perm.shape != (n,) or not np.array_equal(np.sort(perm), np.arange(n)):
@@ -99,6 +106,54 @@ def mix(x, lam, perm) -> chainer.Variable:
             f"has shape {x.shape}, but perm has shape {perm.shape}: {perm}"
         )
     return Mix(lam, 1 - lam, perm).apply((x,))[0]
+
+
+def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
+    r"""Pastes a box of each sample's partner over the sample.
+
+    A box has the share :math:`1 - \lambda` of the map and the form of the map. Where
+    it reaches over the border it is clipped.
+
+    Source: arXiv 1905.04899 and its published code, there for images.
+
+    Args:
+        x (~chainer.Variable or array): Float array of shape :math:`(N, C, d_1, ...)`
+            with one to three axes after the second.
+        lam (float or array): See :func:`~chainer_mmix.mix`.
+        perm (array): See :func:`~chainer_mmix.mix`.
+        center (array): Where the boxes are centred, in shares in :math:`[0, 1)` of
+            :math:`d_1, ...`: an array of shape :math:`(3,)`, or :math:`(N, 3)` for a
+            box a sample.
+
+    Returns:
+        tuple: The samples, of the shape and dtype of ``x``, and what :math:`\lambda`
+        has become: the share of each map that is left, a float or a float32 array
+        of shape :math:`(N,)`.
+
+    Raises:
+        ValueError: If ``x`` is not a map, and as :func:`~chainer_mmix.mix`.
+    """
+    size = np.array(x.shape[2:])
+    if not 1 <= len(size) <= 3:
+        raise ValueError(
+            "CutMix takes boxes from maps of shape (N, C, H, W), or with one or three "
+            f"axes after C, but x has shape {x.shape}: mix at other points, or by mixup"
+        )
+    partner = mix(x, 0.0, perm)
+    rest = np.reshape(1 - check_lam(lam, len(x)), (-1, 1))
+    half = (size * rest ** (1 / len(size))).astype(int) // 2
+    middle = (size * np.reshape(center, (-1, 3))[:, : len(size)]).astype(int)
+    box = np.ones((len(half), *size), bool)
+    for axis, n in enumerate(size):
+        at = np.arange(n)
+        low, high = ((middle + h)[:, axis, None] for h in (-half, half))
+        inside = (low <= at) & (at < high)
+        box &= inside.reshape(-1, *(n if k == axis else 1 for k in range(len(size))))
+    left = 1 - box.reshape(len(box), -1).mean(axis=1)
+    device = chainer.backend.get_device_from_array(chainer.as_array(x))
+    box = device.send(np.broadcast_to(box[:, None], x.shape))
+    mixed = F.where(box, partner, chainer.as_variable(x))
+    return mixed, left.astype(np.float32) if np.ndim(lam) else float(left[0])
 
 
 def check_lam(lam, n: int) -> float | np.ndarray:
@@ -119,45 +174,64 @@ def mixup_data(x, target, lam, perm=None):
     r"""Mixes a batch and tells which two targets each mixed sample has.
 
     This is the call that a link makes at the mixing point, and there only. Within
-    :class:`~chainer_mmix.ManifoldMixupClassifier` the partners come from its policy;
-    elsewhere they are drawn from :mod:`numpy.random`. Do not call it within
-    :func:`chainer.functions.forget`, which would draw other partners when it computes
-    again.
+    :class:`~chainer_mmix.ManifoldMixupClassifier` the partners come from its policy,
+    which may ask for CutMix in place of mixup; elsewhere they are drawn from
+    :mod:`numpy.random`. Do not call it within :func:`chainer.functions.forget`, which
+    would draw other partners when it computes again.
 
     Source: ``mixup_process`` of the paper's published code.
 
     Args:
         x (~chainer.Variable or array): Float array of shape :math:`(N, ...)`: the
-            input or a hidden state.
+            input or a hidden state. A hidden state of several parts is a tuple or a
+            list of them, which are mixed alike.
         target (~chainer.Variable or array): Array of shape :math:`(N, ...)`.
         lam (float or array): See :func:`~chainer_mmix.mix`.
         perm (array): See :func:`~chainer_mmix.mix`; ``None`` to have it drawn.
 
     Returns:
-        tuple: ``(mixed, target_a, target_b)``: the mixed samples, their targets, and
-        those of their partners, ``target[perm]``.
+        tuple: ``(mixed, target_a, target_b)``: the mixed samples (a tuple, if ``x``
+        has several parts), their targets, and those of their partners,
+        ``target[perm]``.
 
     Raises:
+        TypeError: If ``x`` is not of a float dtype.
         ValueError: If ``x`` and ``target`` differ in length, if ``lam`` is not the
-            one that the classifier gave to the link, and as
-            :func:`~chainer_mmix.mix`.
+            one that the classifier gave to the link, as :func:`~chainer_mmix.mix`,
+            and if CutMix is asked for where ``x`` is not a single map.
     """
-    if len(x) != len(target):
-        raise ValueError(
-            f"x has {len(x)} samples (shape {x.shape}) but target has {len(target)} "
-            f"(shape {target.shape})"
-        )
+    several = isinstance(x, (tuple, list))
+    parts = x if several else (x,)
+    for part in parts:
+        if len(part) != len(target):
+            raise ValueError(
+                f"x has {len(part)} samples (shape {part.shape}) but target has "
+                f"{len(target)} (shape {target.shape})"
+            )
     draw = current_draw()
     if perm is None:
-        perm = np.random.permutation(len(x)) if draw is None else draw.perm
-    mixed = mix(x, lam, perm)
+        perm = np.random.permutation(len(target)) if draw is None else draw.perm
+    if draw is not None and not np.array_equal(check_lam(lam, len(target)), draw.lam):
+        raise ValueError(
+            f"lam is {lam}, but the link was called with lam={draw.lam}: pass that on, "
+            "since the loss is weighted by it"
+        )
+    if draw is None or draw.center is None:
+        mixed = tuple(mix(part, lam, perm) for part in parts)
+    elif several:
+        raise ValueError(
+            f"CutMix takes a box from one map, but the state has {len(parts)} parts, "
+            f"of shapes {[part.shape for part in parts]}: mix at other points, or by "
+            "mixup"
+        )
+    else:
+        mixed, draw.lam = cutmix(x, lam, perm, draw.center)
+        mixed = (mixed,)
     if draw is not None:
-        if not np.array_equal(check_lam(lam, len(x)), draw.lam):
-            raise ValueError(
-                f"lam is {lam}, but the link was called with lam={draw.lam}: pass that "
-                "on, since the loss is weighted by it"
-            )
         draw.times_mixed += 1
-        draw.mixed = weakref.ref(mixed.node) if chainer.config.enable_backprop else None
+        draw.mixed = ()
+        if chainer.config.enable_backprop:
+            draw.mixed = tuple(weakref.ref(part.node) for part in mixed)
     device = chainer.backend.get_device_from_array(chainer.as_array(target))
-    return mixed, target, target[device.send(np.asarray(cuda.to_cpu(perm)))]
+    target_b = target[device.send(np.asarray(cuda.to_cpu(perm)))]
+    return mixed if several else mixed[0], target, target_b

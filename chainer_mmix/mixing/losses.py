@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import chainer
 import chainer.functions as F
@@ -11,18 +10,22 @@ from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
 from chainer_mmix.mixing.functions import check_lam
+from chainer_mmix.mixing.targets import soft_target
 
 
 class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
     """Lambda-weighted softmax cross entropy over two integer targets.
 
     One log-softmax serves both targets; the gradient is the softmax minus the two
-    weighted one-hot vectors.
+    weighted one-hot vectors, smoothed if asked for.
     """
 
-    def __init__(self, lam, normalize, class_weight, ignore_label, reduce) -> None:
+    def __init__(
+        self, lam, normalize, class_weight, ignore_label, reduce, label_smoothing
+    ) -> None:
         super().__init__()
         self.lam = lam
+        self.label_smoothing = label_smoothing
         self.normalize = normalize
         self.class_weight = class_weight
         self.ignore_label = ignore_label
@@ -51,8 +54,12 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         dtype = np.promote_types(x.dtype, np.float32)
         lam = xp.asarray(self.lam, dtype).reshape(-1, 1)
         rows, columns = xp.ogrid[:n, :d]
-        self._terms = []
         loss = xp.zeros((n, d), dtype)
+        class_weight = None
+        if self.class_weight is not None:
+            class_weight = xp.asarray(self.class_weight, dtype)
+        self._hits = []
+        self._smooth = xp.zeros((n, d), dtype)  # the weight of every class
         for target, share in zip(targets, (lam, 1 - lam), strict=True):
             t = target.reshape(n, d)
             valid = t != self.ignore_label
@@ -60,14 +67,23 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
                 self._check_range(t[valid], c)
             t = xp.where(valid, t, 0)
             weight = share * valid
-            if self.class_weight is not None:
-                weight *= xp.asarray(self.class_weight, dtype)[t]
             if self.reduce == "mean":
                 count = valid.sum() if self.normalize else xp.asarray(n)
                 weight /= xp.maximum(count, 1).astype(dtype)
+            if self.label_smoothing:
+                self._smooth += weight * (self.label_smoothing / c)
+                weight *= 1 - self.label_smoothing
+            if class_weight is not None:
+                weight *= class_weight[t]
             label = (rows, t, columns)
             loss -= weight * self._log_p[label]
-            self._terms.append((label, weight))
+            self._hits.append((label, weight))
+        if self.label_smoothing:
+            # Each class counts with its own weight, as in PyTorch.
+            self._smooth = xp.broadcast_to(self._smooth[:, None], self._log_p.shape)
+            if class_weight is not None:
+                self._smooth = self._smooth * class_weight[:, None]
+            loss -= (self._smooth * self._log_p).sum(axis=1)
         loss = loss.sum() if self.reduce == "mean" else loss.reshape(target.shape)
         return (xp.asarray(loss, x.dtype),)
 
@@ -83,17 +99,21 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         (x,) = self.get_retained_inputs()
         (gy,) = grad_outputs
         xp = backend.get_array_module(x)
-        total = sum(weight for _, weight in self._terms)
-        one_hot = xp.zeros(self._log_p.shape, total.dtype)
-        for label, weight in self._terms:
-            one_hot[label] += weight
+        target = xp.zeros(self._log_p.shape, self._smooth.dtype)
+        total = 0
+        for label, weight in self._hits:
+            target[label] += weight
+            total += weight
+        if self.label_smoothing:
+            target += self._smooth
+            total += self._smooth.sum(axis=1)
         if chainer.config.enable_backprop:  # double backpropagation
             p = F.softmax(x)
         else:
             p = chainer.Variable(xp.exp(self._log_p).reshape(x.shape))
         p = F.cast(p, total.dtype)
         total = total.reshape((len(x), 1, *x.shape[2:]))
-        gx = p * F.broadcast_to(total, x.shape) - one_hot.reshape(x.shape)
+        gx = p * F.broadcast_to(total, x.shape) - target.reshape(x.shape)
         if self.reduce == "no":
             gy = F.expand_dims(gy, 1)
         gx *= F.broadcast_to(F.cast(gy, gx.dtype), x.shape)
@@ -109,6 +129,7 @@ def mixup_softmax_cross_entropy(
     class_weight=None,
     ignore_label: int = -1,
     reduce: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> chainer.Variable:
     r"""Softmax cross entropy of mixed samples, over both of their targets.
 
@@ -136,93 +157,64 @@ def mixup_softmax_cross_entropy(
         ignore_label (int): Elements with this label do not count. The default is -1.
         reduce (str): ``"mean"`` for a scalar or ``"no"`` for an array of the shape of
             the targets.
+        label_smoothing (float): The share in :math:`[0, 1]` of each target that is
+            spread evenly over all :math:`C` classes. The default is 0.
 
     Returns:
         ~chainer.Variable: The loss, of the dtype of ``x``.
 
     Raises:
         ValueError: If a label is out of range (on a GPU: in Chainer's debug mode
-            only), ``lam`` does not fit, or ``reduce`` is unknown.
+            only), ``lam`` does not fit, ``label_smoothing`` is outside
+            :math:`[0, 1]`, or ``reduce`` is unknown.
     """
     if reduce not in ("mean", "no"):
         raise ValueError(f"reduce must be 'mean' or 'no', not {reduce!r}")
+    check_label_smoothing(label_smoothing)
     lam = check_lam(lam, len(x))
-    node = MixupSoftmaxCrossEntropy(lam, normalize, class_weight, ignore_label, reduce)
+    node = MixupSoftmaxCrossEntropy(
+        lam, normalize, class_weight, ignore_label, reduce, label_smoothing
+    )
     return node.apply((x, target_a, target_b))[0]
 
 
-def mixup_accuracy(y, target_a, target_b, lam) -> chainer.Variable:
-    r"""Lambda-weighted accuracy: a hit of the first target counts :math:`\lambda`.
+def check_label_smoothing(label_smoothing: float) -> None:
+    """Raises a ValueError if it is not in [0, 1]."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing}")
 
-    The accuracy of mixed samples against the first target alone says nothing: a
-    network that predicts both partners perfectly would score the share of
-    :math:`\lambda > 1/2`.
+
+def softmax_binary_cross_entropy(y, t) -> chainer.Variable:
+    r"""Binary cross entropy of the softmax, the mean over samples and classes.
+
+    With :math:`p = \mathrm{softmax}(y)`, it is the mean of
+    :math:`-t_k \log p_k - (1 - t_k) \log(1 - p_k)`. This is what the paper's published
+    code minimises. Its gradient is about :math:`2 / C` of that of
+    :func:`chainer.functions.softmax_cross_entropy`, so that plain SGD needs a larger
+    learning rate. Neither large logits nor a sure prediction overflows.
+
+    Source: ``bce_loss(softmax(output), target_reweighted)`` there.
 
     Args:
-        y (~chainer.Variable or array): Scores of shape :math:`(N, C, d_1, ...)`.
-        target_a (~chainer.Variable or array): Labels, shape :math:`(N, d_1, ...)`.
-        target_b (~chainer.Variable or array): Labels of the partners, likewise.
-        lam (float or array): Weight of ``target_a``: a number or an array of shape
-            :math:`(N,)`.
+        y (~chainer.Variable or array): Logits, a float array of shape
+            :math:`(N, C, d_1, ...)` with :math:`C > 1`.
+        t (~chainer.Variable or array): Labels, an integer array of shape
+            :math:`(N, d_1, ...)`, or a float array of the shape of ``y``: one-hot,
+            mixed or smoothed targets.
 
     Returns:
-        ~chainer.Variable: A scalar of the dtype of ``y``; no gradient flows.
+        ~chainer.Variable: A scalar.
     """
-    y, a, b = map(chainer.as_array, (y, target_a, target_b))
+    y = chainer.as_variable(y)
+    t = soft_target(t, y)
     xp = backend.get_array_module(y)
-    lam = xp.asarray(check_lam(lam, len(y)), np.promote_types(y.dtype, np.float32))
-    lam = lam.reshape((-1,) + (1,) * (a.ndim - 1))
-    pred = y.argmax(axis=1).reshape(a.shape)
-    score = lam * (pred == a) + (1 - lam) * (pred == b)
-    return chainer.Variable(xp.asarray(score.mean(), y.dtype), requires_grad=False)
-
-
-def mixup_criterion(criterion: Callable, y, target_a, target_b, lam):
-    r"""Applies a criterion to both targets and weighs the results.
-
-    :math:`\lambda\,\mathrm{criterion}(y, t_a) + (1 - \lambda)\,\mathrm{criterion}(y,
-    t_b)`, which for :func:`chainer.functions.softmax_cross_entropy` and
-    :func:`chainer.functions.accuracy` on class labels is computed in one pass.
-
-    For a loss that is linear in the target, such as cross entropy, this equals the
-    loss against the mixed target :math:`\lambda t_a + (1 - \lambda) t_b`. For others
-    it does not: the mean squared error, say, then has another value (and the same
-    gradient).
-
-    Args:
-        criterion (callable): Called with a prediction and a target, such as a loss
-            function or an accuracy.
-        y (~chainer.Variable): The prediction.
-        target_a: Targets of the first partners.
-        target_b: Targets of the second partners.
-        lam (float or array): Weight of ``target_a``: a number, or an array of shape
-            :math:`(N,)` if the criterion gives one value a sample.
-
-    Returns:
-        ~chainer.Variable: The weighted criterion; the mean over the batch if ``lam``
-        is an array.
-
-    Raises:
-        ValueError: If ``lam`` is an array and the criterion gives one value a batch.
-    """
-    if target_a.ndim < y.ndim:  # class labels
-        if criterion is F.softmax_cross_entropy:
-            return mixup_softmax_cross_entropy(y, target_a, target_b, lam)
-        if criterion is F.accuracy:
-            return mixup_accuracy(y, target_a, target_b, lam)
-    loss_a = criterion(y, target_a)
-    loss_b = criterion(y, target_b)
-    lam = check_lam(lam, len(y))
-    if isinstance(lam, float):
-        return lam * loss_a + (1 - lam) * loss_b
-    if loss_a.shape[:1] != lam.shape:
-        raise ValueError(
-            f"lam has one value a sample, shape {lam.shape}, but {criterion!r} "
-            f"returned shape {loss_a.shape}: let it return one value a sample "
-            "(reduce='no')"
-        )
-    dtype = loss_a.dtype
-    lam = lam.astype(dtype).reshape((-1,) + (1,) * (loss_a.ndim - 1))
-    lam = chainer.backend.get_device_from_array(chainer.as_array(loss_a)).send(lam)
-    lam, rest = (F.broadcast_to(w, loss_a.shape) for w in (lam, 1 - lam))
-    return F.mean(lam * loss_a + rest * loss_b)
+    log_p = F.log_softmax(y)
+    # Only the largest p comes near 1, where log(1 - p) must be had from the others.
+    classes = xp.arange(y.shape[1]).reshape(-1, *[1] * (y.ndim - 2))
+    largest = y.array.argmax(axis=1, keepdims=True) == classes
+    others = F.logsumexp(F.where(largest, xp.full_like(y.array, -np.inf), y), axis=1)
+    log_rest = others - F.logsumexp(y, axis=1)
+    log_rest = F.broadcast_to(F.expand_dims(log_rest, 1), y.shape)
+    p = F.where(largest, xp.zeros_like(y.array), F.exp(log_p))
+    log_q = F.where(largest, log_rest, F.log1p(-p))
+    return -F.mean(t * log_p + (1 - t) * log_q)

@@ -21,20 +21,25 @@ class MixupDraw:
     Attributes:
         layer_mix: The mixing point, or ``None`` if the link is to choose.
         lam: Weight of the first partner in :math:`[0, 1]`: a float for the whole
-            batch, or a float32 array of shape :math:`(N,)`, one a sample.
+            batch, or a float32 array of shape :math:`(N,)`, one a sample. After
+            CutMix, the share of the map that is left of it.
         perm: Integer array of shape :math:`(N,)`: sample ``n`` is mixed with sample
             ``perm[n]``.
+        center: Where CutMix centres its boxes: an array of shape :math:`(3,)`, or
+            :math:`(N, 3)` if ``lam`` is an array, of shares in :math:`[0, 1)` of the
+            size along each axis of the map. ``None`` for mixup.
         times_mixed: How often :func:`~chainer_mmix.mixup_data` has mixed with this
             draw so far.
-        mixed: Weak reference to the graph's node of what it returned last, which
-            lives as long as something is computed from it; ``None`` without a graph.
+        mixed: Weak references to the graph's nodes of what it returned last, which
+            live as long as something is computed from them; none without a graph.
     """
 
     layer_mix: int | str | None
     lam: float | np.ndarray
     perm: np.ndarray
+    center: np.ndarray | None = None
     times_mixed: int = 0
-    mixed: weakref.ref | None = None
+    mixed: tuple[weakref.ref, ...] = ()
 
 
 @contextlib.contextmanager
@@ -64,8 +69,12 @@ class MixupPolicy:
     so one seed fixes a run, and
     :class:`~chainer_mmix.ManifoldMixupClassifier` saves its state in a snapshot.
 
+    ``alpha``, ``prob`` and the other numbers are attributes that may be changed at any
+    time. Chainer's extensions that shift an attribute of an optimizer take a policy
+    as well: ``LinearShift("prob", (1, 0), (0, 10000), optimizer=model.policy)``.
+
     Source: arXiv 1806.05236, section 2. There, one layer and one :math:`\lambda`
-    serve a whole minibatch.
+    serve a whole minibatch. Pairs, CutMix and switching follow timm's ``Mixup``.
 
     Args:
         alpha (float): Parameter of the Beta distribution; 0 means no mixing
@@ -73,15 +82,28 @@ class MixupPolicy:
             Tiny-ImageNet. The default is 0.2.
         layer_mix: The mixing points to draw from: one point, a sequence of them, or
             ``None`` for those that the link offers.
-        per (str): ``"batch"`` for one :math:`\lambda` a minibatch (the default) or
-            ``"sample"`` for one a sample.
+        per (str): ``"batch"`` for one :math:`\lambda` a minibatch (the default),
+            ``"sample"`` for one a sample, or ``"pair"`` for one a pair: the samples
+            are paired off at random, and both of a pair are mixed with the other
+            (the odd one out with itself).
+        fold (bool): Whether to use :math:`\max(\lambda, 1 - \lambda)`, so that the
+            first partner weighs more. The default is ``False``, as in the paper.
+        prob (float): Probability that a minibatch is mixed at all. The default is 1.
+        cutmix_alpha (float): As ``alpha``, for CutMix (arXiv 1905.04899): a box of
+            the share :math:`1 - \lambda` of a map is taken from the partner, and
+            :math:`\lambda` corrected to what is left after clipping and rounding it.
+            The mixing points must be maps, :math:`(N, C, H, W)` or with another
+            number of axes from 1 to 3 in place of :math:`H, W`. The default is 0: no
+            CutMix. With ``alpha=0`` there is nothing else.
+        switch_prob (float): Probability of CutMix, not mixup, where both have an
+            alpha. The default is 0.5.
         seed (int): Seed of the generator (PCG64); ``None``, the default, for an
             unpredictable one.
 
     Raises:
         TypeError: If a mixing point is neither an integer nor a string.
-        ValueError: If ``alpha`` is negative, NaN or infinite, if ``layer_mix`` is
-            empty, or if ``per`` is unknown.
+        ValueError: If an alpha is negative, NaN or infinite, a probability is outside
+            :math:`[0, 1]`, ``layer_mix`` is empty, or ``per`` is unknown.
     """
 
     def __init__(
@@ -89,14 +111,14 @@ class MixupPolicy:
         alpha: float = 0.2,
         layer_mix: int | str | Sequence[int | str] | None = None,
         per: str = "batch",
+        fold: bool = False,
+        prob: float = 1.0,
+        cutmix_alpha: float = 0.0,
+        switch_prob: float = 0.5,
         seed: int | None = None,
     ) -> None:
-        if not (math.isfinite(alpha) and alpha >= 0):
-            raise ValueError(
-                f"alpha must be a finite number >= 0 (0: no mixing), not {alpha}"
-            )
-        if per not in ("batch", "sample"):
-            raise ValueError(f"per must be 'batch' or 'sample', not {per!r}")
+        if per not in ("batch", "pair", "sample"):
+            raise ValueError(f"per must be 'batch', 'pair' or 'sample', not {per!r}")
         if layer_mix is not None:
             points = [layer_mix] if np.isscalar(layer_mix) else list(layer_mix)
             for point in points:
@@ -110,9 +132,34 @@ class MixupPolicy:
         self.alpha = float(alpha)
         self.layer_mix = layer_mix
         self.per = per
+        self.fold = fold
+        self.prob = float(prob)
+        self.cutmix_alpha = float(cutmix_alpha)
+        self.switch_prob = float(switch_prob)
+        self._check()
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
-    def draw(self, batch_size: int, points: Sequence[int | str] = ()) -> MixupDraw:
+    def _check(self) -> None:
+        # Each time, since extensions may shift them.
+        for name in ("alpha", "cutmix_alpha"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(
+                    f"{name} must be a finite number >= 0 (0: none of it), not {value}"
+                )
+        for name in ("prob", "switch_prob"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {value}")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it can mix anything, with its present attributes."""
+        return self.prob > 0 and (self.alpha > 0 or self.cutmix_alpha > 0)
+
+    def draw(
+        self, batch_size: int, points: Sequence[int | str] = ()
+    ) -> MixupDraw | None:
         """Draws for one minibatch.
 
         Args:
@@ -122,17 +169,33 @@ class MixupPolicy:
 
         Returns:
             MixupDraw: A layer, :math:`\\lambda` and a permutation, independent of one
-            another and uniform but for :math:`\\lambda`.
+            another and uniform but for :math:`\\lambda`; or ``None`` if this minibatch
+            is not to be mixed.
         """
+        self._check()
+        if not self.mixes or (self.prob < 1 and self._rng.random() >= self.prob):
+            return None
         points = self.layer_mix or points
         layer = points[self._rng.integers(len(points))] if points else None
-        size = batch_size if self.per == "sample" else None
-        if self.alpha == 0:
-            lam = 1.0 if size is None else np.ones(size)
-        else:
-            lam = self._rng.beta(self.alpha, self.alpha, size)
+        cut = self.cutmix_alpha > 0
+        if cut and self.alpha > 0:
+            cut = self._rng.random() < self.switch_prob
+        alpha = self.cutmix_alpha if cut else self.alpha
+        n_pair = (batch_size + 1) // 2
+        size = {"batch": None, "pair": n_pair, "sample": batch_size}[self.per]
+        lam = self._rng.beta(alpha, alpha, size)
+        if self.fold:
+            lam = np.maximum(lam, 1 - lam)
+        perm = self._rng.permutation(batch_size)
+        center = None
+        if cut:
+            center = self._rng.random(3 if size is None else (size, 3))
+        if self.per == "pair":
+            perm, pair = _pair_off(perm)
+            lam = lam[pair]
+            center = None if center is None else center[pair]
         lam = float(lam) if size is None else lam.astype(np.float32)
-        return MixupDraw(layer, lam, self._rng.permutation(batch_size))
+        return MixupDraw(layer, lam, perm, center)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the state of the random generator."""
@@ -143,3 +206,14 @@ class MixupPolicy:
         else:
             state = json.dumps(self._rng.bit_generator.state).encode()
             serializer("rng", np.frombuffer(state, np.uint8))
+
+
+def _pair_off(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs neighbours in a random order.
+
+    Returns:
+        tuple: The partner of each sample, and the number of its pair.
+    """
+    place = np.argsort(order)
+    partner = np.minimum(place ^ 1, len(order) - 1)  # the odd one out has none
+    return order[partner], place // 2

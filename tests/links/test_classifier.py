@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import chainer
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, mixup_data
+from chainer_mmix.mixing import softmax_binary_cross_entropy
 
 
 class Net(chainer.Chain):
@@ -172,21 +174,221 @@ def test_a_link_that_lists_nothing_chooses_itself():
     assert net.calls[-1] == (True, 1)
 
 
-def test_another_lossfun_is_applied_to_both_targets():
-    class Regression(Net):
-        n_class = 1
+def trained_and_evaluated(model, *args, **kwargs):
+    """What a call reports in training and in evaluation."""
+    reports = []
+    for train in (True, False):
+        reporter = chainer.Reporter()
+        reporter.add_observer("main", model)
+        with reporter, chainer.using_config("train", train):
+            model(*args, **kwargs)
+        values = {
+            k: float(chainer.as_array(v)) for k, v in reporter.observation.items()
+        }
+        reports.append(values)
+    return reports
 
-    net = Regression()
+
+def linear(n_out):
+    """A predictor that mixes its input and is linear, so that y is easily had."""
+
+    class Linear(L.Linear):
+        def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+            if mixup_hidden:
+                x, a, b = mixup_data(x, target, lam)
+            y = super().forward(x)
+            return (y, a, b) if mixup_hidden else y
+
+    return Linear(4, n_out)
+
+
+def test_regression():
+    net, (x, _) = linear(1), batch()
     model = ManifoldMixupClassifier(
-        net, mixup_alpha=1, layer_mix=0, lossfun=F.mean_squared_error, seed=0
+        net, mixup_alpha=1, lossfun=F.mean_squared_error, accfun=None, seed=0
     )
-    model.compute_accuracy = False
-    x, _ = batch()
     t = np.random.RandomState(1).rand(8, 1).astype(np.float32)
+    model(x, t)
+    lam, perm = model.draw.lam, model.draw.perm
+    train, evaluation = trained_and_evaluated(model, x, t)
+    assert train.keys() == {"main/loss", "main/lam"}
+    assert evaluation == {"main/loss": pytest.approx(((net(x).array - t) ** 2).mean())}
+    model = ManifoldMixupClassifier(
+        net, mixup_alpha=1, lossfun=F.mean_squared_error, accfun=None, seed=0
+    )
     loss = model(x, t).array
-    y, lam, perm = model.y.array, model.draw.lam, model.draw.perm
-    expected = lam * ((y - t) ** 2).mean() + (1 - lam) * ((y - t[perm]) ** 2).mean()
+    error = net(lam * x + (1 - lam) * x[perm]).array - (lam * t + (1 - lam) * t[perm])
+    assert loss == pytest.approx((error**2).mean(), rel=1e-5)
+    with pytest.raises(TypeError, match=r"no accuracy .* pass accfun=None"):
+        ManifoldMixupClassifier(net, lossfun=F.mean_squared_error)(x, t)
+
+
+@pytest.mark.parametrize(
+    "lossfun", [F.softmax_cross_entropy, softmax_binary_cross_entropy]
+)
+def test_one_hot_targets_are_as_good_as_labels(lossfun):
+    x, t = batch()
+    net, reports = Net(), []
+    for target in (t, np.eye(3, dtype=np.float32)[t]):
+        model = ManifoldMixupClassifier(copy.deepcopy(net), lossfun=lossfun, seed=0)
+        reports.append(trained_and_evaluated(model, x, target))
+    for labels, one_hot in zip(*reports, strict=True):
+        assert labels == pytest.approx(one_hot, rel=1e-5)
+
+
+def test_label_smoothing_is_for_training_with_and_without_mixing():
+    x, t = batch()
+    net = linear(3)
+    y = net(x).array.astype(np.float64)
+    log_p = y - np.log(np.exp(y).sum(1, keepdims=True))
+    for alpha in (0, 1e-9):  # lambda is 0 or 1
+        model = ManifoldMixupClassifier(
+            net, mixup_alpha=alpha, label_smoothing=0.3, seed=0
+        )
+        train, evaluation = trained_and_evaluated(model, x, t)
+        soft = 0.7 * np.eye(3)[t] + 0.1
+        assert train["main/loss"] == pytest.approx(-(soft * log_p).sum(1).mean())
+        assert evaluation["main/loss"] == pytest.approx(-log_p[np.arange(8), t].mean())
+    with pytest.raises(ValueError, match=r"label_smoothing .* not -0.1"):
+        ManifoldMixupClassifier(net, label_smoothing=-0.1)
+
+
+@pytest.mark.parametrize("per", ["batch", "pair", "sample"])
+def test_multi_label_targets(per):
+    x, _ = batch()
+    t = np.random.RandomState(0).randint(0, 2, (8, 5)).astype(np.int32)
+    net = linear(5)
+    model = ManifoldMixupClassifier(
+        net,
+        policy=MixupPolicy(1, per=per, seed=0),
+        lossfun=F.sigmoid_cross_entropy,
+        accfun=F.binary_accuracy,
+    )
+    loss = model(x, t).array
+    lam = np.reshape(np.float32(model.draw.lam), (-1, 1))
+    perm = model.draw.perm
+    p = 1 / (1 + np.exp(-net(lam * x + (1 - lam) * x[perm]).array))
+    soft = lam * t + (1 - lam) * t[perm]
+    expected = -(soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean()
     assert loss == pytest.approx(expected, rel=1e-5)
+    assert 0 <= model.accuracy.array <= 1
+
+
+class TwoInputs(chainer.Chain):
+    def __init__(self):
+        super().__init__(l1=L.Linear(4, 5), l2=L.Linear(2, 5), l3=L.Linear(5, 3))
+
+    def forward(self, a, b, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        h = self.l1(a) + self.l2(b)
+        if mixup_hidden:
+            h, target, other = mixup_data(h, target, lam)
+        y = self.l3(F.tanh(h))
+        return (y, target, other) if mixup_hidden else y
+
+
+def test_several_inputs_by_place_and_by_name():
+    x, t = batch()
+    z = np.random.RandomState(3).randn(8, 2).astype(np.float32)
+    net, reports = TwoInputs(), []
+    for key, args, kwargs in (
+        (-1, (x, z, t), {}),
+        (0, (t, x, z), {}),
+        ("t", (), {"a": x, "b": z, "t": t}),
+        ("t", (x,), {"b": z, "t": t}),
+    ):
+        model = ManifoldMixupClassifier(net, mixup_alpha=1, seed=0, label_key=key)
+        reports.append(trained_and_evaluated(model, *args, **kwargs))
+        plain = L.Classifier(net, label_key=key)
+        assert reports[-1][1] == trained_and_evaluated(plain, *args, **kwargs)[1]
+    assert reports[0] == reports[1] == reports[2] == reports[3]
+    draw = MixupPolicy(1, seed=0).draw(8)
+    h = net.l1(x).array + net.l2(z).array
+    y = net.l3(np.tanh(draw.lam * h + (1 - draw.lam) * h[draw.perm])).array
+    log_p, n = y - np.log(np.exp(y).sum(1, keepdims=True)), np.arange(8)
+    loss = -draw.lam * log_p[n, t] - (1 - draw.lam) * log_p[n, t[draw.perm]]
+    assert reports[0][0]["main/loss"] == pytest.approx(loss.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("t", "label_key is 't', but"), (2, "has 2 positional")]
+)
+def test_a_call_without_the_target_is_named(key, message):
+    model = ManifoldMixupClassifier(Net(), label_key=key)
+    with pytest.raises(ValueError, match=message):
+        model(*batch())
+
+
+class Named(Net):
+    """As the first network, its points named."""
+
+    mixup_layers = ("input", "l1", "bn")
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        if layer_mix is not None:
+            layer_mix = self.mixup_layers.index(layer_mix)
+        return super().forward(x, target, mixup_hidden, lam, layer_mix)
+
+
+def test_an_integer_is_an_index_into_names():
+    for layer_mix, drawn in (([0, "bn"], ("input", "bn")), (1, ("l1",))):
+        model = ManifoldMixupClassifier(Named(), layer_mix=layer_mix, seed=0)
+        assert model.points == drawn
+        model(*batch())
+        assert model.draw.layer_mix in drawn
+    with pytest.raises(ValueError, match="no mixing point 3; it has 'input', 'l1'"):
+        ManifoldMixupClassifier(Named(), layer_mix=3)
+
+
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_cutmix_of_a_hidden_map_weighs_the_loss_by_what_is_left(per):
+    class Maps(chainer.Chain):
+        mixup_layers = (1,)
+
+        def __init__(self):
+            super().__init__(conv=L.Convolution2D(1, 3, 3, pad=1))
+
+        def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+            h = self.conv(x)
+            if mixup_hidden:
+                h, a, b = mixup_data(h, target, lam)
+            y = F.average(h, axis=(2, 3))
+            return (y, a, b) if mixup_hidden else y
+
+    net = Maps()
+    policy = MixupPolicy(0, cutmix_alpha=1, per=per, seed=3)
+    model = ManifoldMixupClassifier(net, policy=policy)
+    x, (_, t) = np.random.RandomState(0).randn(8, 1, 6, 6).astype("f"), batch()
+    loss = model(x, t).array
+    drawn, draw = MixupPolicy(0, cutmix_alpha=1, per=per, seed=3).draw(8), model.draw
+    h, size = net.conv(x).array, 6
+    logits, shares = [], []
+    for n in range(8):
+        lam = np.broadcast_to(drawn.lam, 8)[n]
+        center = np.broadcast_to(drawn.center, (8, 3))[n]
+        half = int(size * np.sqrt(1 - lam)) // 2
+        at = [np.arange(size) - int(size * c) for c in center[:2]]
+        rows, columns = ((-half <= a) & (a < half) for a in at)
+        box = rows[:, None] & columns
+        logits.append(np.where(box, h[draw.perm[n]], h[n]).mean((1, 2)))
+        shares.append(1 - box.mean())
+    np.testing.assert_allclose(draw.lam, shares if per == "sample" else shares[0])
+    log_p, n = np.array(logits), np.arange(8)
+    log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+    shares = np.array(shares)
+    expected = -shares * log_p[n, t] - (1 - shares) * log_p[n, t[draw.perm]]
+    assert loss == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_a_batch_that_is_not_mixed_trains_as_the_plain_classifier():
+    net, policy = Net(), MixupPolicy(1, prob=0.5, seed=0)
+    model = ManifoldMixupClassifier(net, policy=policy)
+    mixed = []
+    for _ in range(20):
+        observation = observe(model, *batch())
+        mixed.append(model.draw is not None)
+        assert mixed[-1] or observation["main/lam"] == 1
+        assert net.calls[-1][0] == mixed[-1]
+    assert 3 < sum(mixed) < 17
 
 
 def test_same_seed_same_losses():
@@ -319,7 +521,7 @@ def test_labels_of_another_length_float_or_out_of_range():
         model(x, t[:7])
     with pytest.raises(ValueError, match=r"\[0, 3\).* found 5"):
         model(x, t * 0 + 5)
-    with pytest.raises(chainer.utils.type_check.InvalidType, match=r"kind == i"):
+    with pytest.raises(ValueError, match=r"labels of shape \(8,\) .* not float32"):
         model(x, t.astype(np.float32))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from chainer_mmix import mix, mixup_data
+from chainer_mmix.mixing import cutmix
 from chainer_mmix.mixing.policy import MixupDraw, using_draw
 
 
@@ -124,7 +125,7 @@ def test_bad_arguments_are_named(lam, perm, message):
 
 
 def test_integers_are_refused():
-    with pytest.raises(chainer.utils.type_check.InvalidType):
+    with pytest.raises(TypeError, match=r"dtype int64, .* convert it to float32"):
         mix(np.zeros((2, 3), int), 0.5, [1, 0])
 
 
@@ -180,6 +181,98 @@ def test_draws_of_two_threads_do_not_mix():
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(partners, ([0, 1], [1, 0]))) == [[0, 1], [1, 0]]
+
+
+def cutmix_reference(x, lam, perm, center):
+    """rand_bbox of CutMix's published code, a box a sample."""
+    y, left = x.copy(), []
+    height, width = x.shape[2:]
+    for n, (lam_n, center_n) in enumerate(zip(lam, center, strict=True)):
+        cut_h, cut_w = (int(size * np.sqrt(1 - lam_n)) for size in (height, width))
+        cy, cx = int(center_n[0] * height), int(center_n[1] * width)
+        rows = slice(
+            np.clip(cy - cut_h // 2, 0, height), np.clip(cy + cut_h // 2, 0, height)
+        )
+        columns = slice(
+            np.clip(cx - cut_w // 2, 0, width), np.clip(cx + cut_w // 2, 0, width)
+        )
+        y[n, :, rows, columns] = x[perm[n], :, rows, columns]
+        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        left.append(1 - area / (height * width))
+    return y, np.array(left)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.tuples(*[st.integers(1, 9)] * 2),
+    st.sampled_from([np.float16, np.float32, np.float64]),
+)
+def test_cutmix_equals_the_published_code(seed, size, dtype):
+    rng = np.random.RandomState(seed)
+    x = rng.randn(4, 2, *size).astype(dtype)
+    lam, center, perm = rng.rand(4), rng.rand(4, 3), rng.permutation(4)
+    for one in (False, True):  # a box a batch, a box a sample
+        arguments = (lam[0], center[0]) if one else (lam, center)
+        y, left = cutmix(x, arguments[0], perm, arguments[1])
+        boxes = ([lam[0]] * 4, [center[0]] * 4) if one else (lam, center)
+        expected, expected_left = cutmix_reference(x, boxes[0], perm, boxes[1])
+        np.testing.assert_array_equal(y.array, expected)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(left, expected_left[0] if one else expected_left)
+
+
+@pytest.mark.parametrize("size", [(16,), (4, 5), (3, 4, 5)])
+def test_cutmix_keeps_the_gradient_of_what_it_keeps(size):
+    rng = np.random.RandomState(0)
+    x, gy = rng.randn(2, 3, 2, *size)
+    perm, lam, center = np.array([2, 0, 1]), np.array([0.4, 0.9, 0]), rng.rand(3, 3)
+
+    def function(v):
+        return cutmix(v, lam, perm, center)[0]
+
+    gradient_check.check_backward(function, x, gy, dtype=np.float64)
+    assert (function(x).array != x).any()
+
+
+def test_cutmix_of_everything_and_nothing():
+    x = np.random.RandomState(0).randn(2, 1, 4, 4).astype(np.float32)
+    whole, left = cutmix(x, 0.0, [1, 0], np.full(3, 0.5))
+    np.testing.assert_array_equal(whole.array, x[::-1])
+    assert left == 0.0 and type(left) is float
+    same, left = cutmix(x, 1.0, [1, 0], np.full(3, 0.5))
+    np.testing.assert_array_equal(same.array, x)
+    assert left == 1.0
+
+
+def test_cutmix_needs_a_map():
+    draw = MixupDraw(0, 0.5, np.array([1, 0]), np.zeros(3))
+    for x, message in (
+        (np.zeros((2, 3), np.float32), r"x has shape \(2, 3\)"),
+        ((np.zeros((2, 3, 4, 4), np.float32),) * 2, "the state has 2 parts"),
+    ):
+        with using_draw(draw), pytest.raises(ValueError, match=message):
+            mixup_data(x, np.arange(2), 0.5)
+
+
+def test_a_draw_of_cutmix_corrects_its_lambda():
+    x = np.random.RandomState(0).randn(2, 1, 4, 4).astype(np.float32)
+    draw = MixupDraw(0, 0.7, np.array([1, 0]), np.full(3, 0.5))
+    with using_draw(draw):
+        mixed, _, target_b = mixup_data(x, np.arange(2), 0.7)
+    # int(4 * sqrt(0.3)) = 2 rows and columns
+    assert draw.lam == 1 - 4 / 16 and target_b.tolist() == [1, 0]
+    assert (mixed.array != x).sum() == 2 * 4
+
+
+def test_a_state_of_several_parts_is_mixed_alike():
+    rng = np.random.RandomState(0)
+    h, c = rng.randn(4, 3).astype("f"), rng.randn(4, 2, 2).astype("f")
+    draw = MixupDraw(0, 0.25, np.array([1, 2, 3, 0]))
+    with using_draw(draw):
+        (mixed_h, mixed_c), *_ = mixup_data([h, c], np.arange(4), 0.25)
+    assert draw.times_mixed == 1
+    for mixed, x in ((mixed_h, h), (mixed_c, c)):
+        np.testing.assert_allclose(mixed.array, reference(x, 0.25, draw.perm), 1e-6)
 
 
 def test_features_and_targets_of_different_length():

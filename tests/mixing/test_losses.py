@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainer_mmix.mixing import (
-    mixup_accuracy,
-    mixup_criterion,
     mixup_softmax_cross_entropy,
+    softmax_binary_cross_entropy,
 )
 
 
@@ -132,16 +131,6 @@ def test_float_labels_and_wrong_shapes_are_refused():
         mixup_softmax_cross_entropy(x, t, t, 0.5, reduce="sum")
 
 
-def test_accuracy_is_lambda_weighted():
-    y = np.eye(3, dtype=np.float32)  # predicts 0, 1, 2
-    a, b = np.array([0, 0, 0]), np.array([1, 1, 0])
-    assert mixup_accuracy(y, a, b, 0.7).array == pytest.approx((0.7 + 0.3) / 3)
-    lam = np.array([0.5, 0.2, 1])
-    assert mixup_accuracy(y, a, b, lam).array == pytest.approx((0.5 + 0.8) / 3)
-    two = 0.7 * F.accuracy(y, a).array + 0.3 * F.accuracy(y, b).array
-    assert mixup_accuracy(y, a, b, 0.7).array == pytest.approx(two)
-
-
 def test_half_precision_keeps_a_lambda_that_it_would_round_to_one():
     lam = 0.9999
     assert np.float16(lam) == 1
@@ -149,41 +138,85 @@ def test_half_precision_keeps_a_lambda_that_it_would_round_to_one():
     a, b = np.array([0]), np.array([1])
     loss = mixup_softmax_cross_entropy(x, a, b, lam).array
     np.testing.assert_allclose(loss, (1 - lam) * 30000, rtol=1e-3)
-    y = np.array([[0, 1]], np.float16)  # predicts the second label
-    accuracy = mixup_accuracy(y, a, b, lam).array
-    np.testing.assert_allclose(accuracy, 1 - lam, rtol=1e-2)
 
 
-def test_criterion_takes_one_pass_for_class_labels_only():
+@pytest.mark.parametrize("reduce", ["mean", "no"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_label_smoothing_equals_float64_reference(weighted, reduce):
     rng = np.random.RandomState(0)
-    x = chainer.Variable(rng.randn(4, 3).astype("f"))
-    a, b = pair(rng, (4,), 3, False)
-    one = mixup_criterion(F.softmax_cross_entropy, x, a, b, 0.3)
-    soft_a, soft_b = np.eye(3, dtype="f")[a], np.eye(3, dtype="f")[b]
-    two = mixup_criterion(F.softmax_cross_entropy, x, soft_a, soft_b, 0.3)
-    assert one.array == pytest.approx(two.array)
-    creators = type(one.creator).__name__, type(two.creator).__name__
-    assert creators == ("MixupSoftmaxCrossEntropy", "Add")
+    x, (a, b) = rng.randn(4, 5, 3), pair(rng, (4, 3), 5, True)
+    lam, weight = rng.rand(4), rng.rand(5) + 0.5 if weighted else np.ones(5)
+    log_p = np.log(np.exp(x) / np.exp(x).sum(1, keepdims=True))
+    expected = np.zeros((4, 3))
+    for t, share in ((a, lam), (b, 1 - lam)):
+        soft = 0.9 * np.eye(5)[t].transpose(0, 2, 1) + 0.1 / 5
+        # torch.nn.functional.cross_entropy: each class with its own weight
+        term = -share[:, None] * (weight[:, None] * soft * log_p).sum(1) * (t != -1)
+        expected += term / (t != -1).sum() if reduce == "mean" else term
+    if reduce == "mean":
+        expected = expected.sum()
+    options = {"class_weight": weight if weighted else None, "reduce": reduce}
+
+    def loss(v):
+        return mixup_softmax_cross_entropy(v, a, b, lam, label_smoothing=0.1, **options)
+
+    np.testing.assert_allclose(loss(x).array, expected, rtol=1e-12)
+    gy = np.array(rng.randn(*np.shape(expected)))
+    check = {"atol": 1e-5, "rtol": 1e-5, "dtype": np.float64}
+    gradient_check.check_backward(loss, x, gy, **check)
+    gradient_check.check_double_backward(loss, x, gy, rng.randn(*x.shape), **check)
 
 
-def test_criterion_applies_any_function_to_both_targets():
-    y = chainer.Variable(np.array([[1.0], [2.0]], np.float32))
-    a, b = np.array([[0.0], [0.0]], np.float32), np.array([[2.0], [1.0]], np.float32)
-    loss = mixup_criterion(F.mean_squared_error, y, a, b, 0.25)
-    assert loss.array == pytest.approx(0.25 * (1 + 4) / 2 + 0.75 * (1 + 1) / 2)
+def test_bad_label_smoothing_is_named():
+    x, t = np.zeros((2, 3), np.float32), np.zeros(2, int)
+    with pytest.raises(ValueError, match=r"label_smoothing .* \[0, 1\], not 1.5"):
+        mixup_softmax_cross_entropy(x, t, t, 0.5, label_smoothing=1.5)
+
+
+def bce_reference(y, t):
+    """torch.nn.BCELoss()(softmax(y), t), in float64."""
+    p = np.exp(y.astype(np.float64))
+    p /= p.sum(1, keepdims=True)
+    return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+
+
+@pytest.mark.parametrize("rest", [(), (3,), (2, 3)])
+def test_binary_cross_entropy_equals_float64_reference(rest):
+    rng = np.random.RandomState(0)
+    y, t = 3 * rng.randn(4, 5, *rest), rng.randint(0, 5, (4, *rest))
+    one_hot = np.moveaxis(np.eye(5)[t], -1, 1)
+    soft = rng.rand(*y.shape)
+    for target, expected in ((t, one_hot), (one_hot, one_hot), (soft, soft)):
+        loss = softmax_binary_cross_entropy(y, target)
+        np.testing.assert_allclose(loss.array, bce_reference(y, expected), rtol=1e-10)
+
+    def function(v):
+        return softmax_binary_cross_entropy(v, soft)
+
+    gy = np.array(0.5)
+    gradient_check.check_backward(function, y, gy, dtype=np.float64, atol=1e-5)
+    ggy = rng.randn(*y.shape)
+    gradient_check.check_double_backward(
+        function, y, gy, ggy, dtype=np.float64, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_binary_cross_entropy_of_a_sure_prediction_is_finite(dtype):
+    y = chainer.Variable(np.array([[60, 0, -60]], dtype))  # p rounds to 1, 0, 0
+    loss = softmax_binary_cross_entropy(y, np.array([1]))
+    # -log p_1 = 60, and -log(1 - p_0) = 60
+    assert loss.dtype == dtype and loss.array == pytest.approx(120 / 3, rel=1e-3)
     loss.backward()
-    # (y - a) lam + (y - b) (1 - lam): the gradient is that of the mixed target
-    np.testing.assert_allclose(y.grad[:, 0], [-0.5, 1.25])
+    np.testing.assert_allclose(y.grad, [[2 / 3, -2 / 3, 0]], atol=1e-3)
 
 
-def test_criterion_with_lambda_per_sample():
-    y = np.array([[1.0], [2.0]], np.float32)
-    a, b = np.zeros_like(y), np.ones_like(y)
-    lam = np.array([1, 0.25], np.float32)
-    loss = mixup_criterion(F.squared_error, y, a, b, lam)
-    assert loss.array == pytest.approx((1 + (0.25 * 4 + 0.75 * 1)) / 2)
-    with pytest.raises(ValueError, match=r"one value a sample, shape \(2,\)"):
-        mixup_criterion(F.mean_squared_error, y, a, b, lam)
+def test_binary_cross_entropy_of_bad_targets():
+    y = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"\[0, 3\).* found 7"):
+        softmax_binary_cross_entropy(y, np.array([0, 7]))
+    with pytest.raises(ValueError, match=r"shape \(2,\) or .* \(2, 3\), not int64"):
+        softmax_binary_cross_entropy(y, np.zeros((2, 3), int))
 
 
 @pytest.mark.gpu
@@ -208,8 +241,7 @@ def test_gpu_equals_cpu(dtype, per_sample, reduce):
         )
         loss.grad = device.xp.ones_like(loss.array)
         loss.backward()
-        accuracy = mixup_accuracy(v, *device.send((abs(a), abs(b))), lam)
-        arrays = (loss.array, v.grad, accuracy.array)
+        arrays = (loss.array, v.grad)
         results.append(chainer.get_device("@numpy").send(arrays))
     tolerance = 1e-2 if dtype == np.float16 else 1e-5
     for cpu, gpu in zip(*results, strict=True):

@@ -39,8 +39,67 @@ def test_lambda_per_batch_is_a_python_float():
 
 
 def test_alpha_zero_means_no_mixing():
-    assert MixupPolicy(0).draw(4).lam == 1.0
-    assert MixupPolicy(0, per="sample").draw(4).lam.tolist() == [1] * 4
+    assert MixupPolicy(0).draw(4) is None and not MixupPolicy(0).mixes
+
+
+def test_fold_makes_the_first_partner_weigh_more():
+    lam = MixupPolicy(0.7, per="sample", fold=True, seed=0).draw(4000).lam
+    assert lam.min() >= 0.5
+    # The distribution of max(X, 1 - X) is twice that of X above 1/2.
+    beta = stats.beta(0.7, 0.7)
+    assert stats.kstest(lam, lambda x: 2 * beta.cdf(x) - 1).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+@pytest.mark.parametrize("cutmix_alpha", [0, 1])
+def test_pairs_are_mixed_with_each_other_by_one_lambda(n, cutmix_alpha):
+    policy = MixupPolicy(
+        0 if cutmix_alpha else 1, per="pair", cutmix_alpha=cutmix_alpha, seed=n
+    )
+    partners = []
+    for _ in range(50):
+        draw = policy.draw(n)
+        np.testing.assert_array_equal(draw.perm[draw.perm], np.arange(n))
+        assert (draw.perm == np.arange(n)).sum() == n % 2  # only the odd one is alone
+        np.testing.assert_array_equal(draw.lam, draw.lam[draw.perm])
+        assert len(set(draw.lam.tolist())) == (n + 1) // 2
+        if cutmix_alpha:
+            np.testing.assert_array_equal(draw.center, draw.center[draw.perm])
+        partners.append(tuple(draw.perm))
+    assert n <= 2 or len(set(partners)) > 2
+
+
+@pytest.mark.parametrize("prob", [0, 0.25, 1])
+def test_prob_is_the_share_of_mixed_batches(prob):
+    policy = MixupPolicy(1, prob=prob, seed=0)
+    mixed = sum(policy.draw(2) is not None for _ in range(1000))
+    assert stats.binomtest(mixed, 1000, prob).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("alpha", "cutmix_alpha", "share"), [(1, 0, 0), (0, 1, 1), (0.5, 2, 0.25)]
+)
+def test_cutmix_replaces_mixup_with_its_own_alpha(alpha, cutmix_alpha, share):
+    policy = MixupPolicy(alpha, cutmix_alpha=cutmix_alpha, switch_prob=0.25, seed=0)
+    draws = [policy.draw(2) for _ in range(2000)]
+    cut = [d.lam for d in draws if d.center is not None]
+    mixed = [d.lam for d in draws if d.center is None]
+    assert stats.binomtest(len(cut), 2000, share).pvalue > 1e-4
+    for lam, a in ((cut, cutmix_alpha), (mixed, alpha)):
+        assert not lam or stats.kstest(lam, stats.beta(a, a).cdf).pvalue > 1e-4
+    centers = np.array([d.center for d in draws if d.center is not None]).ravel()
+    assert not cut or stats.kstest(centers, "uniform").pvalue > 1e-4
+
+
+def test_attributes_may_be_changed_and_are_checked_again():
+    policy = MixupPolicy(seed=0)
+    policy.alpha = 100  # lambda near 1/2
+    assert abs(policy.draw(2).lam - 0.5) < 0.2
+    policy.prob = 0
+    assert not policy.mixes and policy.draw(2) is None
+    policy.prob = 1.5
+    with pytest.raises(ValueError, match=r"prob must lie in \[0, 1\], not 1.5"):
+        policy.draw(2)
 
 
 def test_permutations_are_uniform():
@@ -121,5 +180,14 @@ def test_bad_layer_mix_and_per():
         MixupPolicy(layer_mix=[0, 1.5])
     with pytest.raises(ValueError, match="layer_mix is empty"):
         MixupPolicy(layer_mix=[])
-    with pytest.raises(ValueError, match="'pair'"):
-        MixupPolicy(per="pair")
+    with pytest.raises(ValueError, match="'batches'"):
+        MixupPolicy(per="batches")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"cutmix_alpha": -1}, {"prob": 1.1}, {"switch_prob": float("nan")}]
+)
+def test_bad_numbers_are_named(bad):
+    ((name, value),) = bad.items()
+    with pytest.raises(ValueError, match=f"{name} must .* not {value}"):
+        MixupPolicy(**bad)

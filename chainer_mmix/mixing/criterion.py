@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import chainer
+import chainer.functions as F
+import numpy as np
+from chainer import backend
+
+from chainer_mmix.mixing.functions import check_lam
+from chainer_mmix.mixing.losses import (
+    mixup_softmax_cross_entropy,
+    softmax_binary_cross_entropy,
+)
+from chainer_mmix.mixing.targets import columns, mix_targets, soft_target, to_labels
+
+
+def mixup_accuracy(y, target_a, target_b, lam) -> chainer.Variable:
+    r"""Lambda-weighted accuracy: a hit of the first target counts :math:`\lambda`.
+
+    The accuracy of mixed samples against the first target alone says nothing: a
+    network that predicts both partners perfectly would score the share of
+    :math:`\lambda > 1/2`.
+
+    Args:
+        y (~chainer.Variable or array): Scores of shape :math:`(N, C, d_1, ...)`.
+        target_a (~chainer.Variable or array): Labels, shape :math:`(N, d_1, ...)`, or
+            probabilities of the shape of ``y``, of which the most probable counts.
+        target_b (~chainer.Variable or array): Those of the partners, likewise.
+        lam (float or array): Weight of ``target_a``: a number or an array of shape
+            :math:`(N,)`.
+
+    Returns:
+        ~chainer.Variable: A scalar of the dtype of ``y``; no gradient flows.
+
+    Raises:
+        TypeError: If the targets are neither labels nor probabilities.
+    """
+    y = chainer.as_array(y)
+    a, b = (to_labels(t, y) for t in (target_a, target_b))
+    pred = y.argmax(axis=1).reshape(a.shape)
+    lam, rest = columns(check_lam(lam, len(y)), a)
+    score = (lam * (pred == a) + rest * (pred == b)).mean()
+    xp = backend.get_array_module(y)
+    return chainer.Variable(xp.asarray(score, y.dtype), requires_grad=False)
+
+
+def mixup_criterion(
+    criterion: Callable, y, target_a, target_b, lam, label_smoothing: float = 0.0
+):
+    r"""Applies a criterion to mixed samples, which have two targets.
+
+    - Labels, which are of an integer dtype, cannot be mixed; the results are:
+      :math:`\lambda\,\mathrm{criterion}(y, t_a) +
+      (1 - \lambda)\,\mathrm{criterion}(y, t_b)`. For
+      :func:`chainer.functions.softmax_cross_entropy`, also within a
+      :func:`functools.partial`, and :func:`chainer.functions.accuracy` this takes one
+      pass.
+    - Targets of a float dtype (one-hot vectors, probabilities, what a regression
+      predicts) are mixed as the samples are:
+      :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
+
+    For a loss that is linear in the target, such as cross entropy, both are the same.
+
+    Args:
+        criterion (callable): Called with a prediction and a target, such as a loss
+            function or an accuracy.
+        y (~chainer.Variable): The prediction, of shape :math:`(N, ...)`.
+        target_a: Targets of the first partners, of shape :math:`(N, ...)`.
+        target_b: Targets of the second partners, likewise.
+        lam (float or array): Weight of ``target_a``: a number, or an array of shape
+            :math:`(N,)` if the criterion is one of those above,
+            :func:`chainer.functions.sigmoid_cross_entropy` or
+            :func:`chainer.functions.binary_accuracy`, if it gives one value a sample,
+            or if the targets are of a float dtype.
+        label_smoothing (float): The share of each target that is spread evenly over
+            the classes. A criterion other than softmax cross entropy then gets
+            probabilities for labels. The default is 0.
+
+    Returns:
+        ~chainer.Variable: The weighted criterion; the mean over the batch if ``lam``
+        is an array.
+
+    Raises:
+        ValueError: If ``lam`` is an array and the criterion gives one value a batch,
+            and if softmax cross entropy has a ``class_weight`` that Chainer would
+            ignore, since the targets are probabilities.
+    """
+    if criterion is F.accuracy:
+        return mixup_accuracy(y, target_a, target_b, lam)
+    lam = check_lam(lam, len(target_a))
+    is_label = target_a.dtype.kind != "f"
+    softmax = _softmax_options(criterion)
+    if is_label and softmax is not None:
+        return mixup_softmax_cross_entropy(
+            y, target_a, target_b, lam, label_smoothing=label_smoothing, **softmax
+        )
+    if softmax and softmax.get("class_weight") is not None:
+        raise ValueError(
+            "Chainer's softmax_cross_entropy ignores class_weight if the targets are "
+            "probabilities: give labels, or weigh in a loss function of your own"
+        )
+    bce = criterion is softmax_binary_cross_entropy
+    if label_smoothing or bce or softmax is not None:
+        target_a, target_b = (
+            soft_target(t, y, label_smoothing) for t in (target_a, target_b)
+        )
+        is_label = False
+    if not is_label:
+        return criterion(y, mix_targets(target_a, target_b, lam))
+    if np.ndim(lam) and criterion in (F.sigmoid_cross_entropy, F.binary_accuracy):
+        return _multi_label(criterion, y, target_a, target_b, lam)
+    loss_a = criterion(y, target_a)
+    loss_b = criterion(y, target_b)
+    if isinstance(lam, float):
+        return lam * loss_a + (1 - lam) * loss_b
+    if loss_a.shape[:1] != lam.shape:
+        raise ValueError(
+            f"lam has one value a sample, shape {lam.shape}, but {criterion!r} "
+            f"returned shape {loss_a.shape}: let it return one value a sample "
+            "(reduce='no')"
+        )
+    lam, rest = columns(lam, loss_a)
+    loss = lam * F.cast(loss_a, lam.dtype) + rest * F.cast(loss_b, lam.dtype)
+    return F.cast(F.mean(loss), loss_a.dtype)
+
+
+def _softmax_options(criterion: Callable) -> dict | None:
+    """Returns the options of a softmax cross entropy, ``None`` for another one."""
+    keywords = {}
+    if isinstance(criterion, functools.partial) and not criterion.args:
+        criterion, keywords = criterion.func, criterion.keywords
+    if criterion is not F.softmax_cross_entropy:
+        return None
+    # The others say how to compute, or are for soft targets.
+    names = ("normalize", "class_weight", "ignore_label", "reduce")
+    return {name: keywords[name] for name in names if name in keywords}
+
+
+def _multi_label(criterion: Callable, y, target_a, target_b, lam) -> chainer.Variable:
+    """As of two calls of Chainer's criterion, which cannot weigh each sample."""
+    result = 0
+    for target, weight in zip((target_a, target_b), columns(lam, y), strict=True):
+        target = chainer.as_array(target)
+        if criterion is F.binary_accuracy:
+            values = chainer.Variable((chainer.as_array(y) >= 0) == target)
+        else:
+            values = criterion(y, target, reduce="no")
+        count = max(1, int((target != -1).sum()))
+        result += F.sum(weight * F.cast(values, weight.dtype)) / count
+    return F.cast(result, y.dtype)

@@ -1,0 +1,80 @@
+"""What the targets of a batch are, and what becomes of them."""
+
+from __future__ import annotations
+
+import chainer
+import numpy as np
+from chainer import backend
+
+
+def soft_target(t, y, label_smoothing: float = 0.0):
+    r"""Returns targets in the form of probabilities, of the shape and dtype of ``y``.
+
+    Args:
+        t (~chainer.Variable or array): Labels, an integer array of shape
+            :math:`(N, d_1, ...)`, or a float array of the shape of ``y``.
+        y (~chainer.Variable): Scores of shape :math:`(N, C, d_1, ...)`.
+        label_smoothing (float): The share that is spread evenly over the classes.
+
+    Returns:
+        array: :math:`(1 - \epsilon)\,t + \epsilon / C`, with ``t`` as one-hot vectors.
+
+    Raises:
+        ValueError: If a label is out of range, or ``t`` is neither.
+    """
+    t = chainer.as_array(t)
+    xp = backend.get_array_module(t)
+    c = y.shape[1]
+    if t.dtype.kind == "f" and t.shape == y.shape:
+        t = t.astype(y.dtype, copy=False)
+    elif t.dtype.kind == "i" and t.shape == (len(y), *y.shape[2:]):
+        if (xp is np or chainer.is_debug()) and ((t < 0) | (t >= c)).any():
+            raise ValueError(
+                f"labels must lie in [0, {c}), the number of outputs of the predictor; "
+                f"found {t[(t < 0) | (t >= c)][0]}"
+            )
+        t = xp.moveaxis(xp.eye(c, dtype=y.dtype)[t], -1, 1)
+    else:
+        raise ValueError(
+            f"targets must be integer labels of shape {(len(y), *y.shape[2:])} or "
+            f"probabilities of shape {y.shape}, not {t.dtype} of shape {t.shape}"
+        )
+    if label_smoothing:
+        t = (1 - label_smoothing) * t + label_smoothing / c
+    return t
+
+
+def to_labels(t, y):
+    """Returns labels as they are, and the most probable ones of probabilities.
+
+    Raises:
+        TypeError: If ``t`` is neither, so that there is no accuracy.
+    """
+    t = chainer.as_array(t)
+    if t.dtype.kind != "f":
+        return t
+    if t.shape != y.shape or y.shape[1] == 1:
+        raise TypeError(
+            f"there is no accuracy for targets of dtype {t.dtype} and shape {t.shape}: "
+            "pass accfun=None, or another one such as chainer.functions.r2_score"
+        )
+    return t.argmax(axis=1)
+
+
+def mix_targets(target_a, target_b, lam):
+    """Returns ``lam * target_a + (1 - lam) * target_b``, arrays of a float dtype."""
+    a, b = map(chainer.as_array, (target_a, target_b))
+    lam, rest = columns(lam, a)
+    return (lam * a + rest * b).astype(a.dtype, copy=False)
+
+
+def columns(lam, like) -> tuple:
+    """Returns the weights of both partners, to multiply an array (N, ...) with.
+
+    They are float32 or better: half precision would round some to 0 or 1.
+    """
+    like = chainer.as_array(like)
+    dtype = np.promote_types(like.dtype, np.float32)
+    lam = np.reshape(lam, (-1,) + (1,) * (like.ndim - 1))
+    device = backend.get_device_from_array(like)
+    return device.send(lam.astype(dtype)), device.send((1 - lam).astype(dtype))

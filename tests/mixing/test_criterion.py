@@ -1,0 +1,186 @@
+import functools
+
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+
+from chainer_mmix.mixing import (
+    mixup_accuracy,
+    mixup_criterion,
+    mixup_softmax_cross_entropy,
+    softmax_binary_cross_entropy,
+)
+
+LAMBDAS = [0.3, np.array([0.1, 1, 0, 0.6])]
+
+
+def labels(seed=0, n=4, n_class=3):
+    return np.random.RandomState(seed).randint(0, n_class, (2, n))
+
+
+def softmax(y):
+    return np.exp(y) / np.exp(y).sum(1, keepdims=True)
+
+
+def mixed(a, b, lam):
+    lam = np.reshape(lam, (-1, 1))
+    return lam * a + (1 - lam) * b
+
+
+def test_accuracy_is_lambda_weighted():
+    y = np.eye(3, dtype=np.float32)  # predicts 0, 1, 2
+    a, b = np.array([0, 0, 0]), np.array([1, 1, 0])
+    assert mixup_accuracy(y, a, b, 0.7).array == pytest.approx((0.7 + 0.3) / 3)
+    lam = np.array([0.5, 0.2, 1])
+    assert mixup_accuracy(y, a, b, lam).array == pytest.approx((0.5 + 0.8) / 3)
+    two = 0.7 * F.accuracy(y, a).array + 0.3 * F.accuracy(y, b).array
+    assert mixup_accuracy(y, a, b, 0.7).array == pytest.approx(two)
+
+
+def test_accuracy_of_one_hot_targets_is_that_of_their_labels():
+    y, (a, b) = np.random.RandomState(1).randn(4, 3), labels()
+    for lam in LAMBDAS:
+        one_hot = mixup_criterion(F.accuracy, y, np.eye(3)[a], np.eye(3)[b], lam)
+        assert one_hot.array == mixup_accuracy(y, a, b, lam).array
+    with pytest.raises(TypeError, match=r"float64 and shape \(4,\): pass accfun=None"):
+        mixup_accuracy(y, a / 2, b / 2, 0.5)
+
+
+def test_accuracy_keeps_a_lambda_that_half_precision_would_round_to_one():
+    y = np.array([[0, 1]], np.float16)  # predicts the second label
+    accuracy = mixup_accuracy(y, np.array([0]), np.array([1]), 0.9999)
+    np.testing.assert_allclose(accuracy.array, 1e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+@pytest.mark.parametrize("label_smoothing", [0, 0.2])
+@pytest.mark.parametrize(
+    "criterion", [F.softmax_cross_entropy, softmax_binary_cross_entropy]
+)
+@pytest.mark.parametrize("form", ["labels", "one-hot"])
+def test_classification_equals_the_mixed_target(form, criterion, label_smoothing, lam):
+    y, (a, b) = np.random.RandomState(1).randn(4, 3), labels()
+    target = mixed(np.eye(3)[a], np.eye(3)[b], lam)
+    target = (1 - label_smoothing) * target + label_smoothing / 3
+    p = softmax(y)
+    if criterion is F.softmax_cross_entropy:
+        expected = -(target * np.log(p)).sum(1).mean()
+    else:
+        expected = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
+    pair = (a, b) if form == "labels" else (np.eye(3)[a], np.eye(3)[b])
+    loss = mixup_criterion(criterion, y, *pair, lam, label_smoothing)
+    np.testing.assert_allclose(loss.array, expected, rtol=1e-10)
+
+
+def test_options_of_softmax_cross_entropy_are_kept():
+    y = chainer.Variable(np.random.RandomState(0).randn(4, 3))
+    (a, b), weight = labels(), np.array([1.0, 5, 0.1])
+    a[0] = 2
+    options = {"class_weight": weight, "ignore_label": 2, "normalize": False}
+    criterion = functools.partial(
+        F.softmax_cross_entropy, enable_double_backprop=True, **options
+    )
+    loss = mixup_criterion(criterion, y, a, b, 0.3)
+    expected = 0.3 * criterion(y, a).array + 0.7 * criterion(y, b).array
+    assert loss.array == pytest.approx(expected)
+    per_sample = np.array([0.2, 0.5, 0, 1])
+    loss = mixup_criterion(criterion, y, a, b, per_sample, 0.1)
+    expected = mixup_softmax_cross_entropy(
+        y, a, b, per_sample, label_smoothing=0.1, **options
+    )
+    assert loss.array == expected.array
+
+
+def test_a_class_weight_that_chainer_would_ignore_is_refused():
+    y, soft, weight = np.zeros((2, 3)), np.eye(3)[:2], np.array([1.0, 2, 3])
+    plain = F.softmax_cross_entropy(y, soft).array
+    assert F.softmax_cross_entropy(y, soft, class_weight=weight).array == plain
+    criterion = functools.partial(F.softmax_cross_entropy, class_weight=weight)
+    with pytest.raises(ValueError, match="ignores class_weight"):
+        mixup_criterion(criterion, y, soft, soft, 0.5)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_multi_label_targets(lam):
+    rng = np.random.RandomState(0)
+    y = rng.randn(4, 5)
+    a, b = rng.randint(-1, 2, (2, 4, 5))  # -1: not known
+    weight = np.broadcast_to(np.reshape(lam, (-1, 1)), y.shape)
+    p, loss, accuracy = 1 / (1 + np.exp(-y)), 0, 0
+    for t, w in ((a, weight), (b, 1 - weight)):
+        known = t != -1
+        entropy = -np.where(t == 1, np.log(p), np.log(1 - p))
+        loss += (w * entropy)[known].sum() / known.sum()
+        accuracy += (w * ((p >= 0.5) == t))[known].sum() / known.sum()
+    result = mixup_criterion(F.sigmoid_cross_entropy, y, a, b, lam)
+    np.testing.assert_allclose(result.array, loss, rtol=1e-10)
+    result = mixup_criterion(F.binary_accuracy, y, a, b, lam)
+    np.testing.assert_allclose(result.array, accuracy, rtol=1e-10)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_regression_targets_are_mixed(lam):
+    rng = np.random.RandomState(0)
+    y = chainer.Variable(rng.randn(4, 2))
+    a, b = rng.randn(2, 4, 2)
+    target = mixed(a, b, lam)
+    loss = mixup_criterion(F.mean_absolute_error, y, a, b, lam)
+    assert loss.array == pytest.approx(np.abs(y.array - target).mean())
+    loss = mixup_criterion(F.mean_squared_error, y, a, b, lam)
+    assert loss.array == pytest.approx(((y.array - target) ** 2).mean())
+    loss.backward()
+    np.testing.assert_allclose(y.grad, 2 * (y.array - target) / 8)
+
+
+def test_half_precision_targets_are_rounded_once():
+    a, b = np.zeros((1, 1), np.float16), np.full((1, 1), 1000, np.float16)
+    seen = []
+    mixup_criterion(lambda y, t: seen.append(t), a, a, b, 0.9999)
+    assert seen[0].dtype == np.float16 and seen[0] == np.float16(0.1)
+
+
+def test_any_function_is_applied_to_both_labels():
+    def criterion(y, t):  # a loss that is not linear in the target
+        return F.sum((y[:, 0] - t) ** 2)
+
+    y = chainer.Variable(np.array([[1.0], [2.0]]))
+    a, b = np.array([0, 0]), np.array([2, 1])
+    loss = mixup_criterion(criterion, y, a, b, 0.25)
+    assert loss.array == pytest.approx(0.25 * (1 + 4) + 0.75 * (1 + 1))
+
+
+def test_any_function_with_lambda_per_sample():
+    y = np.array([[1.0], [2.0]], np.float32)
+    a, b = np.array([0, 0]), np.array([1, 1])
+    lam = np.array([1, 0.25], np.float32)
+
+    def per_sample(y, t):
+        return F.squared_error(y[:, 0], t.astype(y.dtype))
+
+    loss = mixup_criterion(per_sample, y, a, b, lam)
+    assert loss.array == pytest.approx((1 + (0.25 * 4 + 0.75 * 1)) / 2)
+    with pytest.raises(ValueError, match=r"one value a sample, shape \(2,\)"):
+        mixup_criterion(lambda y, t: F.mean(per_sample(y, t)), y, a, b, lam)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("lam", [np.float32(0.3), np.array([0.1, 1, 0, 0.6], "f")])
+def test_gpu_equals_cpu(lam):
+    y, (a, b) = np.random.RandomState(1).randn(4, 3).astype("f"), labels()
+    soft_a, soft_b = (np.eye(3, dtype="f")[t] for t in (a, b))
+    ints = [np.int32([t == k for k in range(3)]).T for t in (a, b)]
+    for criterion, pair, smoothing in (
+        (F.accuracy, (a, b), 0),
+        (softmax_binary_cross_entropy, (a, b), 0.1),
+        (F.softmax_cross_entropy, (soft_a, soft_b), 0.1),
+        (F.mean_squared_error, (soft_a, soft_b), 0),
+        (F.sigmoid_cross_entropy, ints, 0),
+        (F.binary_accuracy, ints, 0),
+    ):
+        cpu = mixup_criterion(criterion, y, *pair, lam, smoothing)
+        device = chainer.get_device("@cupy:0")
+        gpu = mixup_criterion(
+            criterion, device.send(y), *device.send(tuple(pair)), lam, smoothing
+        )
+        np.testing.assert_allclose(cpu.array, gpu.array.get(), rtol=1e-5)
