@@ -63,3 +63,37 @@ class Staged(chainer.Chain):
                 h, target_a, target_b = mixup_data(h, target, lam)
         y = self.head(h)
         return (y, target_a, target_b) if mixup_hidden else y
+
+
+class Stage(chainer.Chain):
+    """Residual units one after another, the first of them changing the shape.
+
+    They are named ``a``, ``b1``, ``b2``, ... as in Chainer's ResNets.
+
+    Args:
+        unit (callable): Makes a link from input channels, output channels and stride.
+        n_units (int): How many.
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        stride (int): Stride of the first unit; the others have 1.
+    """
+
+    def __init__(
+        self,
+        unit: Callable[[int, int, int], chainer.Link],
+        n_units: int,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+    ) -> None:
+        super().__init__()
+        self._names = ["a", *(f"b{i}" for i in range(1, n_units))]
+        with self.init_scope():
+            self.a = unit(in_channels, out_channels, stride)
+            for name in self._names[1:]:
+                setattr(self, name, unit(out_channels, out_channels, 1))
+
+    def forward(self, x) -> chainer.Variable:
+        for name in self._names:
+            x = self[name](x)
+        return x

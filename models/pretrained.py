@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import reduce
+from pathlib import Path
+
+import chainer
+import chainer.links as L
+import numpy as np
+from chainer.serializers import DictionarySerializer, NpzDeserializer
+
+from .resnet import ResNet50
+
+# Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
+_PREFIXES = ("updater/model:main/predictor/", "predictor/", "")
+_OTHER_MODEL = "choose the model that they were saved from"
+
+
+def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
+    """Loads pretrained weights into a model of this package, but for its last layer.
+
+    The linear layer at the end keeps its initial weights, for classes of its own.
+    After an error the model is as it was. Files may be:
+
+    * for :class:`~models.ResNet50`, 101 and 152 with the ImageNet stem, the weights of
+      :class:`chainer.links.ResNet50Layers` etc., such as ``ResNet-50-model.npz``. They
+      expect images in BGR, 0 to 255, less the mean (103.063, 115.903, 123.152), as
+      :func:`chainer.links.model.vision.resnet.prepare` gives them;
+    * for the same models, the weights of :class:`chainercv.links.ResNet50` etc. They
+      expect RGB, 0 to 255, less the mean (123.152, 115.903, 103.063). Those of
+      ``arch="fb"``, ChainerCV's default, need a model with ``downsample_fb=True``,
+      those of ``arch="he"`` one without, as Chainer's do. Only the weights of ResNet50
+      tell which they are. Of the others, those published for ``"fb"`` are called
+      ``*_imagenet_trained_*.npz`` and those for ``"he"``
+      ``*_imagenet_converted_*.npz``; the wrong choice shows in the accuracy alone;
+    * for all models, what :func:`chainer.serializers.save_npz` wrote of a model of the
+      same class, of a classifier around it, or of a Trainer (a snapshot).
+
+    Args:
+        model (~chainer.Chain): The model, on any device. If it has not yet seen images,
+            its first convolution becomes one for as many channels as the weights have.
+        path (str or path-like): The file. Nothing in it is unpickled.
+
+    Raises:
+        ValueError: If there is no such file, or it is no npz file, or its weights do
+            not fit.
+    """
+    arrays = _read(path)
+    # ChainerCV's ResNet50 has a bias there if arch="he", as the original has.
+    is_chainercvs_50 = "conv1/conv/W" in arrays and isinstance(model, ResNet50)
+    is_fb = "conv1/conv/b" not in arrays
+    (last,) = (k for k, link in model.namedlinks() if isinstance(link, L.Linear))
+
+    def is_last(name: str) -> bool:
+        return f"/{name}".startswith(f"{last}/")
+
+    arrays = {_chainers_name(k): v for k, v in arrays.items() if not is_last(k)}
+    serializer = DictionarySerializer()
+    serializer.save(model)
+    wanted = {
+        name: _like(model, name, np.asarray(value), arrays)
+        for name, value in sorted(serializer.target.items())
+        if not is_last(name)
+    }
+    if "conv1/b" in wanted:
+        # Without it, the same function: batch normalisation follows.
+        arrays.setdefault("conv1/b", np.zeros(wanted["conv1/b"].shape, np.float32))
+    reason = _difference(arrays, wanted)
+    if not reason and is_chainercvs_50 and is_fb != model.downsample_fb:
+        arch = "fb" if is_fb else "he"
+        reason = f"they are of arch={arch!r}: make it with downsample_fb={is_fb}"
+    if reason:
+        raise ValueError(
+            f"the weights in {path} do not fit {type(model).__name__}: {reason}"
+        )
+    NpzDeserializer(arrays, strict=False).load(model)
+
+
+def _read(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file:
+            try:
+                npz = np.load(file, allow_pickle=False)
+                prefix = next(p for p in _PREFIXES if any(k.startswith(p) for k in npz))
+                return {
+                    k.removeprefix(prefix): npz[k] for k in npz if k.startswith(prefix)
+                }
+            except Exception as e:  # a damaged zip file raises nearly anything
+                raise ValueError(
+                    f"{path} is no npz file of weights, or it is cut off or damaged: "
+                    "give one that chainer.serializers.save_npz wrote"
+                ) from e
+    except OSError as e:
+        raise ValueError(f"the weights {path} cannot be read ({e.strerror})") from e
+
+
+def _chainers_name(name: str) -> str:
+    """Translates ChainerCV's names, such as res2/a/conv1/conv/W, and no others."""
+    name = name.replace("residual_conv/", "conv4/")
+    return re.sub(r"conv(\d)/bn/", r"bn\1/", re.sub(r"(conv\d)/conv/", r"\1/", name))
+
+
+def _like(
+    model: chainer.Chain, name: str, value: np.ndarray, arrays: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Gives a convolution that is yet to be initialised the file's input channels."""
+    if value.dtype != object or name not in arrays:
+        return value
+    *parents, _ = name.split("/")
+    conv = reduce(getattr, parents, model)
+    channels = arrays[name].shape[1:2]
+    shape = (conv.out_channels, *channels, conv.ksize, conv.ksize)
+    return np.broadcast_to(np.float32(0), shape)
+
+
+def _difference(
+    arrays: dict[str, np.ndarray], wanted: dict[str, np.ndarray]
+) -> str | None:
+    """Says in what the weights differ from the model's, and what to do."""
+    units, wanted_units = _count_units(arrays), _count_units(wanted)
+    if units != wanted_units and units.keys() == wanted_units.keys():
+        return (
+            f"their stages have {_join(units.values())} units, not "
+            f"{_join(wanted_units.values())}: choose the model of that depth"
+        )
+    wrong = [k for k in wanted if k in arrays and arrays[k].shape != wanted[k].shape]
+    if wrong:
+        shape, wanted_shape = arrays[wrong[0]].shape, wanted[wrong[0]].shape
+        remedy = _OTHER_MODEL
+        if len(wrong) == 1 and len(shape) == 4:
+            if shape[2:] != wanted_shape[2:]:
+                stem = "imagenet" if shape[2:] == (7, 7) else "cifar"
+                remedy = f"make it with stem={stem!r}"
+            elif shape[1] != wanted_shape[1]:
+                remedy = (
+                    f"they are for images of {shape[1]} channels, the model is for "
+                    f"{wanted_shape[1]}"
+                )
+        return f"their {wrong[0]} has shape {shape}, not {wanted_shape}: {remedy}"
+    lacking = [k for k in wanted if k not in arrays]
+    if lacking:
+        return f"they lack {_first(lacking)}: {_OTHER_MODEL}"
+    extra = sorted(k for k in arrays if k not in wanted)
+    if extra:
+        return f"they also have {_first(extra)}: {_OTHER_MODEL}"
+    for k in wanted:
+        if not np.can_cast(arrays[k].dtype, wanted[k].dtype, "same_kind"):
+            return f"their {k} is of type {arrays[k].dtype}, not {wanted[k].dtype}"
+    return None
+
+
+def _count_units(names: Iterable[str]) -> dict[str, int]:
+    units: dict[str, set[str]] = {}
+    for name in names:
+        stage, *rest = name.split("/")
+        if len(rest) == 3:  # the unit, a link in it, and the weight
+            units.setdefault(stage, set()).add(rest[0])
+    return {stage: len(units[stage]) for stage in sorted(units)}
+
+
+def _first(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _join(values: Iterable) -> str:
+    return ", ".join(map(str, values))

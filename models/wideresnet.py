@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+from chainer.initializers import HeNormal
+
+from .preactresnet import PreActUnit
+from .staged import Stage, Staged
+
+
+class WideResNet(Staged):
+    """Wide ResNets for CIFAR, WRN-depth-width.
+
+    Mixing points are numbered as in the paper's code: 0 the input, 1 to 3 after
+    ``block1`` to ``block3``, the residual stages. By default it mixes at 0, 1 and 2.
+    There is no point between the first convolution and ``block1``. Batch normalisation
+    and ReLU follow on point 3.
+
+    The architecture is that of Zagoruyko and Komodakis, whose WRN-28-10 has 36.5
+    million parameters: no biases, the stride in the first convolution of a unit, the
+    shortcut starting from the activated input where the channels change. The code of
+    the Manifold Mixup paper differs: its convolutions have biases, the stride is in the
+    second one, and all shortcuts start from the plain input. Weights are drawn by
+    :class:`chainer.initializers.HeNormal` (fan-in).
+
+    Source: arXiv 1605.07146 and szagoruyko/wide-residual-networks; mixing set:
+    ``supervised/models/wide_resnet.py`` of vikasverma1077/manifold_mixup.
+
+    Args:
+        n_class (int): The number of outputs.
+        depth (int): 6n + 4, for n units in each of the three stages. The default is
+            28.
+        width (int): Channels are 16, 32 and 64 times this. The default is 10.
+        dropout (float): Share of the second convolutions' inputs that is dropped in
+            training. The default is 0; arXiv 1605.07146 uses 0.3 and 0.4 in some
+            experiments, the Manifold Mixup paper none.
+
+    Raises:
+        ValueError: If there is no network of that depth or width.
+    """
+
+    mixup_layers = (0, 1, 2, 3)
+    default_layer_mix = (0, 1, 2)
+
+    def __init__(
+        self, n_class: int, depth: int = 28, width: int = 10, dropout: float = 0.0
+    ) -> None:
+        n_units, rest = divmod(depth - 4, 6)
+        if n_units < 1 or rest:
+            near = sorted({6 * max(1, n) + 4 for n in (n_units, n_units + 1)})
+            raise ValueError(
+                f"depth must be 6n + 4, and 10 at least, not {depth}: the nearest is "
+                f"{' or '.join(map(str, near))}"
+            )
+        if width < 1:
+            raise ValueError(f"width must be 1 or more, not {width}")
+        super().__init__()
+        unit = partial(PreActUnit, dropout=dropout)
+        channels = [16 * width, 32 * width, 64 * width]
+        with self.init_scope():
+            self.conv1 = L.Convolution2D(
+                None, 16, 3, 1, 1, nobias=True, initialW=HeNormal()
+            )
+            self.block1 = Stage(unit, n_units, 16, channels[0], 1)
+            self.block2 = Stage(unit, n_units, channels[0], channels[1], 2)
+            self.block3 = Stage(unit, n_units, channels[1], channels[2], 2)
+            self.bn = L.BatchNormalization(channels[2])
+            self.fc = L.Linear(channels[2], n_class)
+
+    def stages(self) -> Sequence[Callable]:
+        return self.stage1, self.block2, self.block3
+
+    def stage1(self, x) -> chainer.Variable:
+        return self.block1(self.conv1(x))
+
+    def head(self, h: chainer.Variable) -> chainer.Variable:
+        return self.fc(F.average(F.relu(self.bn(h)), axis=(2, 3)))
+
+
+class WideResNet28_10(WideResNet):
+    """WRN-28-10, the one in the paper, see :class:`WideResNet`."""
+
+    def __init__(self, n_class: int, dropout: float = 0.0) -> None:
+        super().__init__(n_class, depth=28, width=10, dropout=dropout)
