@@ -6,7 +6,6 @@ from __future__ import annotations
 import chainer_mmix  # isort: skip
 
 import argparse
-import math
 import os
 import shlex
 import sys
@@ -14,9 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
+    import chainer.functions as F
+    from chainer.training.extensions import LinearShift, observe_value
+
     import models
     from chainer_mmix import datasets, training
-    from chainer_mmix.training.extensions import DivergedError
+    from chainer_mmix.cli import argument_types as types
+    from chainer_mmix.mixing import softmax_binary_cross_entropy
+    from chainer_mmix.training.extensions import DivergedError, MixupOff
 except ModuleNotFoundError as e:
     sys.exit(f"{e} in {sys.executable}: run 'make venv', then '. .venv/bin/activate'")
 
@@ -24,6 +28,16 @@ except ModuleNotFoundError as e:
 # the original Chainer implementation.
 EPOCH = {"digits": 10, "cifar10": 300, "cifar100": 300}
 BATCHSIZE = {"digits": 64, "cifar10": 256, "cifar100": 256}
+
+LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
+
+# Options that set one run apart from another: those of the model and its loss, and
+# those of mixing, which --mixup none refuses.
+MODEL = ("stem", "downsample_fb", "pretrained", "loss", "label_smoothing")
+MIXING = (
+    *("alpha", "layer_mix", "alpha_end", "per", "fold", "mixup_prob"),
+    *("mixup_prob_end", "mixup_off_epoch", "cutmix_alpha", "switch_prob"),
+)
 
 DESCRIPTION = """\
 Train a network with Manifold Mixup: in each minibatch, the hidden states at a randomly
@@ -112,12 +126,22 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     arguments["device"] = str(device)
 
     training.set_seed(args.seed, device)
-    classifier = chainer_mmix.ManifoldMixupClassifier(
-        model_class(n_class=dataset.n_class),
-        mixup_hidden=args.mixup != "none",
-        mixup_alpha=args.alpha,
-        layer_mix=args.layer_mix,
+    policy = chainer_mmix.MixupPolicy(
+        args.alpha,
+        args.layer_mix,
+        per=args.per,
+        fold=args.fold,
+        prob=args.mixup_prob,
+        cutmix_alpha=args.cutmix_alpha,
+        switch_prob=args.switch_prob,
         seed=args.seed,
+    )
+    classifier = chainer_mmix.ManifoldMixupClassifier(
+        make_model(args, model_class, dataset.n_class),
+        mixup_hidden=args.mixup != "none",
+        lossfun=LOSSES[args.loss],
+        policy=policy,
+        label_smoothing=args.label_smoothing,
     )
     if args.resume:
         training.check_same_run(args.resume, arguments)
@@ -149,6 +173,9 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         lr_drop=args.lr_drop,
         quiet=args.quiet,
     )
+    schedule(trainer, args, policy, -(-args.epoch * len(train) // args.batchsize))
+    if args.pretrained and not args.resume:
+        models.load_pretrained(classifier.predictor, args.pretrained)
     if args.resume:
         training.load_snapshot(args.resume, trainer)
         if trainer.updater.epoch >= args.epoch:
@@ -178,24 +205,59 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     return trainer, record
 
 
+def make_model(args: argparse.Namespace, model_class: type, n_class: int):
+    """Makes the predictor, with the options that ResNets alone have."""
+    options = {}
+    if issubclass(model_class, models.ResNet):
+        options = {"stem": args.stem, "downsample_fb": args.downsample_fb}
+    elif args.stem != "imagenet" or args.downsample_fb:
+        raise ValueError(
+            f"--stem and --downsample-fb are for resnet18 to resnet152, not for "
+            f"{args.model}"
+        )
+    return model_class(n_class=n_class, **options)
+
+
+def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> None:
+    """Lets the policy change with time, as the arguments say, and logs it."""
+    for attribute, end in (("alpha", args.alpha_end), ("prob", args.mixup_prob_end)):
+        if end is not None:
+            values = getattr(policy, attribute), end
+            shift = LinearShift(attribute, values, (0, n_iteration), policy)
+            trainer.extend(shift, name=f"shift_{attribute}")
+            trainer.extend(
+                observe_value(
+                    f"mixup/{attribute}",
+                    lambda _, name=attribute: getattr(policy, name),
+                ),
+                name=f"observe_{attribute}",
+            )
+    if args.mixup_off_epoch is not None:
+        trainer.extend(MixupOff(args.mixup_off_epoch))
+
+
 def fill_in(args: argparse.Namespace, model_class: type) -> None:
-    """Fills in the defaults that depend on other arguments."""
+    """Fills in the defaults that depend on other arguments, and checks them."""
     if args.epoch is None:
         args.epoch = EPOCH[args.dataset]
     if args.batchsize is None:
         args.batchsize = BATCHSIZE[args.dataset]
     if args.lr is None:
         args.lr = training.OPTIMIZERS[args.optimizer]
-    if args.mixup != "manifold" and args.layer_mix not in (None, [0]):
-        raise ValueError(
-            f"--layer-mix chooses layers for --mixup manifold, not for {args.mixup}"
-        )
+    if args.mixup == "input" and args.layer_mix not in (None, [0]):
+        raise ValueError("--layer-mix chooses layers for --mixup manifold, not input")
     if args.mixup == "none":
-        args.alpha, args.layer_mix = 0.0, None
+        for option in MIXING:
+            if option != "alpha" and getattr(args, option) != default_of(option):
+                name = "--" + option.replace("_", "-")
+                raise ValueError(f"{name} is for --mixup manifold or input, not none")
+        args.alpha = 0.0
     elif args.mixup == "input":
         args.layer_mix = [0]
     elif args.layer_mix is None:
         args.layer_mix = list(model_class.default_layer_mix)
+    if args.pretrained is not None:
+        args.pretrained = os.path.abspath(args.pretrained)
     if args.out is None:
         args.out = default_out(args, model_class)
     if args.resume is True or (args.resume and os.path.isdir(args.resume)):
@@ -214,14 +276,24 @@ def default_out(args: argparse.Namespace, model_class: type) -> str:
     name = f"{args.dataset}_{args.model}_{args.mixup}"
     if args.mixup != "none":
         name += f"_alpha{args.alpha:g}"
-    default = list(model_class.default_layer_mix)
-    if args.mixup == "manifold" and args.layer_mix != default:
+    layers = list(model_class.default_layer_mix)
+    if args.mixup == "manifold" and args.layer_mix != layers:
         name += f"_layer{'-'.join(map(str, args.layer_mix))}"
+    for option in (*MODEL, *MIXING[2:]):
+        value = getattr(args, option)
+        if value != default_of(option):
+            name += "_" + option.replace("_", "-")
+            if value is not True:
+                name += f"-{Path(str(value)).stem if option == 'pretrained' else value}"
     if args.train_size is not None:
         name += f"_n{args.train_size}"
     if args.label_noise:
         name += f"_noise{args.label_noise:g}"
     return os.path.join("result", f"{name}_seed{args.seed}")
+
+
+def default_of(option: str):
+    return get_parser().get_default(option)
 
 
 def describe(args: argparse.Namespace, n_train: int, n_test: int) -> str:
@@ -230,6 +302,8 @@ def describe(args: argparse.Namespace, n_train: int, n_test: int) -> str:
     if args.mixup != "none":
         layers = " ".join(map(str, args.layer_mix))
         mixing = f"{args.mixup} mixup with alpha {args.alpha:g} at layer {layers}"
+        if args.cutmix_alpha:
+            mixing += f", CutMix with alpha {args.cutmix_alpha:g}"
     return (
         f"setting: {args.model} on {args.dataset} ({n_train} training and {n_test} "
         f"validation images), {mixing}, {args.optimizer} with lr {args.lr:g}, batches "
@@ -256,11 +330,10 @@ def get_parser() -> argparse.ArgumentParser:
         "8x8 pixels) come with scikit-learn, the others are downloaded into Chainer's "
         "dataset cache (default: digits)",
     )
-    layers = "; ".join(
-        f"{name} has {_join(model.mixup_layers)}, by default "
-        f"{_join(model.default_layer_mix)}"
-        for name, model in models.MODELS.items()
-    )
+    points = {}
+    for name, model in models.MODELS.items():
+        default = _join(model.default_layer_mix)
+        points[name] = f"{_join(model.mixup_layers)}, by default {default},"
     group.add_argument(
         "--model",
         default="resnet50",
@@ -268,15 +341,36 @@ def get_parser() -> argparse.ArgumentParser:
         help=f"one of {', '.join(models.MODELS)} (default: resnet50)",
     )
     group.add_argument(
+        "--stem",
+        choices=("imagenet", "cifar"),
+        default="imagenet",
+        help="how resnet18 to resnet152 begin: with a 7x7 convolution of stride 2 and "
+        "pooling, or with a 3x3 convolution that keeps the size (default: imagenet)",
+    )
+    group.add_argument(
+        "--pretrained",
+        metavar="FILE",
+        help="begin with the weights in this npz file, but for the last layer: "
+        "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for resnet50, "
+        "101 and 152, or what a run of the same model saved; the images stay as they "
+        "are, scaled to [0, 1], and batch normalisation makes up for it",
+    )
+    group.add_argument(
+        "--downsample-fb",
+        action="store_true",
+        help="for resnet50, 101 and 152: stride in the 3x3 convolutions, as weights of "
+        "ChainerCV want it (default: off)",
+    )
+    group.add_argument(
         "--train-size",
-        type=_positive_int,
+        type=types.positive_int,
         metavar="N",
         help="train on N images only, a random choice in which every class keeps its "
         "share (default: all)",
     )
     group.add_argument(
         "--label-noise",
-        type=_share,
+        type=types.share,
         default=0.0,
         metavar="P",
         help="replace this share of the training labels by random other ones, 0 to 1; "
@@ -299,7 +393,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--alpha",
-        type=_not_negative,
+        type=types.not_negative,
         default=0.2,
         help="lambda is drawn from Beta(ALPHA, ALPHA); 0 means no mixing; the paper "
         "uses 2 for CIFAR (default: 0.2)",
@@ -309,21 +403,87 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="K",
-        help=f"layers to draw from, 0 being the input: {layers}",
+        help=f"layers to draw from, 0 being the input: {_by_value(points, '; ')}",
+    )
+    group.add_argument(
+        "--per",
+        choices=("batch", "pair", "sample"),
+        default="batch",
+        help="draw one lambda a minibatch, one a pair of samples that are mixed with "
+        "each other, or one a sample (default: batch)",
+    )
+    group.add_argument(
+        "--fold",
+        action="store_true",
+        help="use the larger of lambda and 1 - lambda (default: off)",
+    )
+    group.add_argument(
+        "--mixup-prob",
+        type=types.share,
+        default=1.0,
+        metavar="P",
+        help="probability that a minibatch is mixed (default: 1)",
+    )
+    group.add_argument(
+        "--alpha-end",
+        type=types.not_negative,
+        metavar="A",
+        help="shift alpha linearly to A until the last epoch (default: it stays)",
+    )
+    group.add_argument(
+        "--mixup-prob-end",
+        type=types.share,
+        metavar="P",
+        help="shift the probability of mixing likewise (default: it stays)",
+    )
+    group.add_argument(
+        "--mixup-off-epoch",
+        type=types.positive_int,
+        metavar="E",
+        help="stop mixing after this epoch (default: never)",
+    )
+    group.add_argument(
+        "--cutmix-alpha",
+        type=types.not_negative,
+        default=0.0,
+        metavar="A",
+        help="CutMix with lambda from Beta(A, A): in place of mixup with --alpha 0, "
+        "else besides it; 0 means none (default: 0)",
+    )
+    group.add_argument(
+        "--switch-prob",
+        type=types.share,
+        default=0.5,
+        metavar="P",
+        help="probability of CutMix where there are both (default: 0.5)",
     )
 
     group = parser.add_argument_group("optimization")
     group.add_argument(
+        "--loss",
+        choices=tuple(LOSSES),
+        default="ce",
+        help="cross entropy, or binary cross entropy of the softmax as in the paper's "
+        "code, whose gradient is smaller, about by the number of classes (default: ce)",
+    )
+    group.add_argument(
+        "--label-smoothing",
+        type=types.share,
+        default=0.0,
+        metavar="E",
+        help="spread this share of each training label over all classes (default: 0)",
+    )
+    group.add_argument(
         "--epoch",
-        type=_positive_int,
+        type=types.positive_int,
         metavar="N",
-        help=f"passes over the training set (default: {_by_dataset(EPOCH)})",
+        help=f"passes over the training set (default: {_by_value(EPOCH)})",
     )
     group.add_argument(
         "--batchsize",
-        type=_positive_int,
+        type=types.positive_int,
         metavar="N",
-        help=f"images in a minibatch (default: {_by_dataset(BATCHSIZE)})",
+        help=f"images in a minibatch (default: {_by_value(BATCHSIZE)})",
     )
     group.add_argument(
         "--optimizer",
@@ -332,10 +492,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="the last two have momentum 0.9 (default: adam)",
     )
     rates = ", ".join(f"{lr:g} for {name}" for name, lr in training.OPTIMIZERS.items())
-    group.add_argument("--lr", type=_positive, help=f"learning rate (default: {rates})")
+    group.add_argument(
+        "--lr", type=types.positive, help=f"learning rate (default: {rates})"
+    )
     group.add_argument(
         "--lr-drop",
-        type=_positive_int,
+        type=types.positive_int,
         nargs="+",
         default=[],
         metavar="E",
@@ -343,7 +505,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--weight-decay",
-        type=_not_negative,
+        type=types.not_negative,
         default=0.0,
         metavar="RATE",
         help="an L2 penalty; decoupled from the gradient for adamw, as a share of the "
@@ -351,7 +513,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--seed",
-        type=_seed,
+        type=types.seed,
         default=0,
         help="of all that is random: on a CPU, the same seed gives the same log to the "
         "bit (default: 0)",
@@ -395,46 +557,21 @@ def _join(values: Sequence) -> str:
     return " ".join(map(str, values))
 
 
-def _by_dataset(table: dict[str, int]) -> str:
-    names: dict[int, list[str]] = {}
+def _by_value(table: dict[str, object], separator: str = ", ") -> str:
+    names: dict[object, list[str]] = {}
     for name, value in table.items():
         names.setdefault(value, []).append(name)
-    return ", ".join(f"{value} for {' and '.join(n)}" for value, n in names.items())
+    return separator.join(
+        f"{value} for {' and '.join(n)}" for value, n in names.items()
+    )
+
+
+def _attribute(policy, name: str, trainer) -> float:
+    return getattr(policy, name)
 
 
 def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.2%}"
-
-
-def _number(text: str, kind: type, is_good, wanted: str):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not is_good(value):
-        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
-    return value
-
-
-def _positive_int(text: str) -> int:
-    return _number(text, int, lambda n: n >= 1, "a whole number >= 1")
-
-
-def _seed(text: str) -> int:
-    wanted = "a whole number in [0, 4294967295]"
-    return _number(text, int, lambda n: 0 <= n < 2**32, wanted)
-
-
-def _positive(text: str) -> float:
-    return _number(text, float, lambda x: 0 < x < math.inf, "a finite number > 0")
-
-
-def _not_negative(text: str) -> float:
-    return _number(text, float, lambda x: 0 <= x < math.inf, "a finite number >= 0")
-
-
-def _share(text: str) -> float:
-    return _number(text, float, lambda x: 0 <= x <= 1, "in [0, 1]")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 import json
+import math
 import os
 import pathlib
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "train_manifoldmixup.py"
@@ -65,7 +67,7 @@ def test_a_process_trains_resumes_and_tells_where_things_are(tmp_path):
 BAD_INPUT = [
     ("--dataset digit", "unknown dataset 'digit': did you mean digits?"),
     ("--dataset cifar", "did you mean cifar"),
-    ("--model resnet", "unknown model 'resnet': did you mean resnet50?"),
+    ("--model resnet", "unknown model 'resnet': did you mean resnet"),
     ("--model cmn", "did you mean cnn?"),
     ("--alpha -0.1", "must be a finite number >= 0, not -0.1"),
     ("--alpha nan", "must be a finite number >= 0, not nan"),
@@ -73,9 +75,19 @@ BAD_INPUT = [
     ("--alpha much", "must be a finite number >= 0, not much"),
     ("--model cnn --layer-mix 7", "CNN has no mixing point 7; it has 0, 1, 2"),
     ("--layer-mix 2 9", "ResNet50 has no mixing point 9; it has 0, 1, 2, 3, 4, 5"),
-    ("--mixup input --layer-mix 1", "not for input"),
-    ("--mixup none --layer-mix 1", "not for none"),
+    ("--mixup input --layer-mix 1", "not input"),
+    ("--mixup none --layer-mix 1", "not none"),
     ("--mixup cut", "invalid choice: 'cut'"),
+    ("--mixup none --cutmix-alpha 1", "--cutmix-alpha is for --mixup manifold"),
+    ("--mixup none --fold", "--fold is for --mixup manifold"),
+    ("--per image", "invalid choice: 'image'"),
+    ("--mixup-prob 1.5", "must be in [0, 1], not 1.5"),
+    ("--mixup-off-epoch 0", "must be a whole number >= 1, not 0"),
+    ("--label-smoothing 2", "must be in [0, 1], not 2"),
+    ("--loss mse", "invalid choice: 'mse'"),
+    ("--model cnn --stem cifar", "are for resnet18 to resnet152, not for cnn"),
+    ("--model cnn --pretrained missing.npz", "cannot be read (No such file"),
+    ("--model cnn --pretrained file", "no npz file of weights"),
     ("--epoch 0", "must be a whole number >= 1, not 0"),
     ("--epoch 1.5", "must be a whole number >= 1, not 1.5"),
     ("--batchsize -3", "must be a whole number >= 1, not -3"),
@@ -167,8 +179,8 @@ def test_same_seed_same_log(main):
             {"1", "2"},
         ),
         ("--mixup input --alpha 1", "digits_cnn_input_alpha1_n40_seed0", {"0"}),
-        ("--mixup none", "digits_cnn_none_n40_seed0", {"none"}),
-        ("--alpha 0", "digits_cnn_manifold_alpha0_n40_seed0", {"none"}),
+        ("--mixup none", "digits_cnn_none_n40_seed0", set()),
+        ("--alpha 0", "digits_cnn_manifold_alpha0_n40_seed0", {"0", "1", "2"}),
     ],
 )
 def test_mixing_and_default_folder(main, arguments, folder, layers):
@@ -176,8 +188,86 @@ def test_mixing_and_default_folder(main, arguments, folder, layers):
     (out,) = pathlib.Path("result").iterdir()
     assert out.name == folder
     report = json.loads((out / "mixup.json").read_text())
-    assert set(report["layer"]) == layers
-    assert (log(out)[0]["main/lam"] == 1) == (layers == {"none"})
+    assert report["layer"].keys() == layers | {"none"}
+    is_mixed = "none" not in arguments and "--alpha 0" not in arguments
+    assert (log(out)[0]["main/lam"] < 1) == is_mixed
+
+
+def test_every_mode_of_mixing_reaches_the_policy(main):
+    modes = "--per pair --fold --mixup-prob 0.8 --cutmix-alpha 1 --switch-prob 0.4"
+    assert main([*QUICK, "--quiet", "--epoch", "4", *modes.split()]) == 0
+    (out,) = pathlib.Path("result").iterdir()
+    assert out.name == (
+        "digits_cnn_manifold_alpha0.2_per-pair_fold_mixup-prob-0.8_cutmix-alpha-1.0_"
+        "switch-prob-0.4_n40_seed0"
+    )
+    report = json.loads((out / "mixup.json").read_text())
+    assert report["settings"] == {
+        "alpha": 0.2,
+        "layer_mix": [0, 1, 2],
+        "per": "pair",
+        "fold": True,
+        "prob": 0.8,
+        "cutmix_alpha": 1,
+        "switch_prob": 0.4,
+    }
+    assert all(report["method"].values())
+    assert not any(report["lam"]["counts"][:10])  # folded
+
+
+def test_mixing_changes_with_time(main):
+    arguments = "--epoch 4 --alpha 2 --alpha-end 0 --mixup-prob-end 0.5"
+    run = [*QUICK, "--quiet", *arguments.split(), "--mixup-off-epoch", "3"]
+    assert main([*run, "--out", "run"]) == 0
+    entries = log("run")
+    # The values of the third and the tenth of 10 iterations.
+    assert entries[0]["mixup/alpha"] == pytest.approx(2 * 0.8)
+    assert entries[-1]["mixup/prob"] == pytest.approx(1 - 0.5 * 0.9)
+    off = [entry["mixup/layer/none"] for entry in entries]
+    assert off[0] < 1 and off[3] == 1 and entries[3]["main/lam"] == 1
+
+
+def test_loss_and_label_smoothing(main):
+    for loss in ("ce", "bce"):
+        for smoothing in ("0", "0.3"):
+            out = f"{loss}{smoothing}"
+            arguments = ["--loss", loss, "--label-smoothing", smoothing, "--out", out]
+            assert main([*QUICK, "--quiet", "--mixup", "none", *arguments]) == 0
+    first = {out: log(out)[0]["main/loss"] for out in ("ce0", "ce0.3", "bce0")}
+    # Of nearly even probabilities.
+    assert first["ce0"] == pytest.approx(math.log(10), rel=0.2)
+    bce = -(math.log(0.1) + 9 * math.log(0.9)) / 10
+    assert first["bce0"] == pytest.approx(bce, rel=0.2)
+    assert (
+        len({log(o)[0]["main/loss"] for o in ("ce0", "ce0.3", "bce0", "bce0.3")}) == 4
+    )
+
+
+def test_pretrained_weights_are_where_it_begins(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "first", "--epoch", "3"]) == 0
+    weights = "first/snapshot_iter_8"
+    run = [
+        *QUICK,
+        "--quiet",
+        "--pretrained",
+        weights,
+        "--mixup",
+        "none",
+        "--lr",
+        "1e-9",
+    ]
+    assert main([*run, "--out", "second"]) == 0
+    before, after = (
+        numpy.load(f"{out}/snapshot_iter_{n}")[
+            "updater/model:main/predictor/block1/conv1/W"
+        ]
+        for out, n in (("first", 8), ("second", 3))
+    )
+    numpy.testing.assert_allclose(before, after, atol=1e-6)
+    with pytest.raises(SystemExit):
+        main(["--model", "resnet18", "--pretrained", weights, "--out", "third"])
+    assert "do not fit ResNet18" in capsys.readouterr().err
+    assert not pathlib.Path("third").exists()
 
 
 @pytest.mark.filterwarnings("error:The previous value:UserWarning")

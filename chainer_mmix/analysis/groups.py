@@ -20,6 +20,9 @@ from chainer_mmix.analysis.runs import (
 # Arguments that say where and how often a run ran, not what it trained.
 INCIDENTAL = frozenset({"seed", "out", "resume", "gpu", "device"})
 
+# Nothing is mixed where all of them are 0.
+_ALPHAS = ("alpha", "alpha_end", "cutmix_alpha")
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -40,7 +43,8 @@ class Group:
         arguments = self.runs[0].arguments
         if arguments is None or "mixup" not in arguments:
             return None
-        return arguments["mixup"] != "none" and arguments.get("alpha") != 0
+        alphas = [arguments[k] for k in _ALPHAS if k in arguments]
+        return arguments["mixup"] != "none" and (not alphas or any(alphas))
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

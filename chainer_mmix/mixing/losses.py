@@ -189,9 +189,10 @@ def softmax_binary_cross_entropy(y, t) -> chainer.Variable:
 
     With :math:`p = \mathrm{softmax}(y)`, it is the mean of
     :math:`-t_k \log p_k - (1 - t_k) \log(1 - p_k)`. This is what the paper's published
-    code minimises. Its gradient is about :math:`2 / C` of that of
-    :func:`chainer.functions.softmax_cross_entropy`, so that plain SGD needs a larger
-    learning rate. Neither large logits nor a sure prediction overflows.
+    code minimises. As long as all classes are about equally probable, its gradient is
+    that of :func:`chainer.functions.softmax_cross_entropy` divided by :math:`C - 1`,
+    so that plain SGD needs a larger learning rate. Neither large logits nor a sure
+    prediction overflows.
 
     Source: ``bce_loss(softmax(output), target_reweighted)`` there.
 

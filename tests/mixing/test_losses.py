@@ -211,6 +211,17 @@ def test_binary_cross_entropy_of_a_sure_prediction_is_finite(dtype):
     np.testing.assert_allclose(y.grad, [[2 / 3, -2 / 3, 0]], atol=1e-3)
 
 
+@pytest.mark.parametrize("n_class", [2, 10, 100])
+def test_binary_cross_entropy_has_a_smaller_gradient(n_class):
+    # The factor that the documentation gives.
+    gradients, t = [], np.arange(4) % n_class
+    for lossfun in (softmax_binary_cross_entropy, F.softmax_cross_entropy):
+        y = chainer.Variable(np.zeros((4, n_class)))
+        lossfun(y, t).backward()
+        gradients.append(y.grad)
+    np.testing.assert_allclose(gradients[0] * (n_class - 1), gradients[1], atol=1e-12)
+
+
 def test_binary_cross_entropy_of_bad_targets():
     y = np.zeros((2, 3), np.float32)
     with pytest.raises(ValueError, match=r"\[0, 3\).* found 7"):

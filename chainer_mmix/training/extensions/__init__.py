@@ -5,6 +5,7 @@ from chainer_mmix.training.extensions.fail_on_nonnumber import (
     FailOnNonNumber,
 )
 from chainer_mmix.training.extensions.learning_rate import LearningRate
+from chainer_mmix.training.extensions.mixup_off import MixupOff
 from chainer_mmix.training.extensions.mixup_report import MixupReport
 from chainer_mmix.training.extensions.random_state import RandomState
 
@@ -12,6 +13,7 @@ __all__ = [
     "DivergedError",
     "FailOnNonNumber",
     "LearningRate",
+    "MixupOff",
     "MixupReport",
     "RandomState",
 ]

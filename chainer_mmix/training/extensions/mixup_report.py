@@ -24,9 +24,11 @@ class MixupReport(extension.Extension):
 
     At each trigger it writes a JSON file with
 
-    - ``settings``: ``alpha``, ``layer_mix`` (the points drawn from, ``null`` if the
-      link chooses) and ``per``; ``null`` as a whole if the classifier does not mix;
+    - ``settings``: the arguments of the :class:`~chainer_mmix.MixupPolicy` when the run
+      began or was resumed, with the points drawn from as ``layer_mix`` (``null`` if the
+      link chooses); ``null`` as a whole if the classifier does not mix;
     - ``layer``: iterations by mixing point, since the beginning;
+    - ``method``: iterations by method, ``mixup`` or ``cutmix``;
     - ``lam``: ``bin_edges`` (21 numbers from 0 to 1) and ``counts`` (20) of a histogram
       of all :math:`\lambda`, one an iteration, or one a sample if the policy draws
       them so.
@@ -40,22 +42,29 @@ class MixupReport(extension.Extension):
     # Before an Evaluator, which calls the classifier too and so resets its draw.
     priority = extension.PRIORITY_WRITER + 50
 
+    _POLICY = ("alpha", "per", "fold", "prob", "cutmix_alpha", "switch_prob")
+
     def __init__(
         self, filename: str = "mixup.json", trigger: tuple[int, str] = (1, "epoch")
     ) -> None:
         self._filename = filename
         # Not self.trigger, by which the Trainer would skip iterations.
         self._write_trigger = get_trigger(trigger)
-        self._layer: dict[str, int] = {}
+        self._settings: dict | None = None
+        self._layer = {"none": 0}
+        self._method = {"mixup": 0, "cutmix": 0}
         self._lam, self._bin_edges = np.histogram([], bins=20, range=(0, 1))
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
-        # All points from the start, since LogReport averages over what was reported.
         target = trainer.updater.get_optimizer("main").target
-        points = ["none"]
-        if getattr(target, "mixes", False):
-            points = target.points or ["link"]
-        self._layer = dict.fromkeys(map(str, points), 0) | self._layer
+        if getattr(target, "mixup_hidden", False):
+            # All from the start: LogReport averages over what was reported.
+            points = map(str, target.points or ["link"])
+            self._layer = dict.fromkeys(points, 0) | self._layer
+            self._settings = {
+                name: getattr(target.policy, name) for name in self._POLICY
+            }
+            self._settings["layer_mix"] = list(target.points) or None
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
         target = trainer.updater.get_optimizer("main").target
@@ -65,23 +74,18 @@ class MixupReport(extension.Extension):
         else:
             drawn = "link" if draw.layer_mix is None else str(draw.layer_mix)
             self._lam += np.histogram(draw.lam, bins=self._bin_edges)[0]
+            self._method["mixup" if draw.center is None else "cutmix"] += 1
         self._layer[drawn] = self._layer.get(drawn, 0) + 1
         for point in self._layer:
             trainer.observation[f"mixup/layer/{point}"] = float(point == drawn)
         if self._write_trigger(trainer):
-            self._write(Path(trainer.out), target)
+            self._write(Path(trainer.out))
 
-    def _write(self, out: Path, target: chainer.Link) -> None:
-        settings = None
-        if getattr(target, "mixes", False):
-            settings = {
-                "alpha": target.policy.alpha,
-                "layer_mix": list(target.points) or None,
-                "per": target.policy.per,
-            }
+    def _write(self, out: Path) -> None:
         content = {
-            "settings": settings,
+            "settings": self._settings,
             "layer": self._layer,
+            "method": self._method,
             "lam": {
                 "bin_edges": self._bin_edges.tolist(),
                 "counts": self._lam.tolist(),
@@ -96,4 +100,5 @@ class MixupReport(extension.Extension):
         if hasattr(self._write_trigger, "serialize"):
             self._write_trigger.serialize(serializer["_write_trigger"])
         self._layer = json.loads(serializer("_layer", json.dumps(self._layer)))
+        self._method = json.loads(serializer("_method", json.dumps(self._method)))
         self._lam = serializer("_lam", self._lam)

@@ -18,7 +18,7 @@ class Net(chainer.Chain):
     def __init__(self):
         super().__init__()
         with self.init_scope():
-            self.fc = L.Linear(3, 2)
+            self.fc = L.Linear(None, 2)
 
     def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
         if not mixup_hidden:
@@ -45,9 +45,9 @@ class Recorder:
         policy.draw = record
 
 
-def make(model, out, epoch=2):
+def make(model, out, epoch=2, shape=(3,)):
     dataset = TupleDataset(
-        np.random.default_rng(0).random((4 * EPOCH, 3), np.float32),
+        np.random.default_rng(0).random((4 * EPOCH, *shape), np.float32),
         np.zeros(4 * EPOCH, np.int32),
     )
     optimizer = chainer.optimizers.SGD(0.01).setup(model)
@@ -72,7 +72,8 @@ def test_counts_are_those_of_the_draws(tmp_path, per):
     layers = [str(draw.layer_mix) for draw in recorder.draws]
     lam = np.concatenate([np.atleast_1d(draw.lam) for draw in recorder.draws])
     content = json.loads((tmp_path / "mixup.json").read_text())
-    assert content["layer"] == {k: layers.count(k) for k in ("0", "hidden", "7")}
+    expected = {k: layers.count(k) for k in ("0", "hidden", "7")}
+    assert content["layer"] == {"none": 0, **expected}
     edges = content["lam"]["bin_edges"]
     assert edges[0] == 0 and edges[-1] == 1 and len(edges) == 21
     expected = np.histogram(lam, bins=20, range=(0, 1))[0]
@@ -81,7 +82,12 @@ def test_counts_are_those_of_the_draws(tmp_path, per):
         "alpha": 0.5,
         "layer_mix": [0, "hidden", 7],
         "per": per,
+        "fold": False,
+        "prob": 1,
+        "cutmix_alpha": 0,
+        "switch_prob": 0.5,
     }
+    assert content["method"] == {"mixup": 2 * EPOCH, "cutmix": 0}
 
     log = json.loads((tmp_path / "log").read_text())
     for epoch, entry in enumerate(log):
@@ -104,7 +110,6 @@ def test_points_that_are_never_drawn_are_logged_as_0(tmp_path):
     "model",
     [
         lambda: ManifoldMixupClassifier(Net(), mixup_hidden=False),
-        lambda: ManifoldMixupClassifier(Net(), mixup_alpha=0),
         lambda: L.Classifier(Net()),
     ],
 )
@@ -119,9 +124,24 @@ def test_no_mixing_counts_as_none(tmp_path, model):
 def test_a_link_that_chooses_itself(tmp_path):
     make(ManifoldMixupClassifier(Unlisted(), seed=0), tmp_path).run()
     content = json.loads((tmp_path / "mixup.json").read_text())
-    assert content["layer"] == {"link": 2 * EPOCH}
+    assert content["layer"] == {"none": 0, "link": 2 * EPOCH}
     assert sum(content["lam"]["counts"]) == 2 * EPOCH
     assert content["settings"]["layer_mix"] is None
+
+
+def test_batches_that_are_not_mixed_and_cutmix_are_counted(tmp_path):
+    policy = MixupPolicy(1, layer_mix=7, prob=0.7, cutmix_alpha=1, seed=0)
+    recorder = Recorder(policy)
+    make(ManifoldMixupClassifier(Net(), policy=policy), tmp_path, shape=(1, 4)).run()
+    cut = [d.center is not None for d in recorder.draws if d is not None]
+    content = json.loads((tmp_path / "mixup.json").read_text())
+    none = 2 * EPOCH - len(cut)
+    assert none > 0 and content["layer"] == {"none": none, "7": len(cut)}
+    methods = {"mixup": len(cut) - sum(cut), "cutmix": sum(cut)}
+    assert all(methods.values()) and content["method"] == methods
+    log = json.loads((tmp_path / "log").read_text())
+    shares = [entry["mixup/layer/none"] for entry in log]
+    assert sum(shares) == pytest.approx(none / EPOCH)
 
 
 def test_it_does_not_disturb_random_state(tmp_path):

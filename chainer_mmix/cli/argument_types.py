@@ -1,0 +1,37 @@
+"""Types for argparse whose errors say what is wanted."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def positive_int(text: str) -> int:
+    return _number(text, int, lambda n: n >= 1, "a whole number >= 1")
+
+
+def seed(text: str) -> int:
+    wanted = "a whole number in [0, 4294967295]"
+    return _number(text, int, lambda n: 0 <= n < 2**32, wanted)
+
+
+def positive(text: str) -> float:
+    return _number(text, float, lambda x: 0 < x < math.inf, "a finite number > 0")
+
+
+def not_negative(text: str) -> float:
+    return _number(text, float, lambda x: 0 <= x < math.inf, "a finite number >= 0")
+
+
+def share(text: str) -> float:
+    return _number(text, float, lambda x: 0 <= x <= 1, "in [0, 1]")
+
+
+def _number(text: str, kind: type, is_good, wanted: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not is_good(value):
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
+    return value
