@@ -7,7 +7,7 @@ import numpy as np
 from chainer_mmix.models import CNN, ResNet50
 from paired import measure, report
 
-from chainer_mmix import ManifoldMixupClassifier
+from chainer_mmix import ManifoldMixupClassifier, MixupLayers
 
 
 def step(net, mixup: bool, shape: tuple[int, ...], layer_mix=None):
@@ -30,6 +30,14 @@ def main() -> None:
             candidates[f"mixing at {point}"] = step(network(10), True, shape, point)
         title = f"Training step, {network.__name__}, input {shape}"
         report(title, measure(candidates, repeats))
+
+    shape = (64, 3, 32, 32)
+    named = MixupLayers(ResNet50(10), ["res2"])
+    candidates = {
+        "hand-written, mixing at 2": step(ResNet50(10), True, shape, 2),
+        "MixupLayers, mixing at 'res2'": step(named, True, shape, "res2"),
+    }
+    report(f"Training step, ResNet50, input {shape}", measure(candidates, 25))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ from chainer_mmix.backends import compat
 compat.install()
 
 if TYPE_CHECKING:
-    from chainer_mmix.links import ManifoldMixupClassifier
+    from chainer_mmix.links import (
+        ManifoldMixupClassifier,
+        MixupLayers,
+        MixupSequential,
+    )
     from chainer_mmix.mixing import MixupPolicy, mix, mixup_data
     from chainer_mmix.training.extensions import MixupReport
 
@@ -18,16 +22,20 @@ if TYPE_CHECKING:
 # compatibility layer, before Chainer can be imported.
 _HOMES = {
     "ManifoldMixupClassifier": "links",
+    "MixupLayers": "links",
     "MixupPolicy": "mixing",
     "MixupReport": "training.extensions",
+    "MixupSequential": "links",
     "mix": "mixing",
     "mixup_data": "mixing",
 }
 
 __all__ = [
     "ManifoldMixupClassifier",
+    "MixupLayers",
     "MixupPolicy",
     "MixupReport",
+    "MixupSequential",
     "mix",
     "mixup_data",
 ]
