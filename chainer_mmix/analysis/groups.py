@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from chainer_mmix.analysis.runs import (
 
 # Arguments that say where and how often a run ran, not what it trained.
 INCIDENTAL = frozenset({"seed", "out", "resume", "gpu", "device"})
+
+# Always said where they differ, and where nothing does.
+_ESSENTIAL = ("dataset", "model", "mixup", "alpha")
 
 # Nothing is mixed where all of them are 0.
 _ALPHAS = ("alpha", "alpha_end", "cutmix_alpha")
@@ -135,17 +139,30 @@ def _labels(settings: Sequence[dict[str, Any] | None], names: list[str]) -> list
     if "layer_mix" in differing and len(points) == len({kind for kind, _ in points}):
         differing.remove("layer_mix")  # goes without saying: mixup tells it
     if not differing:
-        # Nothing to tell apart: say the essential.
-        differing = [k for k in ("dataset", "model", "mixup", "alpha") if k in keys]
+        # Nothing to tell apart.
+        differing = [k for k in _ESSENTIAL if k in keys]
+    usual = {key: _usual(known, key) for key in differing if key not in _ESSENTIAL}
     labels = []
     for setting, name in zip(settings, names, strict=True):
         parts = [
             f"{key}={_format_value(setting[key])}"
             for key in differing
-            if setting is not None and setting.get(key) is not None
+            if setting is not None
+            and setting.get(key) is not None
+            and json.dumps(setting[key]) != usual.get(key)
         ]
         labels.append(" ".join(parts) or name)
     return labels
+
+
+def _usual(settings: Sequence[dict[str, Any]], key: str) -> str | None:
+    """Returns the value, as JSON, of more than half of the settings, if there is one.
+
+    It goes without saying where many options are compared one by one.
+    """
+    values = [json.dumps(setting.get(key)) for setting in settings]
+    value, n = Counter(values).most_common(1)[0]
+    return value if n > len(values) / 2 else None
 
 
 def _format_value(value: Any) -> str:

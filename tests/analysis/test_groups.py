@@ -14,6 +14,20 @@ def group(folders):
     return group_runs([read_run(folder) for folder in folders])
 
 
+def test_what_most_settings_have_in_common_goes_without_saying(write_run):
+    options = ({}, {"per": "sample"}, {"fold": True}, {"per": "pair", "alpha": 2.0})
+    runs = [
+        write_run(f"run{i}", **{"alpha": 1.0, "per": "batch", "fold": False, **option})
+        for i, option in enumerate(options)
+    ]
+    assert [g.label for g in group(runs)] == [
+        "alpha=1.0 per=batch",  # half of them are not most
+        "alpha=1.0 per=sample",
+        "alpha=1.0 per=batch fold=True",
+        "alpha=2.0 per=pair",
+    ]
+
+
 def test_seeds_of_one_setting_are_grouped_and_labels_name_the_difference(write_run):
     runs = [
         write_run("a", mixup="none", alpha=0.2, layer_mix=None, seed=0, gpu=-1),
