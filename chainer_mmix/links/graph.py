@@ -32,10 +32,7 @@ def intercepted(link: chainer.Link, around: Callable) -> Iterator[None]:
             del attributes[key]
             link.__class__ = own
         return
-    forward = getattr(link, "forward", None)
-    if forward is None:  # it only holds parameters
-        yield
-        return
+    forward = getattr(link, "forward", None)  # None if it only holds parameters
     before = {key: attributes[key] for key in attributes.keys() & {"forward"}}
     attributes["forward"] = functools.partial(around, forward)
     try:
@@ -87,8 +84,7 @@ class Trace(chainer.FunctionHook):
     was made.
 
     Args:
-        inputs: Arrays and Variables, nested as one likes. Boolean ones, which are
-            masks, do not count.
+        inputs: Arrays and Variables, nested as one likes.
 
     Attributes:
         outputs: What the first call of each link returned, by name, in the order in
@@ -99,8 +95,7 @@ class Trace(chainer.FunctionHook):
     name = "chainer_mmix.Trace"
 
     def __init__(self, inputs) -> None:
-        inputs = [leaf for leaf in leaves(inputs) if leaf.dtype.kind != "b"]
-        self._arrays = [chainer.as_array(leaf) for leaf in inputs]
+        self._arrays = [chainer.as_array(leaf) for leaf in leaves(inputs)]
         self._nodes = nodes(inputs)
         self._fed: dict[FunctionNode, list[int]] = {}
         self.outputs: dict[str, object] = {}
@@ -117,10 +112,8 @@ class Trace(chainer.FunctionHook):
 
     def _watch(self, name: str, call: Callable, *args, **kwargs):
         self.counts[name] += 1
-        first = self.counts[name] == 1
         output = call(*args, **kwargs)
-        if first:
-            self.outputs[name] = output
+        self.outputs.setdefault(name, output)
         return output
 
     def forward_preprocess(self, function, in_data) -> None:
@@ -152,9 +145,7 @@ class Trace(chainer.FunctionHook):
             ):
                 data.add(function)
         return any(
-            self._takes_input(function)
-            or (function in data and _gives_rows(function, n))
-            for function in around
+            self._takes_input(function) or function in data for function in around
         )
 
     def _takes_input(self, function: FunctionNode) -> bool:
@@ -191,11 +182,6 @@ def _is_data(node: VariableNode, n: int, data: set[FunctionNode]) -> bool:
         return node.creator_node in data
     is_parameter = isinstance(node.get_variable_or_none(), chainer.Parameter)
     return node.shape[:1] == (n,) and not is_parameter
-
-
-def _gives_rows(function: FunctionNode, n: int) -> bool:
-    outputs = [output() for output in function.outputs]
-    return any(node is not None and node.shape[:1] == (n,) for node in outputs)
 
 
 def _share_memory(a, b) -> bool:

@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import chainer
 import numpy as np
 from chainer import Link
 
-from chainer_mmix.links.graph import Trace, depend, intercepted, is_array, leaves
-from chainer_mmix.mixing.functions import mixup_data
-
-_INPUT = "input"
+from chainer_mmix.links.graph import Trace, depend, intercepted
+from chainer_mmix.links.names import INPUT, is_in, links_of, listed, names_of
+from chainer_mmix.links.states import Mixing
+from chainer_mmix.links.suggest import survey
 
 
 class MixupLayers(chainer.Chain):
@@ -26,7 +24,8 @@ class MixupLayers(chainer.Chain):
         model = ManifoldMixupClassifier(MixupLayers(net, ["input", "res2", "res3"]))
 
     Names are those of :meth:`chainer.Link.namedlinks` without the first slash:
-    ``"res2"``, ``"res2/a"``, ``"0"`` for the first link of a list. ``"input"`` is the
+    ``"res2"``, ``"res2/a"``, ``"0"`` for the first link of a list (but a
+    :class:`chainer.Sequential` numbers its links in its own way). ``"input"`` is the
     input of the network: all arrays among its arguments but boolean ones, which are
     masks. Only links have names; where a network calls functions, name the link before
     them.
@@ -68,7 +67,7 @@ class MixupLayers(chainer.Chain):
         super().__init__()
         if not isinstance(net, Link):
             raise TypeError(f"net must be a chainer.Link, not {net!r}")
-        self.mixup_layers = _names(net, layers)
+        self.mixup_layers = names_of(net, layers)
         _check_pick(net, pick)
         self.pick = pick
         self._checked: set[str] = set()
@@ -111,12 +110,12 @@ class MixupLayers(chainer.Chain):
                 )
             *args, target = args
         name = self._point(layer_mix)
-        mixing = _Mixing(name, target, lam)
-        if name == _INPUT:
+        mixing = Mixing(name, target, lam)
+        if name == INPUT:
             args, kwargs = mixing.mix_inputs(args, kwargs)
             y = self._call(*args, **kwargs)
         elif name in self._checked or not chainer.config.enable_backprop:
-            with intercepted(_find(self.net, name), mixing.call):
+            with intercepted(links_of(self.net)[name], mixing.call):
                 y = self._call(*args, **kwargs)
             self._check_called(mixing)
         else:
@@ -150,26 +149,32 @@ class MixupLayers(chainer.Chain):
             f"{', '.join(f'{k}: {name!r}' for k, name in enumerate(names))}"
         )
 
-    def _check_called(self, mixing: _Mixing) -> None:
+    def _check_called(self, mixing: Mixing) -> None:
         if mixing.n_calls == 0:
             # A list of links, for example, is not called itself.
-            inside = [k for k in _links(self.net) if _is_in(k, mixing.name)]
+            inside = [k for k in links_of(self.net) if is_in(k, mixing.name)]
             raise RuntimeError(
                 f"{type(self.net).__name__} did not call its link {mixing.name!r}, so "
                 "nothing was mixed: name a link that it calls"
-                + (f", if need be one of {_listed(inside)}" if inside else "")
+                + (f", if need be one of {listed(inside)}" if inside else "")
             )
 
-    def _checked_call(self, mixing: _Mixing, args, kwargs):
+    def _checked_call(self, mixing: Mixing, args, kwargs):
         """Calls the network, and raises an error if a way leads around the mixing."""
         name, net = mixing.name, type(self.net).__name__
-        parents = [name[:i] for i, c in enumerate(name) if c == "/"]
+        links = links_of(self.net)
+        ends = [i for i, c in enumerate(name) if c == "/"]
+        parents = {name[:i]: links[name[:i]] for i in reversed(ends)}
         trace = Trace((args, kwargs))
-        links = {parent: _find(self.net, parent) for parent in reversed(parents)}
-        with intercepted(_find(self.net, name), mixing.call), trace.watching(links):
+        with intercepted(links[name], mixing.call), trace.watching(parents):
             y = self._call(*args, **kwargs)
         self._check_called(mixing)
-        n = len(mixing.targets[0])
+        if mixing.has_graph and not depend(y, mixing.mixed):
+            raise RuntimeError(
+                f"the output of {net} is not computed from that of its link {name!r}: "
+                "mix at another link"
+            )
+        n = len(mixing.target)
         if trace.is_bypassed(y, mixing.mixed, n):
             times = ""
             if mixing.n_calls > 1:
@@ -179,18 +184,12 @@ class MixupLayers(chainer.Chain):
                 f"input or output leads around it{times}, so that unmixed samples "
                 "would meet mixed targets. "
             )
-            for parent in links:
-                state = trace.outputs.get(parent)
-                if depend(y, state) and not trace.is_bypassed(y, state, n):
+            for parent in parents:
+                if not trace.is_bypassed(y, trace.outputs.get(parent), n):
                     raise RuntimeError(f"{message}Mix after {parent!r} instead")
             raise RuntimeError(
                 f"{message}Choose another place: MixupLayers.suggest(net, x) lists "
                 "those that every way leads through"
-            )
-        if mixing.has_graph and not depend(y, mixing.mixed):
-            raise RuntimeError(
-                f"the output of {net} is not computed from that of its link {name!r}: "
-                "mix at another link"
             )
         return y
 
@@ -242,7 +241,7 @@ class MixupLayers(chainer.Chain):
             ``MixupLayers(net, MixupLayers.suggest(net, x))``.
         """
         inputs = x if isinstance(x, tuple) else (x,)
-        places, proposal = _survey(copy.deepcopy(net), inputs)
+        places, proposal = survey(copy.deepcopy(net), inputs)
         rows = [(" ", "name", "link", "output", "parameters")]
         rows += [("*" if place[0] in proposal else " ", *place) for place in places]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -250,150 +249,6 @@ class MixupLayers(chainer.Chain):
             line = "  ".join(map(str.ljust, row[:-1], widths))
             print(f"{line}  {row[-1]:>{widths[-1]}}")
         return proposal
-
-
-class _Mixing:
-    """One mixing, of the output of a link or of the inputs."""
-
-    def __init__(self, name: str, target, lam) -> None:
-        self.name = name
-        self.target = target
-        self.lam = lam
-        self.n_calls = 0
-
-    def call(self, forward: Callable, *args, **kwargs):
-        """Mixes what a link's forward returns, if this is the first call."""
-        self.n_calls += 1
-        if self.n_calls > 1:
-            return forward(*args, **kwargs)
-        h = forward(*args, **kwargs)
-        mixed = self._mix(_parts(h), f"the output of {self.name!r}")
-        if isinstance(h, dict):
-            return dict(zip(h, mixed, strict=True))
-        return mixed if isinstance(h, tuple) else mixed[0]
-
-    def mix_inputs(self, args: Sequence, kwargs: dict) -> tuple[list, dict]:
-        """Mixes all arrays among the arguments but masks."""
-        values = {**dict(enumerate(args)), **kwargs}
-        arrays = {k: v for k, v in values.items() if _is_data(v)}
-        mixed = self._mix(tuple(arrays.values()), "the input")
-        values.update(zip(arrays, mixed, strict=True))
-        return [values.pop(k) for k in range(len(args))], values
-
-    def _mix(self, parts: tuple, what: str) -> tuple:
-        if chainer.config._will_recompute:
-            raise RuntimeError(
-                f"{what} cannot be mixed within chainer.functions.forget, which "
-                "computes it again for the gradient, without mixing: mix outside of it"
-            )
-        _check_parts(parts, len(self.target), what)
-        # Not a tuple of one, since CutMix takes a single map only.
-        h = parts if len(parts) > 1 else parts[0]
-        mixed, *self.targets = mixup_data(h, self.target, self.lam)
-        self.mixed = mixed if len(parts) > 1 else (mixed,)
-        self.has_graph = chainer.config.enable_backprop
-        return self.mixed
-
-
-def _is_data(value) -> bool:
-    """Whether an argument has arrays in it, other than masks."""
-    return any(leaf.dtype.kind != "b" for leaf in leaves(value))
-
-
-def _parts(h) -> tuple:
-    if isinstance(h, dict):
-        return tuple(h.values())
-    return h if isinstance(h, tuple) else (h,)
-
-
-def _check_parts(parts: tuple, n: int, what: str) -> None:
-    """Raises an error if a state of several parts cannot be mixed."""
-    if not all(map(is_array, parts)) or not parts:
-        kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
-        raise TypeError(
-            f"{what} cannot be mixed, since it is not an array with one row a sample, "
-            f"nor a tuple or dict of these, but has {kinds}: choose another place"
-        )
-    for part in parts:
-        if part.dtype.kind != "f":
-            raise TypeError(
-                f"{what} has dtype {part.dtype}, which cannot be mixed: choose a link "
-                "behind it, such as the embedding of token ids, or convert it to float"
-            )
-        if part.shape[:1] != (n,):
-            raise ValueError(
-                f"{what} has shape {part.shape}, but there are {n} targets, and one "
-                "row a sample is needed: choose another place"
-            )
-
-
-def _names(net: Link, layers) -> tuple[str, ...]:
-    links = _links(net)
-    if callable(layers):
-        layers = [name for name, link in links.items() if layers(name, link)]
-    elif isinstance(layers, str):
-        raise TypeError(f"layers must be a list of names: [{layers!r}]")
-    layers = tuple(layers)
-    if not layers:
-        raise ValueError(f"layers chooses none of 'input', {_listed(links)}")
-    for name in layers:
-        if not isinstance(name, str):
-            raise TypeError(
-                f"{name!r} is not a name. There are 'input', {_listed(links)}"
-            )
-        if layers.count(name) > 1:
-            raise ValueError(f"{name!r} comes twice in layers: {layers}")
-        if name != _INPUT:
-            _check_name(name, links, net)
-        elif _INPUT in links:
-            raise ValueError(
-                f"'input' is the input of the network, but {type(net).__name__} has a "
-                "link of that name too: rename it to mix at either"
-            )
-    return layers
-
-
-def _links(net: Link) -> dict[str, Link]:
-    named = net.namedlinks(skipself=True)
-    return {path[1:]: link for path, link in named if path}  # see namedlinks above
-
-
-def _find(net: Link, name: str) -> Link:
-    # Faster than namedlinks, once the names are known to be right.
-    link = net
-    for part in name.split("/"):
-        if isinstance(link, MixupLayers):
-            link = link.net
-        is_list = isinstance(link, chainer.ChainList)
-        link = list(link.children())[int(part)] if is_list else link[part]
-    return link
-
-
-def _check_name(name: str, links: dict[str, Link], net: Link) -> None:
-    if name in links:
-        return
-    parent = name
-    while parent and parent not in links:
-        parent = parent.rpartition("/")[0]
-    owner = links.get(parent, net)
-    child = name[len(parent) :].lstrip("/").partition("/")[0]
-    if callable(getattr(owner, child, None)):
-        raise ValueError(
-            f"{name!r} of {type(net).__name__} is a function, not a link, and has no "
-            "name here: name the link before it"
-        )
-    close = difflib.get_close_matches(name, [*links, _INPUT])
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    siblings = [k for k in links if k.rpartition("/")[0] == parent]
-    raise ValueError(
-        f"{type(net).__name__} has no link {name!r}.{hint} In "
-        f"{repr(parent) if parent else 'it'} there are {_listed(siblings) or 'none'}"
-    )
-
-
-def _listed(names) -> str:
-    names = [repr(name) for name in names]
-    return ", ".join(names if len(names) <= 30 else [*names[:30], "..."])
 
 
 def _signature(net: Link) -> inspect.Signature:
@@ -407,100 +262,3 @@ def _check_pick(net: Link, pick: str | None) -> None:
             f"{type(net).__name__} takes {_signature(net)}; with those of ChainerCV, "
             f"set net.pick = {pick!r}"
         )
-
-
-def _survey(net: Link, inputs: tuple) -> tuple[list[tuple], list[str]]:
-    """Calls a network, and returns the rows of suggest's table and its proposal."""
-    n = len(inputs[0])
-    links = _links(net)
-    trace = Trace(inputs)
-    random_state = np.random.get_state()  # weights may be initialised
-    with (
-        chainer.using_config("train", False),
-        chainer.force_backprop_mode(),
-        trace.watching(links),
-    ):
-        y = net(*inputs)
-    np.random.set_state(random_state)
-
-    once = {k: h for k, h in trace.outputs.items() if trace.counts[k] == 1}
-    bypassed = [k for k, h in once.items() if trace.is_bypassed(y, h, n)]
-    places = {
-        k: h
-        for k, h in once.items()
-        if k not in bypassed and depend(y, h) and _is_mixable(_parts(h), n)
-    }
-    rows = [
-        (k, type(links[k]).__name__, _shapes(h), f"{_n_params(links[k]):,}")
-        for k, h in places.items()
-    ]
-    proposal = []
-    data = tuple(filter(_is_data, inputs))
-    if _is_mixable(data, n):
-        rows.insert(0, (_INPUT, "", _shapes(data), ""))
-        proposal = [_INPUT]
-
-    called = list(trace.outputs)
-    has_own_params = {k for k in called if any(True for _ in Link.params(links[k]))}
-
-    def is_followed(name: str) -> bool:
-        later = called[called.index(name) + 1 :]
-        return any(k in has_own_params and not _is_in(name, k) for k in later)
-
-    def choose(level: list[str]) -> list[str]:
-        blocks = [k for k in level if k in branching]
-        if not branching:
-            blocks = _layers({k: links[k] for k in level})
-        blocks = [k for k in blocks if is_followed(k)]
-        sizes = itertools.groupby(blocks, lambda k: leaves(places[k])[0].shape[2:])
-        last_ones = [list(same_size)[-1] for _, same_size in sizes]
-        return last_ones[:2] if len(last_ones) > 1 else blocks[:2]
-
-    branching = {a for a in places if any(_is_in(b, a) for b in bypassed)}
-    levels = [_outermost(places)]
-    while (inner := _one_level_down(levels[-1], places)) != levels[-1]:
-        levels.append(inner)
-    return rows, proposal + max(map(choose, levels), key=len)
-
-
-def _layers(links: dict[str, Link]) -> list[str]:
-    """Of links that follow each other, returns the last before each with weights.
-
-    What has no weights, such as a batch normalisation, belongs to what it follows.
-    """
-    layers: list[str] = []
-    for name, link in links.items():
-        if any(param.ndim > 1 for param in link.params(include_uninit=False)):
-            layers.append(name)
-        elif layers:
-            layers[-1] = name
-    return layers
-
-
-def _is_in(name: str, other: str) -> bool:
-    return name.startswith(other + "/")
-
-
-def _outermost(names: Iterable[str]) -> list[str]:
-    return [a for a in names if not any(_is_in(a, b) for b in names)]
-
-
-def _one_level_down(level: list[str], places: Iterable[str]) -> list[str]:
-    inside = {k: _outermost([a for a in places if _is_in(a, k)]) for k in level}
-    return [b for k in level for b in inside[k] or [k]]
-
-
-def _is_mixable(parts: tuple, n: int) -> bool:
-    try:
-        _check_parts(parts, n, "it")
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _shapes(h) -> str:
-    return ", ".join(str(leaf.shape) for leaf in leaves(h))
-
-
-def _n_params(link: Link) -> int:
-    return sum(param.size for param in link.params(include_uninit=False))

@@ -204,6 +204,7 @@ def test_a_sequential_names_its_links_as_its_weights():
     np.testing.assert_allclose(y.array, net[4](F.tanh(h)).array)
 
 
+@pytest.mark.slow
 def test_resnet50_of_chainercv():
     net = chainercv.links.ResNet50(n_class=5)
     net.pick = "fc6"
@@ -348,6 +349,9 @@ def test_an_input_with_a_graph_of_its_own():
         first.cleargrads()
         F.sum(y).backward()
         assert np.abs(first.W.grad).max() > 0
+    second = L.Linear(4, 2)
+    with pytest.raises(RuntimeError, match="in a branch"):
+        mixed_call(wrap(TwoInputs(), "a"), h, second(x), t)
 
 
 def test_the_point_is_drawn_from_numpy_random_unless_given():
@@ -401,6 +405,16 @@ def test_a_function_chooses_the_links():
 def test_bad_names(layers, error, message):
     with pytest.raises(error, match=message):
         MixupLayers(Net(), layers)
+
+
+def test_a_wrapped_network_inside_another():
+    inner = Net()
+    net = Inside(wrap(inner, "stage"))
+    assert "" not in MixupLayers(net.base, lambda name, link: True).mixup_layers
+    x, t = batch()
+    y, *_ = mixed_call(wrap(net, "base/stage/0"), x, t)
+    expected = net.fc(F.relu(by_hand(inner.stages(), x, "stage/0")))
+    np.testing.assert_allclose(y.array, expected.array)
 
 
 def test_bad_networks():
@@ -633,7 +647,7 @@ def test_a_frozen_part_can_be_mixed_but_a_forgotten_one_cannot():
     class Frozen(Net):
         def forward(self, x):
             with chainer.no_backprop_mode():
-                h = self.stem(x)
+                h = F.relu(self.stem(x))
             return self.fc(self.stage(h))
 
     class Forgetful(Net):
@@ -643,7 +657,7 @@ def test_a_frozen_part_can_be_mixed_but_a_forgotten_one_cannot():
     x, t = batch()
     net = Frozen()
     y, *_ = mixed_call(wrap(net, "stem"), x, t)
-    expected = net.fc(net.stage(mix(net.stem(x))))
+    expected = net.fc(net.stage(F.relu(mix(net.stem(x)))))
     np.testing.assert_allclose(y.array, expected.array)
     for point in "stage", "stage/0":
         with pytest.raises(
@@ -659,8 +673,6 @@ def test_the_check_changes_nothing():
             return super().forward(F.dropout(x))
 
     reference = Checked()
-    with chainer.no_backprop_mode():  # nothing to check
-        mixed_call(wrap(copy.deepcopy(reference), "stage/0/a"), *batch())
     model = wrap(reference, "stage/0")
     others = copy.deepcopy(model)
     others._checked.add("stage/0")
@@ -672,6 +684,14 @@ def test_the_check_changes_nothing():
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_equal(ours, theirs)
     assert model._checked == {"stage/0"}
+
+
+def test_without_a_graph_the_check_waits():
+    model = wrap(Net(), "stage/0/a")
+    with chainer.no_backprop_mode():
+        mixed_call(model, *batch())
+    with pytest.raises(RuntimeError, match="in a branch"):
+        mixed_call(model, *batch())
 
 
 def test_it_leaves_no_trace_on_the_links():
@@ -904,7 +924,35 @@ def test_suggest_prints_a_table(capsys):
     )
 
 
-@pytest.mark.parametrize("make", [Net, OldStyle, Root, Aux, Split, Legitimate])
+class Views(chainer.Chain):
+    """The output of the first link shares its memory with the input."""
+
+    def __init__(self):
+        super().__init__(flat=Rows(), fc=L.Linear(4, 3))
+
+    def forward(self, x):
+        return self.fc(self.flat(x))
+
+
+class Rows(chainer.Link):
+    def forward(self, x):
+        return F.reshape(x, (len(x), -1))
+
+
+class SharedBlock(chainer.Chain):
+    """One link with two names."""
+
+    def __init__(self):
+        block = OldStyle.Stage(Block())
+        super().__init__(stem=L.Linear(4, 5), a=block, b=block, fc=L.Linear(5, 3))
+
+    def forward(self, x):
+        return self.fc(self.a(self.stem(x)))
+
+
+@pytest.mark.parametrize(
+    "make", [Net, OldStyle, Root, Aux, Split, Legitimate, Views, SharedBlock]
+)
 def test_what_the_table_lists_can_be_mixed_and_nothing_else(make, capsys):
     x, t = batch()
     MixupLayers.suggest(make(), x)
@@ -929,6 +977,7 @@ def test_suggest_has_no_side_effects():
             )
 
         def forward(self, x):
+            assert not chainer.config.train
             return self.l2(F.dropout(self.bn(self.l1(x))))
 
     net = Lazy()
@@ -992,6 +1041,36 @@ class LeNet(chainer.Chain):
         return self.fc4(F.relu(self.fc3(F.relu(self.conv2(h)))))
 
 
+class Headed(chainer.Chain):
+    class Head(chainer.Chain):
+        def __init__(self):
+            super().__init__(l2=L.Linear(5, 5), l3=L.Linear(5, 3))
+
+        def forward(self, x):
+            return self.l3(F.relu(self.l2(x)))
+
+    def __init__(self):
+        super().__init__(l1=L.Linear(4, 5), head=self.Head())
+
+    def forward(self, x):
+        return self.head(F.relu(self.l1(x)))
+
+
+class Sequences(chainer.Chain):
+    def __init__(self):
+        super().__init__(rnn=self.Last(), fc=L.Linear(4, 3))
+
+    class Last(L.NStepLSTM):
+        def __init__(self):
+            super().__init__(1, 4, 4, 0)
+
+        def forward(self, xs):
+            return super().forward(None, None, xs)[0][-1]
+
+    def forward(self, xs):
+        return self.fc(self.rnn(xs))
+
+
 class Auto(chainer.Chain):
     """It comes back to the size of its first layer."""
 
@@ -1022,6 +1101,11 @@ IMAGES = np.random.RandomState(0).rand(2, 3, 16, 16)
         (Auto, IMAGES, ["input", "down", "deep"]),
         (Tokens, np.zeros((2, 3), np.int32), ["embed"]),
         (TwoInputs, (batch()[0], np.ones((4, 2))), ["input"]),
+        (TwoInputs, (batch()[0], np.ones((4, 2)), np.ones((4, 3), bool)), ["input"]),
+        (Twice, batch()[0], ["input", "l1"]),
+        (Headed, batch()[0], ["input", "l1", "head/l2"]),
+        (Sequences, XS, ["rnn"]),
+        (lambda: Inside(Padded()), IDS, ["base"]),
         (OfSeveralParts, batch()[0], ["input"]),
     ],
 )
