@@ -61,6 +61,7 @@ def test_keys_of_the_log(tmp_path, make_trainer, log_of):
         "main/lam",
         "validation/main/loss",
         "validation/main/accuracy",
+        "mixup/layer/none",
         "mixup/layer/0",
         "mixup/layer/1",
         "lr",
