@@ -159,28 +159,19 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         args, kwargs, target = self._split(args, kwargs)
         self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
         train = chainer.config.train
-        draw = None
         if train and self.mixes:
-            draw = self.policy.draw(len(target), self.points)
-        if draw is None:
+            self.draw = self.policy.draw(len(target), self.points)
+        if self.draw is None:
             self.y = self.predictor(*args, **kwargs)
             pair = target, target, 1.0
         else:
-            self.y, *pair = self._mix(draw, args, kwargs, target)
-            pair = *pair, draw.lam
-            self.draw = draw
-        if draw is None and not (train and self.label_smoothing):
-            self.loss = self.lossfun(self.y, target)
-        else:
-            self.loss = mixup_criterion(
-                self.lossfun, self.y, *pair, self.label_smoothing
-            )
+            self.y, *targets = self._mix(self.draw, args, kwargs, target)
+            pair = *targets, self.draw.lam
+        label_smoothing = self.label_smoothing if train else 0.0
+        self.loss = mixup_criterion(self.lossfun, self.y, *pair, label_smoothing)
         report = {"loss": self.loss}
         if self.compute_accuracy:
-            if draw is None and target.dtype.kind != "f":
-                self.accuracy = self.accfun(self.y, target)
-            else:
-                self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
+            self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
             report["accuracy"] = self.accuracy
         if train:
             report["lam"] = float(np.mean(pair[-1]))

@@ -68,7 +68,8 @@ def mixup_criterion(
             function or an accuracy.
         y (~chainer.Variable): The prediction, of shape :math:`(N, ...)`.
         target_a: Targets of the first partners, of shape :math:`(N, ...)`.
-        target_b: Targets of the second partners, likewise.
+        target_b: Targets of the second partners, likewise; ``target_a`` itself if
+            nothing was mixed.
         lam (float or array): Weight of ``target_a``: a number, or an array of shape
             :math:`(N,)` if the criterion is one of those above,
             :func:`chainer.functions.sigmoid_cross_entropy` or
@@ -87,10 +88,13 @@ def mixup_criterion(
             and if softmax cross entropy has a ``class_weight`` that Chainer would
             ignore, since the targets are probabilities.
     """
-    if criterion is F.accuracy:
-        return mixup_accuracy(y, target_a, target_b, lam)
-    lam = check_lam(lam, len(target_a))
     is_label = target_a.dtype.kind != "f"
+    is_mixed = target_a is not target_b
+    if criterion is F.accuracy and (is_mixed or not is_label):
+        return mixup_accuracy(y, target_a, target_b, lam)
+    if not (is_mixed or label_smoothing):
+        return criterion(y, target_a)
+    lam = check_lam(lam, len(target_a))
     softmax = _softmax_options(criterion)
     if is_label and softmax is not None:
         return mixup_softmax_cross_entropy(

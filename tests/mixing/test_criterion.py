@@ -98,7 +98,7 @@ def test_a_class_weight_that_chainer_would_ignore_is_refused():
     assert F.softmax_cross_entropy(y, soft, class_weight=weight).array == plain
     criterion = functools.partial(F.softmax_cross_entropy, class_weight=weight)
     with pytest.raises(ValueError, match="ignores class_weight"):
-        mixup_criterion(criterion, y, soft, soft, 0.5)
+        mixup_criterion(criterion, y, soft, soft[::-1], 0.5)
 
 
 @pytest.mark.parametrize("lam", LAMBDAS)
