@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 try:
+    import chainer
     import chainer.functions as F
+    import numpy as np
     from chainer.training.extensions import LinearShift, observe_value
 
     import models
     from chainer_mmix import datasets, training
     from chainer_mmix.cli import argument_types as types
-    from chainer_mmix.mixing import softmax_binary_cross_entropy
+    from chainer_mmix.mixing import MixupDraw, softmax_binary_cross_entropy
+    from chainer_mmix.mixing.policy import using_draw
     from chainer_mmix.training.extensions import DivergedError, MixupOff
 except ModuleNotFoundError as e:
     sys.exit(f"{e} in {sys.executable}: run 'make venv', then '. .venv/bin/activate'")
@@ -144,7 +147,10 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         label_smoothing=args.label_smoothing,
     )
     if args.resume:
-        training.check_same_run(args.resume, arguments)
+        # A schedule ends with the last epoch.
+        scheduled = args.alpha_end is not None or args.mixup_prob_end is not None
+        fixed = {"epoch", "batchsize"} if scheduled else ()
+        training.check_same_run(args.resume, arguments, fixed)
     training.check_output(args.out, args.resume)
 
     train, test = datasets.load(
@@ -173,6 +179,8 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         lr_drop=args.lr_drop,
         quiet=args.quiet,
     )
+    if args.cutmix_alpha > 0:
+        check_cutmix(classifier, test[0], device)
     schedule(trainer, args, policy, -(-args.epoch * len(train) // args.batchsize))
     if args.pretrained and not args.resume:
         models.load_pretrained(classifier.predictor, args.pretrained)
@@ -218,6 +226,19 @@ def make_model(args: argparse.Namespace, model_class: type, n_class: int):
     return model_class(n_class=n_class, **options)
 
 
+def check_cutmix(classifier, example: tuple, device) -> None:
+    """Tries CutMix at every point that is drawn from; not every map is large enough."""
+    x, t = chainer.dataset.concat_examples([example] * 2, device)
+    for point in classifier.points:
+        draw = MixupDraw(point, 0.5, np.arange(2), np.zeros(3))
+        keywords = {"mixup_hidden": True, "lam": 0.5, "layer_mix": point}
+        with using_draw(draw), chainer.using_config("train", False):
+            try:
+                classifier.predictor(x, t, **keywords)
+            except ValueError as e:
+                raise ValueError(f"{e} (layer {point}, --cutmix-alpha)") from e
+
+
 def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> None:
     """Lets the policy change with time, as the arguments say, and logs it."""
     for attribute, end in (("alpha", args.alpha_end), ("prob", args.mixup_prob_end)):
@@ -247,8 +268,9 @@ def fill_in(args: argparse.Namespace, model_class: type) -> None:
     if args.mixup == "input" and args.layer_mix not in (None, [0]):
         raise ValueError("--layer-mix chooses layers for --mixup manifold, not input")
     if args.mixup == "none":
-        for option in MIXING:
-            if option != "alpha" and getattr(args, option) != default_of(option):
+        parser = get_parser()
+        for option in MIXING[1:]:
+            if getattr(args, option) != parser.get_default(option):
                 name = "--" + option.replace("_", "-")
                 raise ValueError(f"{name} is for --mixup manifold or input, not none")
         args.alpha = 0.0
@@ -256,6 +278,13 @@ def fill_in(args: argparse.Namespace, model_class: type) -> None:
         args.layer_mix = [0]
     elif args.layer_mix is None:
         args.layer_mix = list(model_class.default_layer_mix)
+    if args.switch_prob != 0.5 and 0 in (args.alpha, args.cutmix_alpha):
+        raise ValueError("--switch-prob is for --cutmix-alpha and --alpha above 0")
+    if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:
+        raise ValueError(
+            f"--mixup-off-epoch {args.mixup_off_epoch} is not before the end, --epoch "
+            f"{args.epoch}: leave it out, or choose an earlier one"
+        )
     if args.pretrained is not None:
         args.pretrained = os.path.abspath(args.pretrained)
     if args.out is None:
@@ -279,12 +308,7 @@ def default_out(args: argparse.Namespace, model_class: type) -> str:
     layers = list(model_class.default_layer_mix)
     if args.mixup == "manifold" and args.layer_mix != layers:
         name += f"_layer{'-'.join(map(str, args.layer_mix))}"
-    for option in (*MODEL, *MIXING[2:]):
-        value = getattr(args, option)
-        if value != default_of(option):
-            name += "_" + option.replace("_", "-")
-            if value is not True:
-                name += f"-{Path(str(value)).stem if option == 'pretrained' else value}"
+    name = "_".join([name, *non_defaults(args, MODEL + MIXING[2:])])
     if args.train_size is not None:
         name += f"_n{args.train_size}"
     if args.label_noise:
@@ -292,8 +316,18 @@ def default_out(args: argparse.Namespace, model_class: type) -> str:
     return os.path.join("result", f"{name}_seed{args.seed}")
 
 
-def default_of(option: str):
-    return get_parser().get_default(option)
+def non_defaults(args: argparse.Namespace, options: Sequence[str]) -> list[str]:
+    """Names the options that are not at their defaults, with their values."""
+    parser = get_parser()
+    words = []
+    for option in options:
+        value = getattr(args, option)
+        if value != parser.get_default(option):
+            if option == "pretrained":
+                value = Path(value).stem
+            word = option.replace("_", "-")
+            words.append(word if value is True else f"{word}-{value}")
+    return words
 
 
 def describe(args: argparse.Namespace, n_train: int, n_test: int) -> str:
@@ -302,12 +336,11 @@ def describe(args: argparse.Namespace, n_train: int, n_test: int) -> str:
     if args.mixup != "none":
         layers = " ".join(map(str, args.layer_mix))
         mixing = f"{args.mixup} mixup with alpha {args.alpha:g} at layer {layers}"
-        if args.cutmix_alpha:
-            mixing += f", CutMix with alpha {args.cutmix_alpha:g}"
+    options = "".join(f", {word}" for word in non_defaults(args, MODEL + MIXING[2:]))
     return (
         f"setting: {args.model} on {args.dataset} ({n_train} training and {n_test} "
-        f"validation images), {mixing}, {args.optimizer} with lr {args.lr:g}, batches "
-        f"of {args.batchsize}, {args.epoch} epochs, seed {args.seed}"
+        f"validation images), {mixing}{options}, {args.optimizer} with lr {args.lr:g}, "
+        f"batches of {args.batchsize}, {args.epoch} epochs, seed {args.seed}"
     )
 
 
@@ -353,7 +386,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="begin with the weights in this npz file, but for the last layer: "
         "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for resnet50, "
         "101 and 152, or what a run of the same model saved; the images stay as they "
-        "are, scaled to [0, 1], and batch normalisation makes up for it",
+        "are, RGB in [0, 1], which ImageNet weights have to get used to",
     )
     group.add_argument(
         "--downsample-fb",
@@ -564,10 +597,6 @@ def _by_value(table: dict[str, object], separator: str = ", ") -> str:
     return separator.join(
         f"{value} for {' and '.join(n)}" for value, n in names.items()
     )
-
-
-def _attribute(policy, name: str, trainer) -> float:
-    return getattr(policy, name)
 
 
 def _percent(share: float | None) -> str:

@@ -24,7 +24,7 @@ class PreActResNet(Staged):
     the batch normalisation and ReLU that arXiv 1603.05027 puts after the last unit.
     A shortcut that changes the shape starts from the activated input of its unit. The
     pooling is global, where the code pools 4x4 pixels, which is the same at 32x32.
-    Weights are drawn by :class:`chainer.initializers.HeNormal` (fan-in).
+    Convolutions are drawn by :class:`chainer.initializers.HeNormal` (fan-in).
 
     Source: arXiv 1603.05027; mixing set: arXiv 1806.05236, section 5, and
     ``supervised/models/preresnet.py`` of vikasverma1077/manifold_mixup.

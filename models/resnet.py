@@ -23,7 +23,7 @@ class ResNet(Staged):
 
     Children are named as in :class:`chainer.links.ResNet50Layers`, and so that its
     weights fit, the 7x7 convolution of :class:`ResNet50`, 101 and 152 has a bias.
-    Weights are drawn by :class:`chainer.initializers.HeNormal` (fan-in), as there.
+    Convolutions are drawn by :class:`chainer.initializers.HeNormal` (fan-in), as there.
 
     Source: arXiv 1512.03385; mixing set: arXiv 1806.05236, sections 5 and B.
 

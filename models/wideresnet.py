@@ -24,8 +24,8 @@ class WideResNet(Staged):
     million parameters: no biases, the stride in the first convolution of a unit, the
     shortcut starting from the activated input where the channels change. The code of
     the Manifold Mixup paper differs: its convolutions have biases, the stride is in the
-    second one, and all shortcuts start from the plain input. Weights are drawn by
-    :class:`chainer.initializers.HeNormal` (fan-in).
+    second one, and all shortcuts start from the plain input. Convolutions are drawn
+    by :class:`chainer.initializers.HeNormal` (fan-in).
 
     Source: arXiv 1605.07146 and szagoruyko/wide-residual-networks; mixing set:
     ``supervised/models/wide_resnet.py`` of vikasverma1077/manifold_mixup.

@@ -183,7 +183,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if isinstance(key, str):
             if key not in kwargs:
                 raise ValueError(
-                    f"label_key is {key!r}, but the call has {', '.join(kwargs)}"
+                    f"label_key is {key!r}, but the call names "
+                    f"{', '.join(kwargs) or 'no arguments'}"
                 )
             return args, kwargs, kwargs.pop(key)
         if not -len(args) <= key < len(args):
@@ -226,7 +227,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             raise RuntimeError(
                 f"{name}.forward mixed at layer_mix={draw.layer_mix!r}, but its "
                 "outputs do not come from the mixed Variable: go on with what "
-                "mixup_data returns"
+                "mixup_data returns, and freeze what follows by disable_update, not by "
+                "cutting the graph (as no_backprop_mode does), or mix after it"
             )
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:

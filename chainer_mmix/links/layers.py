@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 
@@ -55,7 +54,8 @@ class MixupLayers(chainer.Chain):
 
     Raises:
         TypeError: If an argument is of the wrong type, or ``net`` takes no ``layers``.
-        ValueError: If ``net`` has no such link, or a name comes twice.
+        ValueError: If ``net`` has no such link, a name comes twice, or a network of
+            :mod:`chainer.links` or ChainerCV would return probabilities.
     """
 
     def __init__(
@@ -80,9 +80,8 @@ class MixupLayers(chainer.Chain):
         """Calls the network, and mixes at one point.
 
         Args:
-            args: The inputs of the network, then the target. The target may also come
-                by name. Without mixing it is not needed: given by name, or as an
-                argument more than the network takes, it is left out.
+            args: The inputs of the network, then, when mixing, the target, unless it
+                comes by name.
             mixup_hidden (bool): Whether to mix. The default is ``False``.
             lam (float or array): Weight of the first partner, a number or of shape
                 (N,).
@@ -101,7 +100,7 @@ class MixupLayers(chainer.Chain):
                 one row a sample.
         """
         if not mixup_hidden:
-            return self._call(*self._without_target(args, kwargs), **kwargs)
+            return self._call(*args, **kwargs)
         if target is None:
             if not args or len(args) + len(kwargs) < 2:
                 raise TypeError(
@@ -127,14 +126,6 @@ class MixupLayers(chainer.Chain):
         if self.pick is None:
             return self.net(*args, **kwargs)
         return self.net(*args, layers=[self.pick], **kwargs)[self.pick]
-
-    def _without_target(self, args: tuple, kwargs: dict) -> tuple:
-        if len(args) > 1:
-            try:
-                _signature(self.net).bind(*args, **kwargs)
-            except TypeError:
-                return args[:-1]
-        return args
 
     def _point(self, layer_mix: int | str | None) -> str:
         names = self.mixup_layers
@@ -240,14 +231,8 @@ class MixupLayers(chainer.Chain):
             list of str: The proposed names, for
             ``MixupLayers(net, MixupLayers.suggest(net, x))``.
         """
-        inputs = x if isinstance(x, tuple) else (x,)
-        places, proposal = survey(copy.deepcopy(net), inputs)
-        rows = [(" ", "name", "link", "output", "parameters")]
-        rows += [("*" if place[0] in proposal else " ", *place) for place in places]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            line = "  ".join(map(str.ljust, row[:-1], widths))
-            print(f"{line}  {row[-1]:>{widths[-1]}}")
+        table, proposal = survey(net, x if isinstance(x, tuple) else (x,))
+        print(table)
         return proposal
 
 
@@ -256,9 +241,22 @@ def _signature(net: Link) -> inspect.Signature:
 
 
 def _check_pick(net: Link, pick: str | None) -> None:
+    name = type(net).__name__
     if pick is not None and "layers" not in _signature(net).parameters:
         raise TypeError(
             f"pick={pick!r} is for networks whose forward takes layers=[...], but "
-            f"{type(net).__name__} takes {_signature(net)}; with those of ChainerCV, "
-            f"set net.pick = {pick!r}"
+            f"{name} takes {_signature(net)}; with those of ChainerCV, set net.pick = "
+            f"{pick!r}"
+        )
+    available = getattr(net, "available_layers", None)  # of chainer.links
+    if available is not None and pick not in available:
+        raise ValueError(
+            f"{name} returns a dict of its layers: choose the one with the logits by "
+            f"pick=..., out of {listed(available)}, not {pick!r}"
+        )
+    names = getattr(net, "layer_names", None)  # of ChainerCV
+    if names and net.pick is None and names[-1] == "prob":
+        raise ValueError(
+            f"{name} returns probabilities, but the loss takes logits: set net.pick to "
+            f"one of {listed(names[:-1])}"
         )

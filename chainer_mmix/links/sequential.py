@@ -88,6 +88,11 @@ class MixupSequential(chainer.Sequential):
             return super().forward(*x)
         if target is None:
             *x, target = x
+            if not x:
+                raise TypeError(
+                    "to mix, call it as (x, target, mixup_hidden=True, lam=...): the "
+                    "target is missing"
+                )
         points = self.mixup_layers
         if not points:
             raise ValueError(

@@ -28,7 +28,9 @@ class Mixing:
         mixed = self._mix(parts_of(h), f"the output of {self.name!r}")
         if isinstance(h, dict):
             return dict(zip(h, mixed, strict=True))
-        return mixed if isinstance(h, tuple) else mixed[0]
+        if isinstance(h, tuple):
+            return h._make(mixed) if hasattr(h, "_make") else mixed  # a namedtuple
+        return mixed[0]
 
     def mix_inputs(self, args: Sequence, kwargs: dict) -> tuple[list, dict]:
         """Mixes all arrays among the arguments but masks."""
@@ -39,11 +41,6 @@ class Mixing:
         return [values.pop(k) for k in range(len(args))], values
 
     def _mix(self, parts: tuple, what: str) -> tuple:
-        if chainer.config._will_recompute:
-            raise RuntimeError(
-                f"{what} cannot be mixed within chainer.functions.forget, which "
-                "computes it again for the gradient, without mixing: mix outside of it"
-            )
         check_parts(parts, len(self.target), what)
         # Not a tuple of one, since CutMix takes a single map only.
         h = parts if len(parts) > 1 else parts[0]

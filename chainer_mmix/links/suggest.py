@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable
 
@@ -14,8 +15,13 @@ from chainer_mmix.links.names import INPUT, is_in, links_of
 from chainer_mmix.links.states import is_data, is_mixable, parts_of
 
 
-def survey(net: Link, inputs: tuple) -> tuple[list[tuple], list[str]]:
-    """Calls a network, and returns the rows of suggest's table and its proposal."""
+def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
+    """Calls a copy of a network; see :meth:`~chainer_mmix.MixupLayers.suggest`.
+
+    Returns:
+        tuple: The table of the places, and the names of those proposed.
+    """
+    net = copy.deepcopy(net)
     n = len(inputs[0])
     links = links_of(net)
     trace = Trace(inputs)
@@ -65,7 +71,19 @@ def survey(net: Link, inputs: tuple) -> tuple[list[tuple], list[str]]:
     levels = [_outermost(places)]
     while (inner := _one_level_down(levels[-1], places)) != levels[-1]:
         levels.append(inner)
-    return rows, proposal + max(map(choose, levels), key=len)
+    proposal += max(map(choose, levels), key=len)
+    return _table(rows, proposal), proposal
+
+
+def _table(rows: list[tuple], proposal: list[str]) -> str:
+    rows = [("*" if row[0] in proposal else " ", *row) for row in rows]
+    rows.insert(0, (" ", "name", "link", "output", "parameters"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row[:-1], widths)) for row in rows)
+    return "\n".join(
+        f"{line}  {row[-1]:>{widths[-1]}}"
+        for line, row in zip(lines, rows, strict=True)
+    )
 
 
 def _layers(links: dict[str, Link]) -> list[str]:

@@ -16,7 +16,9 @@ from chainer_mmix.mixing.losses import (
 from chainer_mmix.mixing.targets import columns, mix_targets, soft_target, to_labels
 
 
-def mixup_accuracy(y, target_a, target_b, lam) -> chainer.Variable:
+def mixup_accuracy(
+    y, target_a, target_b, lam, ignore_label: int | None = None
+) -> chainer.Variable:
     r"""Lambda-weighted accuracy: a hit of the first target counts :math:`\lambda`.
 
     The accuracy of mixed samples against the first target alone says nothing: a
@@ -30,6 +32,8 @@ def mixup_accuracy(y, target_a, target_b, lam) -> chainer.Variable:
         target_b (~chainer.Variable or array): Those of the partners, likewise.
         lam (float or array): Weight of ``target_a``: a number or an array of shape
             :math:`(N,)`.
+        ignore_label (int): Elements with this label do not count; ``None``, the
+            default, for none.
 
     Returns:
         ~chainer.Variable: A scalar of the dtype of ``y``; no gradient flows.
@@ -40,10 +44,16 @@ def mixup_accuracy(y, target_a, target_b, lam) -> chainer.Variable:
     y = chainer.as_array(y)
     a, b = (to_labels(t, y) for t in (target_a, target_b))
     pred = y.argmax(axis=1).reshape(a.shape)
-    lam, rest = columns(check_lam(lam, len(y)), a)
-    score = (lam * (pred == a) + rest * (pred == b)).mean()
+    accuracy = 0
+    for t, share in zip((a, b), columns(check_lam(lam, len(y)), a), strict=True):
+        hits = share * (pred == t)
+        if ignore_label is None:
+            accuracy += hits.mean()
+        else:
+            valid = t != ignore_label
+            accuracy += (hits * valid).sum() / valid.sum().clip(1)
     xp = backend.get_array_module(y)
-    return chainer.Variable(xp.asarray(score, y.dtype), requires_grad=False)
+    return chainer.Variable(xp.asarray(accuracy, y.dtype), requires_grad=False)
 
 
 def mixup_criterion(
@@ -54,9 +64,9 @@ def mixup_criterion(
     - Labels, which are of an integer dtype, cannot be mixed; the results are:
       :math:`\lambda\,\mathrm{criterion}(y, t_a) +
       (1 - \lambda)\,\mathrm{criterion}(y, t_b)`. For
-      :func:`chainer.functions.softmax_cross_entropy`, also within a
-      :func:`functools.partial`, and :func:`chainer.functions.accuracy` this takes one
-      pass.
+      :func:`chainer.functions.softmax_cross_entropy` and
+      :func:`chainer.functions.accuracy`, also within a :func:`functools.partial`, this
+      takes one pass.
     - Targets of a float dtype (one-hot vectors, probabilities, what a regression
       predicts) are mixed as the samples are:
       :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
@@ -76,37 +86,47 @@ def mixup_criterion(
             :func:`chainer.functions.binary_accuracy`, if it gives one value a sample,
             or if the targets are of a float dtype.
         label_smoothing (float): The share of each target that is spread evenly over
-            the classes. A criterion other than softmax cross entropy then gets
-            probabilities for labels. The default is 0.
+            the classes, for softmax cross entropy and
+            :func:`~chainer_mmix.mixing.softmax_binary_cross_entropy`. The default is
+            0.
 
     Returns:
         ~chainer.Variable: The weighted criterion; the mean over the batch if ``lam``
         is an array.
 
     Raises:
-        ValueError: If ``lam`` is an array and the criterion gives one value a batch,
-            and if softmax cross entropy has a ``class_weight`` that Chainer would
-            ignore, since the targets are probabilities.
+        ValueError: If ``lam`` is an array and the criterion gives one value a batch;
+            if a criterion cannot be smoothed; and if softmax cross entropy has a
+            ``class_weight`` that Chainer would ignore, since the targets are
+            probabilities.
     """
+    function, options = _unwrap(criterion)
     is_label = target_a.dtype.kind != "f"
     is_mixed = target_a is not target_b
-    if criterion is F.accuracy and (is_mixed or not is_label):
-        return mixup_accuracy(y, target_a, target_b, lam)
-    if not (is_mixed or label_smoothing):
-        return criterion(y, target_a)
-    lam = check_lam(lam, len(target_a))
-    softmax = _softmax_options(criterion)
-    if is_label and softmax is not None:
-        return mixup_softmax_cross_entropy(
-            y, target_a, target_b, lam, label_smoothing=label_smoothing, **softmax
+    if function is F.accuracy and (is_mixed or not is_label):
+        return mixup_accuracy(y, target_a, target_b, lam, **options)
+    ce, bce = F.softmax_cross_entropy, softmax_binary_cross_entropy
+    if label_smoothing and function not in (ce, bce):
+        raise ValueError(
+            f"label_smoothing is for softmax_cross_entropy and {bce.__name__}, not for "
+            f"{criterion!r}: smooth the targets yourself, as probabilities"
         )
-    if softmax and softmax.get("class_weight") is not None:
+    if function is ce and not is_label and options.get("class_weight") is not None:
         raise ValueError(
             "Chainer's softmax_cross_entropy ignores class_weight if the targets are "
             "probabilities: give labels, or weigh in a loss function of your own"
         )
-    bce = criterion is softmax_binary_cross_entropy
-    if label_smoothing or bce or softmax is not None:
+    if not (is_mixed or label_smoothing):
+        return criterion(y, target_a)
+    lam = check_lam(lam, len(target_a))
+    if function is ce and is_label:
+        # The others say how to compute, or are for soft targets.
+        names = ("normalize", "class_weight", "ignore_label", "reduce")
+        options = {name: options[name] for name in names if name in options}
+        return mixup_softmax_cross_entropy(
+            y, target_a, target_b, lam, label_smoothing=label_smoothing, **options
+        )
+    if function in (ce, bce):
         target_a, target_b = (
             soft_target(t, y, label_smoothing) for t in (target_a, target_b)
         )
@@ -122,24 +142,19 @@ def mixup_criterion(
     if loss_a.shape[:1] != lam.shape:
         raise ValueError(
             f"lam has one value a sample, shape {lam.shape}, but {criterion!r} "
-            f"returned shape {loss_a.shape}: let it return one value a sample "
-            "(reduce='no')"
+            f"returned shape {loss_a.shape}: let it return one value a sample, as "
+            "reduce='no' does for losses of Chainer"
         )
     lam, rest = columns(lam, loss_a)
     loss = lam * F.cast(loss_a, lam.dtype) + rest * F.cast(loss_b, lam.dtype)
     return F.cast(F.mean(loss), loss_a.dtype)
 
 
-def _softmax_options(criterion: Callable) -> dict | None:
-    """Returns the options of a softmax cross entropy, ``None`` for another one."""
-    keywords = {}
+def _unwrap(criterion: Callable) -> tuple[Callable, dict]:
+    """Returns a function and the options that a partial gives to it."""
     if isinstance(criterion, functools.partial) and not criterion.args:
-        criterion, keywords = criterion.func, criterion.keywords
-    if criterion is not F.softmax_cross_entropy:
-        return None
-    # The others say how to compute, or are for soft targets.
-    names = ("normalize", "class_weight", "ignore_label", "reduce")
-    return {name: keywords[name] for name in names if name in keywords}
+        return criterion.func, criterion.keywords
+    return criterion, {}
 
 
 def _multi_label(criterion: Callable, y, target_a, target_b, lam) -> chainer.Variable:

@@ -118,7 +118,7 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
 
     Args:
         x (~chainer.Variable or array): Float array of shape :math:`(N, C, d_1, ...)`
-            with one to three axes after the second.
+            with one to three axes after the second, of 3 elements or more.
         lam (float or array): See :func:`~chainer_mmix.mix`.
         perm (array): See :func:`~chainer_mmix.mix`.
         center (array): Where the boxes are centred, in shares in :math:`[0, 1)` of
@@ -134,14 +134,16 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
         ValueError: If ``x`` is not a map, and as :func:`~chainer_mmix.mix`.
     """
     size = np.array(x.shape[2:])
-    if not 1 <= len(size) <= 3:
+    # On smaller maps, every box would be rounded to none.
+    if not 1 <= len(size) <= 3 or min(size) < 3:
         raise ValueError(
             "CutMix takes boxes from maps of shape (N, C, H, W), or with one or three "
-            f"axes after C, but x has shape {x.shape}: mix at other points, or by mixup"
+            f"axes after C, each 3 or longer, but x has shape {x.shape}: mix at other "
+            "points, or by mixup"
         )
     partner = mix(x, 0.0, perm)
     rest = np.reshape(1 - check_lam(lam, len(x)), (-1, 1))
-    half = (size * rest ** (1 / len(size))).astype(int) // 2
+    half = (size * rest ** (1 / len(size)) / 2).astype(int)
     middle = (size * np.reshape(center, (-1, 3))[:, : len(size)]).astype(int)
     box = np.ones((len(half), *size), bool)
     for axis, n in enumerate(size):
@@ -176,8 +178,7 @@ def mixup_data(x, target, lam, perm=None):
     This is the call that a link makes at the mixing point, and there only. Within
     :class:`~chainer_mmix.ManifoldMixupClassifier` the partners come from its policy,
     which may ask for CutMix in place of mixup; elsewhere they are drawn from
-    :mod:`numpy.random`. Do not call it within :func:`chainer.functions.forget`, which
-    would draw other partners when it computes again.
+    :mod:`numpy.random`.
 
     Source: ``mixup_process`` of the paper's published code.
 
@@ -195,11 +196,21 @@ def mixup_data(x, target, lam, perm=None):
         ``target[perm]``.
 
     Raises:
-        TypeError: If ``x`` is not of a float dtype.
+        RuntimeError: If it is called within :func:`chainer.functions.forget`, which
+            would draw other partners when it computes again.
+        TypeError: If ``x`` is not of a float dtype, or ``target`` is ``None``.
         ValueError: If ``x`` and ``target`` differ in length, if ``lam`` is not the
             one that the classifier gave to the link, as :func:`~chainer_mmix.mix`,
-            and if CutMix is asked for where ``x`` is not a single map.
+            and if CutMix is asked for where ``x`` is not a single map, or each place
+            in it has its own target.
     """
+    if chainer.config._will_recompute:
+        raise RuntimeError(
+            "mixup_data was called within chainer.functions.forget, which computes "
+            "again for the gradient, with other partners: mix outside of it"
+        )
+    if target is None:
+        raise TypeError("mixup_data got no target: pass the one that forward was given")
     several = isinstance(x, (tuple, list))
     parts = x if several else (x,)
     for part in parts:
@@ -211,7 +222,8 @@ def mixup_data(x, target, lam, perm=None):
     draw = current_draw()
     if perm is None:
         perm = np.random.permutation(len(target)) if draw is None else draw.perm
-    if draw is not None and not np.array_equal(check_lam(lam, len(target)), draw.lam):
+    is_first = draw is not None and draw.times_mixed == 0  # CutMix then corrects lam
+    if is_first and not np.array_equal(check_lam(lam, len(target)), draw.lam):
         raise ValueError(
             f"lam is {lam}, but the link was called with lam={draw.lam}: pass that on, "
             "since the loss is weighted by it"
@@ -224,12 +236,16 @@ def mixup_data(x, target, lam, perm=None):
             f"of shapes {[part.shape for part in parts]}: mix at other points, or by "
             "mixup"
         )
+    elif target.ndim > 2:
+        raise ValueError(
+            f"CutMix weighs targets by the share of the map, but those of shape "
+            f"{target.shape} are one a place: use mixup"
+        )
     else:
         mixed, draw.lam = cutmix(x, lam, perm, draw.center)
         mixed = (mixed,)
     if draw is not None:
         draw.times_mixed += 1
-        draw.mixed = ()
         if chainer.config.enable_backprop:
             draw.mixed = tuple(weakref.ref(part.node) for part in mixed)
     device = chainer.backend.get_device_from_array(chainer.as_array(target))

@@ -192,7 +192,8 @@ def softmax_binary_cross_entropy(y, t) -> chainer.Variable:
     code minimises. As long as all classes are about equally probable, its gradient is
     that of :func:`chainer.functions.softmax_cross_entropy` divided by :math:`C - 1`,
     so that plain SGD needs a larger learning rate. Neither large logits nor a sure
-    prediction overflows.
+    prediction overflows. In half precision its gradient of many classes underflows
+    without loss scaling.
 
     Source: ``bce_loss(softmax(output), target_reweighted)`` there.
 
@@ -205,8 +206,17 @@ def softmax_binary_cross_entropy(y, t) -> chainer.Variable:
 
     Returns:
         ~chainer.Variable: A scalar.
+
+    Raises:
+        ValueError: If there is one class only, a label is out of range, or ``t`` does
+            not fit ``y``.
     """
     y = chainer.as_variable(y)
+    if y.shape[1] == 1:
+        raise ValueError(
+            f"y has one class, shape {y.shape}, whose softmax is always 1: use "
+            "chainer.functions.sigmoid_cross_entropy"
+        )
     t = soft_target(t, y)
     xp = backend.get_array_module(y)
     log_p = F.log_softmax(y)

@@ -36,8 +36,9 @@ def soft_target(t, y, label_smoothing: float = 0.0):
         t = xp.moveaxis(xp.eye(c, dtype=y.dtype)[t], -1, 1)
     else:
         raise ValueError(
-            f"targets must be integer labels of shape {(len(y), *y.shape[2:])} or "
-            f"probabilities of shape {y.shape}, not {t.dtype} of shape {t.shape}"
+            "targets must be labels of a signed integer dtype and shape "
+            f"{(len(y), *y.shape[2:])}, or probabilities of shape {y.shape}, not "
+            f"{t.dtype} of shape {t.shape}"
         )
     if label_smoothing:
         t = (1 - label_smoothing) * t + label_smoothing / c
@@ -51,12 +52,14 @@ def to_labels(t, y):
         TypeError: If ``t`` is neither, so that there is no accuracy.
     """
     t = chainer.as_array(t)
-    if t.dtype.kind != "f":
+    is_label = t.dtype.kind != "f"
+    if is_label and t.ndim < y.ndim:
         return t
-    if t.shape != y.shape or y.shape[1] == 1:
+    if is_label or t.shape != y.shape or y.shape[1] == 1:
         raise TypeError(
             f"there is no accuracy for targets of dtype {t.dtype} and shape {t.shape}: "
-            "pass accfun=None, or another one such as chainer.functions.r2_score"
+            "pass accfun=None, chainer.functions.binary_accuracy for several labels a "
+            "sample, or chainer.functions.r2_score"
         )
     return t.argmax(axis=1)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,9 @@ def check_output(out: str | Path, resume: str | Path | None = None) -> None:
     )
 
 
-def check_same_run(snapshot: str | Path, arguments: Mapping[str, Any]) -> None:
+def check_same_run(
+    snapshot: str | Path, arguments: Mapping[str, Any], fixed: Collection[str] = ()
+) -> None:
     """Checks that arguments are those of the run that a snapshot belongs to.
 
     How long and how fast it trains may change, what it trains may not. Without a
@@ -72,6 +74,7 @@ def check_same_run(snapshot: str | Path, arguments: Mapping[str, Any]) -> None:
     Args:
         snapshot (str or path-like): The snapshot.
         arguments (mapping): The arguments of the run that is to go on from it.
+        fixed (collection of str): Arguments that may not change either in this run.
 
     Raises:
         SnapshotError: If they differ; the message names each difference.
@@ -86,10 +89,11 @@ def check_same_run(snapshot: str | Path, arguments: Mapping[str, Any]) -> None:
             f"{path}, the record of the run to resume, is damaged ({e}): remove it to "
             "resume without it"
         ) from e
+    may_change = _MAY_CHANGE.difference(fixed)
     differences = [
         f"--{key.replace('_', '-')} was {before[key]} and is {value}"
         for key, value in arguments.items()
-        if key in before and key not in _MAY_CHANGE and before[key] != value
+        if key in before and key not in may_change and before[key] != value
     ]
     if differences:
         raise SnapshotError(

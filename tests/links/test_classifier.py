@@ -271,7 +271,10 @@ def test_multi_label_targets(per):
     soft = lam * t + (1 - lam) * t[perm]
     expected = -(soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean()
     assert loss == pytest.approx(expected, rel=1e-5)
-    assert 0 <= model.accuracy.array <= 1
+    hits = (p >= 0.5) == t
+    other = (p >= 0.5) == t[perm]
+    accuracy = (lam * hits + (1 - lam) * other).mean()
+    assert model.accuracy.array == pytest.approx(accuracy, rel=1e-5)
 
 
 class TwoInputs(chainer.Chain):
@@ -310,7 +313,11 @@ def test_several_inputs_by_place_and_by_name():
 
 
 @pytest.mark.parametrize(
-    ("key", "message"), [("t", "label_key is 't', but"), (2, "has 2 positional")]
+    ("key", "message"),
+    [
+        ("t", "label_key is 't', but the call names no arguments"),
+        (2, "has 2 positional"),
+    ],
 )
 def test_a_call_without_the_target_is_named(key, message):
     model = ManifoldMixupClassifier(Net(), label_key=key)
@@ -403,7 +410,6 @@ def test_same_seed_same_losses():
 def test_a_pickled_copy_goes_on_alike():
     model = ManifoldMixupClassifier(Net(), seed=0)
     model(*batch())
-    model.y = model.loss = model.accuracy = None  # Chainer cannot pickle its graph
     other = pickle.loads(pickle.dumps(model))
     assert [float(m(*batch()).array) for m in (model, model)] == [
         float(m(*batch()).array) for m in (other, other)
@@ -489,6 +495,17 @@ def test_a_link_that_breaks_the_contract_is_named(link, error, message):
         model(*batch())
 
 
+def test_mixing_twice_is_named_under_cutmix_too():
+    class Maps(Twice):
+        n_in = 36
+
+    policy = MixupPolicy(0, layer_mix=0, cutmix_alpha=1, seed=0)
+    model = ManifoldMixupClassifier(Maps(), policy=policy)
+    x = np.random.RandomState(0).randn(8, 4, 3, 3).astype(np.float32)
+    with pytest.raises(RuntimeError, match="called mixup_data 2 times"):
+        model(x, batch()[1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -521,7 +538,7 @@ def test_labels_of_another_length_float_or_out_of_range():
         model(x, t[:7])
     with pytest.raises(ValueError, match=r"\[0, 3\).* found 5"):
         model(x, t * 0 + 5)
-    with pytest.raises(ValueError, match=r"labels of shape \(8,\) .* not float32"):
+    with pytest.raises(ValueError, match=r"shape \(8,\), or .* not float32"):
         model(x, t.astype(np.float32))
 
 

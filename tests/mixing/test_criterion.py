@@ -47,6 +47,31 @@ def test_accuracy_of_one_hot_targets_is_that_of_their_labels():
         mixup_accuracy(y, a / 2, b / 2, 0.5)
 
 
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_accuracy_leaves_out_ignored_labels(lam):
+    y, (a, b) = np.random.RandomState(1).randn(4, 3), labels()
+    a[0], b[1:3] = -1, -1
+    share, hits = np.broadcast_to(lam, 4), y.argmax(1)
+    expected = (share * (hits == a))[a != -1].sum() / 3
+    expected += ((1 - share) * (hits == b))[b != -1].sum() / 2
+    accfun = functools.partial(F.accuracy, ignore_label=-1)
+    accuracy = mixup_criterion(accfun, y, a, b, lam)
+    np.testing.assert_allclose(accuracy.array, expected)
+
+
+def test_several_labels_have_no_accuracy_of_one():
+    y, t = np.zeros((2, 3)), np.zeros((2, 3), int)
+    with pytest.raises(TypeError, match="binary_accuracy for several labels"):
+        mixup_criterion(F.accuracy, y, t, t[::-1], 0.5)
+
+
+def test_what_cannot_be_smoothed_is_named():
+    t = np.zeros((2, 3))
+    for criterion in (F.mean_squared_error, F.sigmoid_cross_entropy):
+        with pytest.raises(ValueError, match=f"label_smooth.* {criterion.__name__}"):
+            mixup_criterion(criterion, t, t, t[::-1], 0.5, 0.1)
+
+
 def test_accuracy_keeps_a_lambda_that_half_precision_would_round_to_one():
     y = np.array([[0, 1]], np.float16)  # predicts the second label
     accuracy = mixup_accuracy(y, np.array([0]), np.array([1]), 0.9999)
@@ -99,6 +124,8 @@ def test_a_class_weight_that_chainer_would_ignore_is_refused():
     criterion = functools.partial(F.softmax_cross_entropy, class_weight=weight)
     with pytest.raises(ValueError, match="ignores class_weight"):
         mixup_criterion(criterion, y, soft, soft[::-1], 0.5)
+    with pytest.raises(ValueError, match="ignores class_weight"):
+        mixup_criterion(criterion, y, soft, soft, 1.0)  # not mixed
 
 
 @pytest.mark.parametrize("lam", LAMBDAS)

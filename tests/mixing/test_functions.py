@@ -204,7 +204,7 @@ def cutmix_reference(x, lam, perm, center):
 
 @given(
     st.integers(0, 10**6),
-    st.tuples(*[st.integers(1, 9)] * 2),
+    st.tuples(*[st.integers(3, 9)] * 2),
     st.sampled_from([np.float16, np.float32, np.float64]),
 )
 def test_cutmix_equals_the_published_code(seed, size, dtype):
@@ -249,9 +249,16 @@ def test_cutmix_needs_a_map():
     for x, message in (
         (np.zeros((2, 3), np.float32), r"x has shape \(2, 3\)"),
         ((np.zeros((2, 3, 4, 4), np.float32),) * 2, "the state has 2 parts"),
+        (np.zeros((2, 3, 4, 2), np.float32), r"3 or longer, but x has shape \(2, 3, 4"),
     ):
         with using_draw(draw), pytest.raises(ValueError, match=message):
             mixup_data(x, np.arange(2), 0.5)
+    x, dense = np.zeros((2, 3, 4, 4), np.float32), np.zeros((2, 4, 4), int)
+    with (
+        using_draw(draw),
+        pytest.raises(ValueError, match=r"\(2, 4, 4\) are one"),
+    ):
+        mixup_data(x, dense, 0.5)
 
 
 def test_a_draw_of_cutmix_corrects_its_lambda():
@@ -273,6 +280,14 @@ def test_a_state_of_several_parts_is_mixed_alike():
     assert draw.times_mixed == 1
     for mixed, x in ((mixed_h, h), (mixed_c, c)):
         np.testing.assert_allclose(mixed.array, reference(x, 0.25, draw.perm), 1e-6)
+
+
+def test_no_target_and_recomputation_are_errors():
+    x = chainer.Variable(np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match="mixup_data got no target"):
+        mixup_data(x, None, 0.5)
+    with pytest.raises(RuntimeError, match=r"within chainer\.functions\.forget"):
+        F.forget(lambda h: mixup_data(h, np.arange(2), 0.5)[0], x)
 
 
 def test_features_and_targets_of_different_length():

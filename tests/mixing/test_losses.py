@@ -224,9 +224,11 @@ def test_binary_cross_entropy_has_a_smaller_gradient(n_class):
 
 def test_binary_cross_entropy_of_bad_targets():
     y = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"one class, shape \(2, 1\).*sigmoid_cross"):
+        softmax_binary_cross_entropy(y[:, :1], np.array([0, 0]))
     with pytest.raises(ValueError, match=r"\[0, 3\).* found 7"):
         softmax_binary_cross_entropy(y, np.array([0, 7]))
-    with pytest.raises(ValueError, match=r"shape \(2,\) or .* \(2, 3\), not int64"):
+    with pytest.raises(ValueError, match=r"shape \(2,\), or .* \(2, 3\), not int64"):
         softmax_binary_cross_entropy(y, np.zeros((2, 3), int))
 
 

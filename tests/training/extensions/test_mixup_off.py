@@ -33,6 +33,21 @@ def test_it_stops_after_the_epoch(tmp_path):
     assert all(lam < 1 for lam in lambdas[:4]) and lambdas[4:] == [1] * 4
 
 
+def test_replicas_stop_too(tmp_path):
+    model = ManifoldMixupClassifier(MixupSequential((L.Linear(3, 2), True)), seed=0)
+    dataset = [(np.zeros(3, np.float32), np.int32(0))] * 8
+    updater = chainer.training.updaters.ParallelUpdater(
+        chainer.iterators.SerialIterator(dataset, 4),
+        chainer.optimizers.SGD().setup(model),
+        models={"main": model, "second": model.copy()},
+        devices={"main": "@numpy", "second": "@numpy"},
+    )
+    trainer = chainer.training.Trainer(updater, (2, "epoch"), str(tmp_path))
+    trainer.extend(MixupOff(1))
+    trainer.run()
+    assert [m.mixup_hidden for m in updater._models.values()] == [False, False]
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_resume_before_and_after_it(tmp_path, epoch):
     trainer, _ = trainer_and_lambdas(tmp_path, epoch)
