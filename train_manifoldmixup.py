@@ -386,7 +386,8 @@ def get_parser() -> argparse.ArgumentParser:
         help="begin with the weights in this npz file, but for the last layer: "
         "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for resnet50, "
         "101 and 152, or what a run of the same model saved; the images stay as they "
-        "are, RGB in [0, 1], which ImageNet weights have to get used to",
+        "are, RGB in [0, 1], which ImageNet weights have to get used to; they are for "
+        "--dataset cifar10 and cifar100, since digits are grey",
     )
     group.add_argument(
         "--downsample-fb",

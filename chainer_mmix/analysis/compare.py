@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chainer_mmix.analysis.groups import Group
+from chainer_mmix.analysis.groups import Group, differing_arguments
 from chainer_mmix.analysis.runs import VALIDATION_ACCURACY, VALIDATION_LOSS, Run
 
 
@@ -126,8 +126,23 @@ def compare_groups(groups: Sequence[Group], flaws: Sequence[str] = ()) -> Compar
         [_summarize(group) for group in groups],
         baseline.label,
         [_difference(group, baseline) for group in groups if group is not baseline],
-        list(flaws),
+        [*flaws, *_unlike(groups, baseline)],
     )
+
+
+def _unlike(groups: Sequence[Group], baseline: Group) -> list[str]:
+    """Says which settings differ from the baseline in more than mixing."""
+    unlike = [
+        f"{group.label} ({', '.join(differing)})"
+        for group in groups
+        if (differing := differing_arguments(group, baseline))
+    ]
+    if not unlike:
+        return []
+    return [
+        f"the difference to {baseline.label} is not one of mixing alone for "
+        f"{'; '.join(unlike)}"
+    ]
 
 
 def _summarize(group: Group) -> Summary:

@@ -21,6 +21,12 @@ from chainer_mmix.analysis.runs import (
 # Arguments that say where and how often a run ran, not what it trained.
 INCIDENTAL = frozenset({"seed", "out", "resume", "gpu", "device"})
 
+# What --mixup none switches off.
+_MIXING = {
+    *("mixup", "alpha", "layer_mix", "alpha_end", "per", "fold", "mixup_prob"),
+    *("mixup_prob_end", "mixup_off_epoch", "cutmix_alpha", "switch_prob"),
+}
+
 # Always said where they differ, and where nothing does.
 _ESSENTIAL = ("dataset", "model", "mixup", "alpha")
 
@@ -77,6 +83,22 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         Group(label, tuple(runs[i] for i in indices))
         for label, indices in zip(labels, members.values(), strict=True)
     ]
+
+
+def differing_arguments(group: Group, other: Group) -> list[str]:
+    """Names the arguments, mixing aside, in which two settings differ.
+
+    Args:
+        group, other (Group): The settings.
+
+    Returns:
+        list of str: The names; none where the arguments are not recorded.
+    """
+    a, b = (_setting(g.runs[0]) for g in (group, other))
+    if a is None or b is None:
+        return []
+    keys = (a.keys() & b.keys()) - _MIXING
+    return sorted(key for key in keys if a[key] != b[key])
 
 
 def find_flaws(groups: Sequence[Group]) -> list[str]:

@@ -96,4 +96,4 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
         return table[name]
     near = difflib.get_close_matches(name.lower(), table, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown {kind} {name!r}: {hint}There are {', '.join(table)}")
+    raise ValueError(f"unknown {kind} {name!r}: {hint}there are {', '.join(table)}")

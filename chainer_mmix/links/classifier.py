@@ -157,6 +157,12 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 mixed state.
         """
         args, kwargs, target = self._split(args, kwargs)
+        if not hasattr(target, "ndim"):
+            raise TypeError(
+                f"the target must be one array, not {type(target).__name__}: put those "
+                "of several tasks side by side into one float array, and let lossfun "
+                "split it"
+            )
         self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
         train = chainer.config.train
         if train and self.mixes:
@@ -169,6 +175,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             pair = *targets, self.draw.lam
         label_smoothing = self.label_smoothing if train else 0.0
         self.loss = mixup_criterion(self.lossfun, self.y, *pair, label_smoothing)
+        if self.loss.ndim:  # one value a sample, so that lambda may be one a sample
+            self.loss = F.mean(self.loss)
         report = {"loss": self.loss}
         if self.compute_accuracy:
             self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
@@ -189,7 +197,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             return args, kwargs, kwargs.pop(key)
         if not -len(args) <= key < len(args):
             raise ValueError(
-                f"label_key is {key}, but the call has {len(args)} positional arguments"
+                f"label_key is {key}, but the call has {len(args)} positional "
+                f"arguments and names {', '.join(kwargs) or 'none'}: a name will do too"
             )
         return args, kwargs, args.pop(key)
 
@@ -207,11 +216,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 lam=draw.lam,
                 layer_mix=draw.layer_mix,
             )
-        self._check_mixed(outputs, draw)
+        self._check_mixed(outputs, draw, target)
         draw.mixed = ()  # weak references could not be pickled
         return outputs
 
-    def _check_mixed(self, outputs, draw: MixupDraw) -> None:
+    def _check_mixed(self, outputs, draw: MixupDraw, target) -> None:
         name = type(self.predictor).__name__
         if not (isinstance(outputs, tuple) and len(outputs) == 3):
             raise TypeError(
@@ -222,6 +231,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             raise RuntimeError(
                 f"{name}.forward called mixup_data {draw.times_mixed} times with "
                 f"layer_mix={draw.layer_mix!r}: it must mix exactly once, at that point"
+            )
+        if outputs[2] is target:
+            raise RuntimeError(
+                f"{name}.forward returned the targets of the first partners where "
+                "those of the second belong: return (y, target_a, target_b) of mixup_data"
             )
         if draw.mixed and all(node() is None for node in draw.mixed):
             raise RuntimeError(

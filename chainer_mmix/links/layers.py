@@ -51,6 +51,7 @@ class MixupLayers(chainer.Chain):
 
     Attributes:
         mixup_layers (tuple of str): The names.
+        net (~chainer.Link): The network.
 
     Raises:
         TypeError: If an argument is of the wrong type, or ``net`` takes no ``layers``.
@@ -162,8 +163,9 @@ class MixupLayers(chainer.Chain):
         self._check_called(mixing)
         if mixing.has_graph and not depend(y, mixing.mixed):
             raise RuntimeError(
-                f"the output of {net} is not computed from that of its link {name!r}: "
-                "mix at another link"
+                f"the output of {net} is not computed from that of its link {name!r}, "
+                "or the graph is cut on the way: mix at another link, and freeze what "
+                "follows by disable_update, not by no_backprop_mode"
             )
         n = len(mixing.target)
         if trace.is_bypassed(y, mixing.mixed, n):
@@ -214,7 +216,7 @@ class MixupLayers(chainer.Chain):
         A star marks the proposal: the input and, of the outermost links with shortcuts
         or parallel branches inside (or with weights, if nowhere are branches), the last
         one of the first and of the second size of feature maps. If all are of one size,
-        it is the first two. Links that no parameters follow are left out, since
+        it is the first two. Links that no parameters follow are not proposed, since
         mixing there would mix logits.
 
         It calls a copy of the network once, in test mode.
@@ -233,6 +235,8 @@ class MixupLayers(chainer.Chain):
         """
         table, proposal = survey(net, x if isinstance(x, tuple) else (x,))
         print(table)
+        if not proposal:
+            print("There is no place to propose: call mixup_data in forward instead")
         return proposal
 
 

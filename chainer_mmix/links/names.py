@@ -48,6 +48,8 @@ def _check_name(name: str, links: dict[str, Link], net: Link) -> None:
     parent = name
     while parent and parent not in links:
         parent = parent.rpartition("/")[0]
+    if name.startswith("/"):
+        raise ValueError(f"{name!r} begins with a slash: leave it out")
     owner = links.get(parent, net)
     child = name[len(parent) :].lstrip("/").partition("/")[0]
     if callable(getattr(owner, child, None)):

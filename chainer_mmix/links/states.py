@@ -78,7 +78,7 @@ def check_parts(parts: tuple, n: int, what: str) -> None:
         if part.shape[:1] != (n,):
             raise ValueError(
                 f"{what} has shape {part.shape}, but there are {n} targets, and one "
-                "row a sample is needed: choose another place"
+                "row a sample is needed: check the targets, or choose another place"
             )
 
 

@@ -15,6 +15,8 @@ from chainer_mmix.mixing.losses import (
 )
 from chainer_mmix.mixing.targets import columns, mix_targets, soft_target, to_labels
 
+_OF_CLASSES = (F.softmax_cross_entropy, softmax_binary_cross_entropy, F.accuracy)
+
 
 def mixup_accuracy(
     y, target_a, target_b, lam, ignore_label: int | None = None
@@ -101,6 +103,12 @@ def mixup_criterion(
             probabilities.
     """
     function, options = _unwrap(criterion)
+    if function in _OF_CLASSES and not hasattr(y, "shape"):
+        raise TypeError(
+            f"the predictor returned a {type(y).__name__}, and {function.__name__} "
+            "takes an array of logits: let it return these, or pass a lossfun and an "
+            "accfun that take the whole"
+        )
     is_label = target_a.dtype.kind != "f"
     is_mixed = target_a is not target_b
     if function is F.accuracy and (is_mixed or not is_label):

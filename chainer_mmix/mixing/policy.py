@@ -155,6 +155,7 @@ class MixupPolicy:
     @property
     def mixes(self) -> bool:
         """Whether it can mix anything, with its present attributes."""
+        self._check()
         return self.prob > 0 and (self.alpha > 0 or self.cutmix_alpha > 0)
 
     def draw(
@@ -172,7 +173,6 @@ class MixupPolicy:
             another and uniform but for :math:`\\lambda`; or ``None`` if this minibatch
             is not to be mixed.
         """
-        self._check()
         if not self.mixes or (self.prob < 1 and self._rng.random() >= self.prob):
             return None
         points = self.layer_mix or points

@@ -58,8 +58,9 @@ def to_labels(t, y):
     if is_label or t.shape != y.shape or y.shape[1] == 1:
         raise TypeError(
             f"there is no accuracy for targets of dtype {t.dtype} and shape {t.shape}: "
-            "pass accfun=None, chainer.functions.binary_accuracy for several labels a "
-            "sample, or chainer.functions.r2_score"
+            "pass accfun=chainer.functions.binary_accuracy for several labels a "
+            "sample, and accfun=None and a lossfun such as mean_squared_error for "
+            "numbers to predict"
         )
     return t.argmax(axis=1)
 

@@ -1,7 +1,8 @@
 import json
 import math
 
-from chainer_mmix.analysis.groups import find_flaws, group_runs
+from chainer_mmix.analysis.compare import compare_groups
+from chainer_mmix.analysis.groups import differing_arguments, find_flaws, group_runs
 from chainer_mmix.analysis.runs import read_run
 
 
@@ -12,6 +13,23 @@ def edit_record(folder, **changes):
 
 def group(folders):
     return group_runs([read_run(folder) for folder in folders])
+
+
+def test_settings_that_differ_in_more_than_mixing_are_flawed(write_run):
+    runs = [
+        write_run("a", mixup="none", alpha=0.0, train_size=100),
+        write_run("b", mixup="manifold", alpha=0.2, train_size=100),
+        write_run("c", mixup="manifold", alpha=0.2, train_size=200),
+    ]
+    groups = group(runs)
+    assert [differing_arguments(g, groups[0]) for g in groups] == [
+        [],
+        [],
+        ["train_size"],
+    ]
+    (flaw,) = compare_groups(groups).flaws
+    assert "not one of mixing alone" in flaw and "train_size" in flaw
+    assert compare_groups(groups[:2]).flaws == []
 
 
 def test_what_most_settings_have_in_common_goes_without_saying(write_run):

@@ -18,7 +18,7 @@ def make(n_train=20, n_test=10, n_class=2):
     [
         ("digit", "did you mean digits?"),
         ("CIFAR-10", "cifar10"),
-        ("mnist", "There are"),
+        ("mnist", "there are"),
     ],
 )
 def test_unknown_names_get_the_near_ones(name, near):

@@ -219,7 +219,7 @@ def test_regression():
     loss = model(x, t).array
     error = net(lam * x + (1 - lam) * x[perm]).array - (lam * t + (1 - lam) * t[perm])
     assert loss == pytest.approx((error**2).mean(), rel=1e-5)
-    with pytest.raises(TypeError, match=r"no accuracy .* pass accfun=None"):
+    with pytest.raises(TypeError, match=r"no accuracy .* accfun=None and a lossfun"):
         ManifoldMixupClassifier(net, lossfun=F.mean_squared_error)(x, t)
 
 
@@ -316,7 +316,7 @@ def test_several_inputs_by_place_and_by_name():
     ("key", "message"),
     [
         ("t", "label_key is 't', but the call names no arguments"),
-        (2, "has 2 positional"),
+        (2, "has 2 positional arguments and names none"),
     ],
 )
 def test_a_call_without_the_target_is_named(key, message):
@@ -384,6 +384,34 @@ def test_cutmix_of_a_hidden_map_weighs_the_loss_by_what_is_left(per):
     shares = np.array(shares)
     expected = -shares * log_p[n, t] - (1 - shares) * log_p[n, t[draw.perm]]
     assert loss == pytest.approx(expected.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_a_loss_of_one_value_a_sample_is_averaged(per):
+    def lossfun(y, t):
+        return F.softmax_cross_entropy(y, t, reduce="no")
+
+    net, (x, t) = linear(3), batch()
+    losses = []
+    for function in (lossfun, F.softmax_cross_entropy):
+        policy = MixupPolicy(1, per=per, prob=0.5, seed=0)
+        model = ManifoldMixupClassifier(net, policy=policy, lossfun=function)
+        losses.append([float(model(x, t).array) for _ in range(6)])
+        with chainer.using_config("train", False):
+            losses[-1].append(float(model(x, t).array))
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_outputs_and_targets_of_several_parts_are_named():
+    class Two(chainer.Chain):
+        def forward(self, x):
+            return x, x
+
+    x, t = batch()
+    with pytest.raises(TypeError, match="returned a tuple, and softmax_cross_entropy"):
+        ManifoldMixupClassifier(Two(), mixup_hidden=False)(x, t)
+    with pytest.raises(TypeError, match="target must be one array, not tuple"):
+        ManifoldMixupClassifier(Net())(x, (t, t))
 
 
 def test_a_batch_that_is_not_mixed_trains_as_the_plain_classifier():
@@ -474,6 +502,22 @@ class Twice(Net):
         return super().forward(x, target, mixup_hidden, lam, layer_mix)
 
 
+class SameTargets(Net):
+    """Mixes the features and not the labels."""
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        outputs = super().forward(x, target, mixup_hidden, lam, layer_mix)
+        return (outputs[0], target, target) if mixup_hidden else outputs
+
+
+class Frozen(Net):
+    """Cuts the graph after the mixed state."""
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        h, a, b = mixup_data(x, target, lam)
+        return super().forward(h.array), a, b
+
+
 class Plain(Net):
     def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
         return super().forward(x)
@@ -484,6 +528,12 @@ class Plain(Net):
     [
         (Silent, RuntimeError, r"Silent.forward called mixup_data 0 times .*=1"),
         (Discarding, RuntimeError, "Discarding.forward mixed .* do not come from the"),
+        (
+            SameTargets,
+            RuntimeError,
+            "the first partners where",
+        ),
+        (Frozen, RuntimeError, "freeze what follows by disable_update"),
         (OwnLambda, ValueError, r"lam is 0.123, but the link was called with lam="),
         (Twice, RuntimeError, r"Twice.forward called mixup_data 2 times"),
         (Plain, TypeError, r"Plain.forward must return \(y, target_a, target_b\)"),
