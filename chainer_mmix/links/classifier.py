@@ -235,7 +235,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if outputs[2] is target:
             raise RuntimeError(
                 f"{name}.forward returned the targets of the first partners where "
-                "those of the second belong: return (y, target_a, target_b) of mixup_data"
+                "those of the second belong: return what mixup_data gives"
             )
         if draw.mixed and all(node() is None for node in draw.mixed):
             raise RuntimeError(
