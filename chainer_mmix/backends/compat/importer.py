@@ -61,7 +61,7 @@ def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
     if name in STAND_INS:
         file = os.path.join(_HERE, STAND_INS[name])
         return _installed(name, path, target) or spec_from_file_location(name, file)
-    if name not in PATCHES and name not in REWRITES:
+    if name not in PATCHES and name not in REWRITES and name != "chainer":
         return None
     spec = _installed(name, path, target)
     if spec is None:
@@ -72,8 +72,11 @@ def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
             f"but {spec.origin} is not one",
             name=name,
         )
-    spec.loader = PatchingLoader(name, spec.loader.path)
-    spec.cached = spec.loader.cached
+    if name == "chainer":
+        spec.loader = ChainerLoader(name, spec.loader.path)
+    else:
+        spec.loader = PatchingLoader(name, spec.loader.path)
+        spec.cached = spec.loader.cached
     return spec
 
 
@@ -115,6 +118,16 @@ class PatchingLoader(SourceFileLoader):
             # Backslashes in ChainerCV's docstrings, which pip hides when it compiles.
             warnings.simplefilter("ignore")
             return super().source_to_code(source, path, **kwargs)
+
+
+class ChainerLoader(SourceFileLoader):
+    """Loads Chainer and all that belongs to it, then makes it fast on a CPU."""
+
+    def exec_module(self, module):
+        super().exec_module(module)
+        from chainer_mmix.backends import cpu
+
+        cpu.install()
 
 
 def patched(name: str, source: str) -> str:

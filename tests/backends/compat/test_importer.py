@@ -146,7 +146,7 @@ def test_tracebacks_and_inspect_show_the_installed_source():
 def test_another_chainer_is_named(python, tmp_path):
     package = tmp_path / "chainer"
     package.mkdir()
-    (package / "__init__.py").touch()
+    (package / "__init__.py").write_text("import chainer.reporter\n")
     (package / "reporter.py").write_text("import numpy\n")
     error = python("import chainer.reporter", fails=True)
     assert "PatchMismatch: cannot patch chainer.reporter: expected" in error
@@ -158,7 +158,7 @@ def test_another_chainer_is_named(python, tmp_path):
 def test_chainer_without_sources_is_refused(python, tmp_path):
     package = tmp_path / "chainer"
     package.mkdir()
-    (package / "__init__.py").touch()
+    (package / "__init__.py").write_text("import chainer.reporter\n")
     python("import py_compile; open('r.py', 'w'); py_compile.compile('r.py', 'r.pyc')")
     (tmp_path / "r.pyc").rename(package / "reporter.pyc")
     error = python("import chainer.reporter", fails=True)

@@ -1,0 +1,55 @@
+"""Chainer's own functions beside the fast ones, and arrays in many memory layouts."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from chainer_mmix.backends import cpu
+
+
+@pytest.fixture(scope="session")
+def chainers_own():
+    """A context manager in which Chainer's own functions are at work."""
+
+    @contextmanager
+    def use():
+        cpu.use("chainer")
+        try:
+            yield
+        finally:
+            cpu.install()
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def lay_out():
+    """``lay_out(x, layout)`` copies an array into the memory layout of that name."""
+
+    def contiguous(x):
+        return np.ascontiguousarray(x)
+
+    def last(x):
+        return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+    def every_second(x):
+        return np.repeat(x, 2, axis=-1)[..., ::2]
+
+    def reversed_(x):
+        return np.ascontiguousarray(x[::-1, ..., ::-1])[::-1, ..., ::-1]
+
+    layouts = {
+        "channels first": contiguous,
+        "channels last": last,
+        "every second": every_second,
+        "reversed": reversed_,
+    }
+
+    def lay_out(x, layout):
+        result = layouts[layout](x)
+        assert np.array_equal(result, x)
+        return result
+
+    lay_out.names = list(layouts)
+    return lay_out
