@@ -116,7 +116,7 @@ def im2col(x: np.ndarray, y_axis: Axis, x_axis: Axis) -> np.ndarray:
     n, _, _, c = x.shape
     shape = (n, y_axis.out, x_axis.out, y_axis.taps, x_axis.taps, c)
     col = buffer("columns", shape, x.dtype)
-    x = _pad(x, y_axis, x_axis)
+    x = frame(x, y_axis, x_axis, 0)
     batch, height, width, channel = x.strides
     strides = (
         batch,
@@ -130,8 +130,11 @@ def im2col(x: np.ndarray, y_axis: Axis, x_axis: Axis) -> np.ndarray:
     return col.reshape(n * y_axis.out * x_axis.out, -1)
 
 
-def _pad(x: np.ndarray, y_axis: Axis, x_axis: Axis) -> np.ndarray:
-    """Cuts out, or puts into a frame of zeros, what the kernel sees of the images."""
+def frame(x: np.ndarray, y_axis: Axis, x_axis: Axis, padding: float) -> np.ndarray:
+    """Returns what the kernel sees of images (N, H, W, C), with padding around it.
+
+    The result is a view, or a buffer of shape (N, y_axis.extent, x_axis.extent, C).
+    """
     shape, inner, outer = [], [], []
     for axis in (y_axis, x_axis):
         start = max(0, -axis.pad)
@@ -142,10 +145,10 @@ def _pad(x: np.ndarray, y_axis: Axis, x_axis: Axis) -> np.ndarray:
     seen = x[:, inner[0], inner[1]]
     if seen.shape[1:3] == tuple(shape):
         return seen
-    frame = buffer("frame", (len(x), *shape, x.shape[3]), x.dtype)
-    frame.fill(0)
-    frame[:, outer[0], outer[1]] = seen
-    return frame
+    framed = buffer("frame", (len(x), *shape, x.shape[3]), x.dtype)
+    framed.fill(padding)
+    framed[:, outer[0], outer[1]] = seen
+    return framed
 
 
 def col2im(col: np.ndarray, x: np.ndarray, y_axis: Axis, x_axis: Axis) -> None:
@@ -159,13 +162,13 @@ def col2im(col: np.ndarray, x: np.ndarray, y_axis: Axis, x_axis: Axis) -> None:
     n, _, _, c = x.shape
     col = col.reshape(n, y_axis.out, x_axis.out, y_axis.taps, x_axis.taps, c)
     for i in range(y_axis.taps):
-        steps_y, image_y = _meet(y_axis, i)
+        steps_y, image_y = meet(y_axis, i)
         for j in range(x_axis.taps):
-            steps_x, image_x = _meet(x_axis, j)
+            steps_x, image_x = meet(x_axis, j)
             x[:, image_y, image_x] += col[:, steps_y, steps_x, i, j]
 
 
-def _meet(axis: Axis, tap: int) -> tuple[slice, slice]:
+def meet(axis: Axis, tap: int) -> tuple[slice, slice]:
     """Returns the steps at which a tap meets the image, and the elements it meets."""
     offset = tap * axis.dilation - axis.pad  # of the first step
     start = max(0, -(offset // axis.stride))

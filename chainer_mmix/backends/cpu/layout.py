@@ -15,11 +15,16 @@ def covered(*arrays) -> bool:
     )
 
 
+def is_channels_last(x: np.ndarray) -> bool:
+    """Tells whether the memory of an (N, C, ...) array is that of an (N, ..., C)."""
+    return x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous
+
+
 def channels_last(x: np.ndarray) -> np.ndarray:
-    """Returns the values of an (N, C, H, W) array as a contiguous (N, H, W, C)."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    """Returns the values of an (N, C, ...) array as a contiguous (N, ..., C)."""
+    return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1))
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
-    """Views an (N, H, W, C) array as (N, C, H, W)."""
-    return x.transpose(0, 3, 1, 2)
+    """Views an (N, ..., C) array as (N, C, ...)."""
+    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))

@@ -11,17 +11,44 @@ from chainer.functions.connection.convolution_2d import (
     Convolution2DGradW,
 )
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.normalization import batch_normalization as chainers_bn
+from chainer.functions.normalization.batch_normalization import (
+    GeneralBatchNormalizationImpl,
+)
+from chainer.functions.pooling.average_pooling_2d import (
+    AveragePooling2D,
+    AveragePooling2DGrad,
+)
+from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
+from chainer.optimizers.adam import AdamRule
+from chainer.optimizers.momentum_sgd import MomentumSGDRule
 
-from chainer_mmix.backends.cpu import convolution
+from chainer_mmix.backends.cpu import (
+    batch_normalization,
+    convolution,
+    optimizers,
+    pooling,
+)
 
 FAST: dict[tuple[object, str], Callable] = {
-    (owner, name): fast
-    for owner, fast in (
-        (Convolution2DFunction, convolution.forward),
-        (Convolution2DGradW, convolution.gradient_w),
-        (Deconvolution2DFunction, convolution.transposed),
-    )
-    for name in ("_forward_cpu_core", "_forward_grouped_convolution")
+    **{
+        (owner, name): fast
+        for owner, fast in (
+            (Convolution2DFunction, convolution.forward),
+            (Convolution2DGradW, convolution.gradient_w),
+            (Deconvolution2DFunction, convolution.transposed),
+        )
+        for name in ("_forward_cpu_core", "_forward_grouped_convolution")
+    },
+    (GeneralBatchNormalizationImpl, "forward"): batch_normalization.forward,
+    (GeneralBatchNormalizationImpl, "backward"): batch_normalization.backward,
+    (chainers_bn, "_apply_bn_fwd"): batch_normalization.apply,
+    (MaxPoolingND, "forward_cpu"): pooling.max_forward,
+    (MaxPoolingNDGrad, "forward_cpu"): pooling.max_backward,
+    (AveragePooling2D, "forward_cpu"): pooling.average_forward,
+    (AveragePooling2DGrad, "forward_cpu"): pooling.average_backward,
+    (MomentumSGDRule, "update_core_cpu"): optimizers.momentum_sgd,
+    (AdamRule, "update_core_cpu"): optimizers.adam,
 }
 ORIGINALS = {(owner, name): getattr(owner, name) for owner, name in FAST}
 

@@ -1,0 +1,77 @@
+"""Update rules in pieces that stay in the cache, to the bit as in Chainer.
+
+The public functions stand for methods of Chainer's and return ``NotImplemented`` for
+what they do not cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from chainer_mmix.backends.cpu.columns import buffer
+from chainer_mmix.backends.cpu.layout import covered
+
+_PIECE = 1 << 15  # elements
+
+
+def momentum_sgd(self, param):
+    """For ``MomentumSGDRule``."""
+    arrays = param.data, param.grad, self.state["v"]
+    if not _covers(arrays):
+        return NotImplemented
+    hp = self.hyperparam
+    for p, g, v, change in _pieces(arrays):
+        np.multiply(hp.lr, g, out=change)
+        v *= hp.momentum
+        v -= change
+        p += v
+    return None
+
+
+def adam(self, param):
+    """For ``AdamRule``, the variants Adam and AdamW."""
+    hp = self.hyperparam
+    arrays = param.data, param.grad, self.state["m"], self.state["v"]
+    if hp.amsgrad or hp.adabound or not _covers(arrays):
+        return NotImplemented
+    self._check_eps(param.dtype.type)
+    keep = 1.0 - hp.eta * hp.weight_decay_rate
+    alpha_t = self.alpha_t
+    for p, g, m, v, change in _pieces(arrays):
+        np.subtract(g, m, out=change)
+        change *= 1.0 - hp.beta1
+        m += change
+        np.multiply(g, g, out=change)
+        change -= v
+        change *= 1.0 - hp.beta2
+        v += change
+        np.sqrt(v, out=change)
+        change += hp.eps
+        np.divide(alpha_t, change, out=change)
+        change *= m
+        change *= -hp.eta
+        if keep != 1:
+            p *= keep
+        p += change
+    return None
+
+
+def _covers(arrays) -> bool:
+    data, grad, *_ = arrays
+    return (
+        grad is not None
+        and covered(*arrays)
+        and data.size > _PIECE
+        and all(a.flags.c_contiguous for a in arrays)
+    )
+
+
+def _pieces(arrays) -> Iterator[list[np.ndarray]]:
+    """Yields matching pieces of the arrays, and memory of the same size."""
+    flat = [a.reshape(-1) for a in arrays]
+    memory = buffer("piece", (_PIECE,), flat[0].dtype)
+    for start in range(0, len(flat[0]), _PIECE):
+        views = [a[start : start + _PIECE] for a in flat]
+        yield [*views, memory[: len(views[0])]]

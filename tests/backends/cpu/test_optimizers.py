@@ -1,0 +1,49 @@
+import chainer
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize("shape", [(3,), (40, 30, 5, 7), (1 << 15, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: chainer.optimizers.MomentumSGD(0.1, 0.8),
+        lambda: chainer.optimizers.Adam(),
+        lambda: chainer.optimizers.AdamW(eta=0.5, weight_decay_rate=0.01),
+        lambda: chainer.optimizers.AMSBound(),
+    ],
+    ids=["MomentumSGD", "Adam", "AdamW", "AMSBound"],
+)
+def test_parameters_are_chainers_to_the_bit(
+    optimizer, shape, dtype, layout, chainers_own
+):
+    def train():
+        random = np.random.RandomState(0)
+        W = np.asarray(random.randn(*shape).astype(dtype), order=layout)
+        model = chainer.Link()
+        with model.init_scope():
+            model.W = chainer.Parameter(W)
+        rule = optimizer().setup(model)
+        if dtype == "float16":
+            rule.eps = 1e-3
+        for _ in range(3):
+            model.W.grad = random.randn(*shape).astype(dtype)
+            rule.update()
+        states = [v for v in model.W.update_rule.state.values()]
+        return [a.tobytes() for a in (model.W.array, *states)]
+
+    with chainers_own():
+        wanted = train()
+    assert train() == wanted
+
+
+def test_a_parameter_without_gradient_stays():
+    model = chainer.Link()
+    with model.init_scope():
+        model.W = chainer.Parameter(np.ones((1 << 16,), "f"))
+    rule = chainer.optimizers.MomentumSGD().setup(model)
+    model.W.grad = None
+    rule.update()
+    assert np.all(model.W.array == 1)
