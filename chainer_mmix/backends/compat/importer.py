@@ -125,9 +125,9 @@ class ChainerLoader(SourceFileLoader):
 
     def exec_module(self, module):
         super().exec_module(module)
-        from chainer_mmix.backends import cpu
+        from chainer_mmix.backends.cpu import switch
 
-        cpu.install()
+        switch.install()
 
 
 def patched(name: str, source: str) -> str:

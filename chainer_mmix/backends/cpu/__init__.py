@@ -5,6 +5,8 @@ same from fewer passes over memory (docs/cpu.md). What they do not cover goes to
 Chainer's code. ``CHAINER_MMIX_CPU=0`` in the environment keeps Chainer's.
 """
 
+import chainer  # noqa: F401  (loads the rest of this package as it ends)
+
 from chainer_mmix.backends.cpu.switch import install, use
 
 __all__ = ["install", "use"]

@@ -13,6 +13,7 @@ from chainer.functions.normalization.batch_normalization import (
     GeneralBatchNormalizationImpl,
 )
 
+from chainer_mmix.backends.cpu import compiled
 from chainer_mmix.backends.cpu.columns import buffer
 from chainer_mmix.backends.cpu.layout import (
     channels_first,
@@ -22,7 +23,7 @@ from chainer_mmix.backends.cpu.layout import (
 )
 
 _SMALL = 1 << 15  # elements for which Chainer is as fast
-_PIXELS = 64  # of an image that is worth its transposition
+_PIXELS = 64  # of an image with channels first that is worth its transposition
 _PIECE = 1 << 16  # elements that stay in the cache
 _WIDTH = 512  # elements that make up for a call of NumPy's inner loop
 
@@ -46,24 +47,10 @@ def forward(
         return NotImplemented
     x = channels_last(x)
     y = np.empty_like(x)
-    rows = _Rows(x)
-    mean = rows.sums(x) / rows.m
-    mean = mean.astype(x.dtype)
-    shift = rows.spread(mean)
-    squares = rows.zeros()
-    for xs, ys in rows.pieces(x, y):
-        w = xs.shape[1]
-        np.subtract(xs, shift[:w], out=ys)
-        squares[:w] += np.square(ys, out=buffer("piece", ys.shape, ys.dtype)).sum(0)
-    var = (rows.join(squares) / rows.m).astype(x.dtype)
-    inv_std = np.reciprocal(np.sqrt(var + eps, dtype=x.dtype))
-    scale, shift = rows.spread(inv_std * gamma), rows.spread(beta)
-    for (ys,) in rows.pieces(y):
-        w = ys.shape[1]
-        ys *= scale[:w]
-        ys += shift[:w]
+    mean, var, inv_std = _normalize(x, gamma, beta, eps, y)
     if running_mean is not None:
-        adjust = rows.m / max(rows.m - 1.0, 1.0)  # unbiased estimation
+        m = x.size // gamma.size
+        adjust = m / max(m - 1.0, 1.0)  # unbiased estimation
         running_mean *= decay
         running_mean += (1 - decay) * mean
         running_var *= decay
@@ -92,6 +79,71 @@ def backward(
         return NotImplemented
     x, gy = channels_last(x), channels_last(gy)
     gx = np.empty_like(x)
+    ggamma, gbeta = _gradients(x, gy, gamma, mean, inv_std, gx)
+    return channels_first(gx), x_layout, ggamma, gbeta
+
+
+def apply(xp, x, mean, inv_std, gamma, beta):
+    """For ``_apply_bn_fwd``, which normalises with given statistics."""
+    if not covered(x, mean, inv_std, gamma, beta):
+        return NotImplemented
+    y = x - mean
+    y *= inv_std * gamma
+    y += beta
+    return y
+
+
+def _covers(self, axis, gamma, x, other) -> bool:
+    return (
+        # A subclass computes its statistics over several processes.
+        type(self) is GeneralBatchNormalizationImpl
+        and covered(x, gamma, other)
+        and gamma.ndim == 1
+        and axis == (0, *range(2, x.ndim))
+        and (compiled.loops(x.dtype) or _pays(x))
+    )
+
+
+def _pays(x) -> bool:
+    """Tells whether NumPy gains anything on Chainer."""
+    pixels = x.size // (x.shape[0] * x.shape[1])
+    return x.size >= _SMALL and (pixels <= _PIXELS or is_channels_last(x))
+
+
+def _normalize(x, gamma, beta, eps, y) -> tuple[np.ndarray, ...]:
+    """Normalises (..., C) arrays into y; returns mean, variance and 1 / deviation."""
+    if loops := compiled.loops(x.dtype):
+        c = len(gamma)
+        mean, var, inv_std = np.empty((3, c), x.dtype)
+        x, y = x.reshape(-1, c), y.reshape(-1, c)
+        loops.bn_forward(x, gamma, beta, eps, y, mean, var, inv_std)
+        return mean, var, inv_std
+    rows = _Rows(x)
+    mean = (rows.sums(x) / rows.m).astype(x.dtype)
+    shift = rows.spread(mean)
+    squares = rows.zeros()
+    for xs, ys in rows.pieces(x, y):
+        w = xs.shape[1]
+        np.subtract(xs, shift[:w], out=ys)
+        squares[:w] += np.square(ys, out=buffer("piece", ys.shape, ys.dtype)).sum(0)
+    var = (rows.join(squares) / rows.m).astype(x.dtype)
+    inv_std = np.reciprocal(np.sqrt(var + eps, dtype=x.dtype))
+    scale, shift = rows.spread(inv_std * gamma), rows.spread(beta)
+    for (ys,) in rows.pieces(y):
+        w = ys.shape[1]
+        ys *= scale[:w]
+        ys += shift[:w]
+    return mean, var, inv_std
+
+
+def _gradients(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the gradient by x of (..., C) arrays; returns those by gamma and beta."""
+    if loops := compiled.loops(x.dtype):
+        c = len(gamma)
+        ggamma, gbeta = np.empty((2, c), x.dtype)
+        x, gy, gx = (a.reshape(-1, c) for a in (x, gy, gx))
+        loops.bn_backward(x, gy, gamma, mean, inv_std, gx, ggamma, gbeta)
+        return ggamma, gbeta
     rows = _Rows(x)
     shift = rows.spread(mean)
     products = rows.zeros()
@@ -112,31 +164,7 @@ def backward(
         gxs *= slope[:w]
         gxs += np.multiply(gys, scale[:w], out=buffer("piece", gxs.shape, gxs.dtype))
         gxs += shift[:w]
-    gx = channels_first(gx)
-    return gx, x_layout, ggamma.astype(x.dtype), gbeta.astype(x.dtype)
-
-
-def apply(xp, x, mean, inv_std, gamma, beta):
-    """For ``_apply_bn_fwd``, which normalises with given statistics."""
-    if not covered(x, mean, inv_std, gamma, beta):
-        return NotImplemented
-    y = x - mean
-    y *= inv_std * gamma
-    y += beta
-    return y
-
-
-def _covers(self, axis, gamma, x, other) -> bool:
-    return (
-        # A subclass computes its statistics over several processes.
-        type(self) is GeneralBatchNormalizationImpl
-        and covered(x, gamma, other)
-        and gamma.ndim == 1
-        and axis == (0, *range(2, x.ndim))
-        and x.size >= _SMALL
-        # Large images with channels first suit Chainer.
-        and (x.size <= _PIXELS * len(x) * len(gamma) or is_channels_last(x))
-    )
+    return ggamma.astype(x.dtype), gbeta.astype(x.dtype)
 
 
 class _Rows:

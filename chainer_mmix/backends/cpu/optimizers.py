@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from chainer_mmix.backends.cpu import compiled
 from chainer_mmix.backends.cpu.columns import buffer
 from chainer_mmix.backends.cpu.layout import covered
 
@@ -22,6 +23,9 @@ def momentum_sgd(self, param):
     if not _covers(arrays):
         return NotImplemented
     hp = self.hyperparam
+    if loops := compiled.loops(param.dtype):
+        loops.momentum_sgd(*_flat(arrays), *map(np.float32, (hp.lr, hp.momentum)))
+        return None
     for p, g, v, change in _pieces(arrays):
         np.multiply(hp.lr, g, out=change)
         v *= hp.momentum
@@ -39,6 +43,10 @@ def adam(self, param):
     self._check_eps(param.dtype.type)
     keep = 1.0 - hp.eta * hp.weight_decay_rate
     alpha_t = self.alpha_t
+    if loops := compiled.loops(param.dtype):
+        rates = alpha_t, 1.0 - hp.beta1, 1.0 - hp.beta2, hp.eps, hp.eta, keep
+        loops.adam(*_flat(arrays), *map(np.float32, rates))
+        return None
     for p, g, m, v, change in _pieces(arrays):
         np.subtract(g, m, out=change)
         change *= 1.0 - hp.beta1
@@ -68,9 +76,13 @@ def _covers(arrays) -> bool:
     )
 
 
+def _flat(arrays) -> list[np.ndarray]:
+    return [a.reshape(-1) for a in arrays]
+
+
 def _pieces(arrays) -> Iterator[list[np.ndarray]]:
     """Yields matching pieces of the arrays, and memory of the same size."""
-    flat = [a.reshape(-1) for a in arrays]
+    flat = _flat(arrays)
     memory = buffer("piece", (_PIECE,), flat[0].dtype)
     for start in range(0, len(flat[0]), _PIECE):
         views = [a[start : start + _PIECE] for a in flat]

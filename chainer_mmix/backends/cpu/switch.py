@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Callable
 
+from chainer.functions.activation.relu import ReLUGrad2
 from chainer.functions.connection.convolution_2d import (
     Convolution2DFunction,
     Convolution2DGradW,
@@ -25,9 +26,11 @@ from chainer.optimizers.momentum_sgd import MomentumSGDRule
 
 from chainer_mmix.backends.cpu import (
     batch_normalization,
+    compiled,
     convolution,
     optimizers,
     pooling,
+    relu,
 )
 
 FAST: dict[tuple[object, str], Callable] = {
@@ -47,6 +50,7 @@ FAST: dict[tuple[object, str], Callable] = {
     (MaxPoolingNDGrad, "forward_cpu"): pooling.max_backward,
     (AveragePooling2D, "forward_cpu"): pooling.average_forward,
     (AveragePooling2DGrad, "forward_cpu"): pooling.average_backward,
+    (ReLUGrad2, "forward_cpu"): relu.backward,
     (MomentumSGDRule, "update_core_cpu"): optimizers.momentum_sgd,
     (AdamRule, "update_core_cpu"): optimizers.adam,
 }
@@ -54,17 +58,30 @@ ORIGINALS = {(owner, name): getattr(owner, name) for owner, name in FAST}
 
 
 def install() -> None:
-    """Puts the fast functions in, unless ``CHAINER_MMIX_CPU=0`` asks for Chainer's."""
-    use("chainer" if os.environ.get("CHAINER_MMIX_CPU") == "0" else "numpy")
+    """Puts the fast functions in, as ``CHAINER_MMIX_CPU`` asks.
+
+    Raises:
+        ImportError: ``CHAINER_MMIX_CPU`` has an unknown value.
+
+    """
+    default = "numba" if compiled.available else "numpy"
+    path = os.environ.get("CHAINER_MMIX_CPU") or default
+    if path not in ("0", "numpy", "numba"):
+        raise ImportError(
+            f"CHAINER_MMIX_CPU={path} is unknown: set it to 0 for Chainer's own code "
+            "or to numpy or numba, or leave it unset"
+        )
+    use("chainer" if path == "0" else path)
 
 
 def use(path: str) -> None:
     """Switches the whole process to other code.
 
     Args:
-        path (str): ``"chainer"`` for Chainer's own functions or ``"numpy"`` for the
-            fast ones.
+        path (str): ``"chainer"`` for Chainer's own functions, ``"numpy"`` for fast ones
+            that need nothing else, or ``"numba"`` for these with compiled loops.
     """
+    compiled.wanted = path == "numba"
     for (owner, name), original in ORIGINALS.items():
         method = original if path == "chainer" else _either(FAST[owner, name], original)
         setattr(owner, name, method)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from chainer_mmix.backends.cpu import batch_normalization as bn
 
+pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
 
 

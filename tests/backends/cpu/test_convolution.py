@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chainer_mmix.backends.cpu import convolution
 
+pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
 
 

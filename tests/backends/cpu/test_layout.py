@@ -11,6 +11,8 @@ import pytest
 from chainer.dataset import concat_examples
 from chainer.serializers import load_npz, save_npz
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 @pytest.fixture
 def arrays():

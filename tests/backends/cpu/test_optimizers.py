@@ -2,6 +2,8 @@ import chainer
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 @pytest.mark.parametrize("shape", [(3,), (40, 30, 5, 7), (1 << 15, 2)])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])

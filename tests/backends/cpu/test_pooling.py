@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chainer_mmix.backends.cpu import pooling
 
+pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
 
 

@@ -9,6 +9,8 @@ from chainer.iterators import MultiprocessIterator
 from chainer_mmix.models import CNN
 from threadpoolctl import threadpool_limits
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 class BatchNormalized(chainer.Chain):
     def __init__(self, n_class):

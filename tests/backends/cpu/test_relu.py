@@ -1,0 +1,37 @@
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.usefixtures("path")
+LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
+
+
+@given(
+    shape=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    layouts=st.tuples(*[st.sampled_from(LAYOUTS)] * 2),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+)
+def test_as_in_chainer(shape, layouts, dtype, chainers_own, lay_out):
+    random = np.random.RandomState(0)
+    x, gy = random.randn(2, *shape).astype(dtype)
+    gy.reshape(-1)[::3] = np.inf
+    x.reshape(-1)[::5] = np.nan
+
+    def run(x, gy):
+        x = chainer.Variable(x)
+        y = F.relu(x)
+        (gx,) = chainer.grad([y], [x], [chainer.Variable(gy)])
+        return y.array, gx.array
+
+    with np.errstate(invalid="ignore"):
+        with chainers_own():
+            wanted = run(x, gy)
+        if len(shape) > 1:
+            x, gy = (lay_out(a, n) for a, n in zip((x, gy), layouts, strict=True))
+        got = run(x, gy)
+    for result, right in zip(got, wanted, strict=True):
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result, right)
