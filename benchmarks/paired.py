@@ -31,7 +31,7 @@ def measure(candidates: dict[str, Callable[[], object]], repeats: int) -> dict:
     return times
 
 
-def report(title: str, times: dict[str, list[float]]) -> None:
+def report(title: str, times: dict, notes: dict | None = None) -> None:
     """Prints medians and quartiles, and the median ratio of each to the first."""
     print(f"\n{title}")
     base = next(iter(times.values()))
@@ -40,7 +40,7 @@ def report(title: str, times: dict[str, list[float]]) -> None:
         ratio = statistics.median(v / b for v, b in zip(values, base, strict=True))
         print(
             f"  {name:<32} {median:10.3f} ms  (quartiles {low:.3f} to {high:.3f})"
-            f"  ratio {ratio:.3f}"
+            f"  ratio {ratio:.3f}" + (f"  {notes[name]}" if notes else "")
         )
 
 

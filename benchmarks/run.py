@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cpu
 import loss
 import mix
 import startup
@@ -11,7 +12,7 @@ from paired import machine
 
 def main() -> None:
     print(machine())
-    for benchmark in (startup, mix, loss, training_step):
+    for benchmark in (startup, mix, loss, training_step, cpu):
         benchmark.main()
 
 

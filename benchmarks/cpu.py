@@ -1,0 +1,93 @@
+"""A training step through each path of ``chainer_mmix.backends.cpu``, and PyTorch.
+
+Each candidate has a process of its own, so that their threads do not meet and each has
+a peak of memory; they run in turns.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from importlib.util import find_spec
+
+import chainer
+import numpy as np
+from paired import report
+
+from chainer_mmix import ManifoldMixupClassifier, models
+from chainer_mmix.backends import cpu
+
+CANDIDATES = {
+    "Chainer's own code": ("chainer", False),
+    "NumPy": ("numpy", False),
+    "NumPy, mixing": ("numpy", True),
+    "Numba": ("numba", False),
+    "Numba, mixing": ("numba", True),
+    "PyTorch": ("torch", False),
+}
+# Seconds after which the threads of a process have stopped to wait by spinning.
+PAUSE = 0.05
+
+
+def step(path: str, mixup: bool, network: str, shape: tuple[int, ...]):
+    np.random.seed(0)
+    x = np.random.rand(*shape).astype(np.float32)
+    t = np.random.randint(0, 10, len(x)).astype(np.int32)
+    if path == "torch":
+        import torch_models
+
+        return torch_models.step(network, x, t)
+    cpu.use(path)
+    model = ManifoldMixupClassifier(getattr(models, network)(10), mixup, seed=0)
+    optimizer = chainer.optimizers.MomentumSGD(1e-3).setup(model)
+    return lambda: optimizer.update(model, x, t)
+
+
+def work(connection, *setting) -> None:
+    """Makes as many steps as it is told to, and says how long one took."""
+    call = step(*setting)
+    while steps := connection.recv():
+        start = time.perf_counter()
+        for _ in range(steps):
+            call()
+        connection.send((time.perf_counter() - start) / steps)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    connection.send(f"peak of memory {peak / 1024:.0f} MiB")
+
+
+def compare(network: str, shape: tuple[int, ...], repeats: int, steps: int) -> None:
+    candidates = {
+        name: (path, mixup)
+        for name, (path, mixup) in CANDIDATES.items()
+        if path not in ("numba", "torch") or find_spec(path)
+    }
+    context = multiprocessing.get_context("spawn")
+    ends = {}
+    for name, setting in candidates.items():
+        ends[name], end = context.Pipe()
+        arguments = end, *setting, network, shape
+        context.Process(target=work, args=arguments, daemon=True).start()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for repeat in range(repeats + 1):
+        for name, end in ends.items():
+            end.send(steps if repeat else 2)  # to warm up
+            seconds = end.recv()
+            if repeat:
+                times[name].append(seconds)
+            time.sleep(PAUSE)
+    for end in ends.values():
+        end.send(0)
+    peaks = {name: end.recv() for name, end in ends.items()}
+    report(f"Training step on a CPU, {network}, input {shape}", times, peaks)
+
+
+def main() -> None:
+    compare("ResNet50", (64, 3, 32, 32), repeats=9, steps=1)
+    compare("CNN", (50, 1, 28, 28), repeats=15, steps=2)
+    compare("CNN", (50, 1, 8, 8), repeats=15, steps=10)
+    compare("CNN", (1, 1, 8, 8), repeats=15, steps=20)
+
+
+if __name__ == "__main__":
+    main()
