@@ -1,5 +1,8 @@
 """Extensions of the Trainer."""
 
+from chainer_mmix.training.extensions.calibration_evaluator import (
+    CalibrationEvaluator,
+)
 from chainer_mmix.training.extensions.fail_on_nonnumber import (
     DivergedError,
     FailOnNonNumber,
@@ -7,13 +10,16 @@ from chainer_mmix.training.extensions.fail_on_nonnumber import (
 from chainer_mmix.training.extensions.learning_rate import LearningRate
 from chainer_mmix.training.extensions.mixup_off import MixupOff
 from chainer_mmix.training.extensions.mixup_report import MixupReport
+from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 from chainer_mmix.training.extensions.random_state import RandomState
 
 __all__ = [
+    "CalibrationEvaluator",
     "DivergedError",
     "FailOnNonNumber",
     "LearningRate",
     "MixupOff",
     "MixupReport",
+    "PredictorEvaluator",
     "RandomState",
 ]

@@ -1,0 +1,102 @@
+"""How far the probabilities of a classifier can be trusted.
+
+All functions take scores of shape (N, C), the softmax of which are the probabilities:
+logits, or logarithms of probabilities. They compute in float64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+
+class Reliability(NamedTuple):
+    """The predictions of a classifier by their confidence, in M bins.
+
+    Attributes:
+        edges (numpy.ndarray): The borders of the bins, M + 1 numbers from 0 to 1. A
+            bin has its upper border, not its lower one.
+        count (numpy.ndarray): The number of predictions in each bin.
+        confidence (numpy.ndarray): Their mean confidence, NaN in an empty bin.
+        accuracy (numpy.ndarray): The share of them that is right, likewise.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+def reliability(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> Reliability:
+    """Compares confidence and accuracy: the table behind a reliability diagram.
+
+    The confidence is the highest probability, that of the predicted class.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
+
+    Args:
+        scores (numpy.ndarray): Array of shape (N, C).
+        t (numpy.ndarray): Labels, integers of shape (N,).
+        n_bins (int): The number of bins, of one width. The default is 15.
+    """
+    probability = softmax(np.asarray(scores, np.float64), axis=1)
+    confidence = probability.max(axis=1)
+    right = probability.argmax(axis=1) == t
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.digitize(confidence, edges[1:-1], right=True)
+    count = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return Reliability(
+            edges,
+            count,
+            np.bincount(bins, confidence, n_bins) / count,
+            np.bincount(bins, right, n_bins) / count,
+        )
+
+
+def expected_calibration_error(
+    scores: np.ndarray, t: np.ndarray, n_bins: int = 15
+) -> float:
+    """Computes the mean distance between confidence and accuracy, in [0, 1].
+
+    It is the mean over the bins of :func:`reliability`, weighted by their counts, and
+    0 if of the predictions made with probability p the share p is right, for all p.
+
+    Source: as :func:`reliability`.
+
+    Args:
+        scores (numpy.ndarray): Array of shape (N, C).
+        t (numpy.ndarray): Labels, integers of shape (N,).
+        n_bins (int): The number of bins, of one width. The default is 15.
+    """
+    table = reliability(scores, t, n_bins)
+    distance = np.nan_to_num(np.abs(table.accuracy - table.confidence))
+    return float(np.average(distance, weights=table.count))
+
+
+def negative_log_likelihood(scores: np.ndarray, t: np.ndarray) -> float:
+    """Computes the mean of minus the logarithm of the true class's probability.
+
+    Args:
+        scores (numpy.ndarray): Array of shape (N, C).
+        t (numpy.ndarray): Labels, integers of shape (N,).
+    """
+    log_probability = log_softmax(np.asarray(scores, np.float64), axis=1)
+    return float(-log_probability[np.arange(len(t)), t].mean())
+
+
+def brier_score(scores: np.ndarray, t: np.ndarray) -> float:
+    """Computes the mean squared distance of the probabilities to the one-hot truth.
+
+    It is the sum over all classes, from 0 to 2, as Brier defined it in 1950; for two
+    classes, some authors take half of it.
+
+    Args:
+        scores (numpy.ndarray): Array of shape (N, C).
+        t (numpy.ndarray): Labels, integers of shape (N,).
+    """
+    error = softmax(np.asarray(scores, np.float64), axis=1)
+    error[np.arange(len(t)), t] -= 1
+    return float((error**2).sum(axis=1).mean())
