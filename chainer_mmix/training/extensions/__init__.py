@@ -7,6 +7,7 @@ from chainer_mmix.training.extensions.fail_on_nonnumber import (
     DivergedError,
     FailOnNonNumber,
 )
+from chainer_mmix.training.extensions.fgsm_evaluator import FgsmEvaluator
 from chainer_mmix.training.extensions.learning_rate import LearningRate
 from chainer_mmix.training.extensions.mixup_off import MixupOff
 from chainer_mmix.training.extensions.mixup_report import MixupReport
@@ -17,6 +18,7 @@ __all__ = [
     "CalibrationEvaluator",
     "DivergedError",
     "FailOnNonNumber",
+    "FgsmEvaluator",
     "LearningRate",
     "MixupOff",
     "MixupReport",
