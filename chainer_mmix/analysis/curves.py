@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chainer_mmix.analysis.figure import OKABE_ITO, save_figure
 from chainer_mmix.analysis.groups import Group
 from chainer_mmix.analysis.runs import (
     TRAINING_LOSS,
     VALIDATION_ACCURACY,
     VALIDATION_LOSS,
 )
-from chainer_mmix.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color Universal Design" (2008): eight colours that remain
-# distinct for colour-blind readers; yellow last, as it is faint on white.
-OKABE_ITO = (
-    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
-    *("#0072B2", "#D55E00", "#CC79A7", "#F0E442"),
-)
 # Told apart by their markers when there are more groups than colours.
 _MARKERS = ("", "o", "s", "^")
 _NOTE = (
@@ -115,11 +109,7 @@ def save_curves(groups: Sequence[Group], path: str | os.PathLike[str]) -> None:
         groups (sequence of Group): The settings.
         path (path): The file, whose folder exists.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(plot_curves(groups))
-    with write_atomically(path, "wb") as stream:
-        canvas.print_png(stream)
+    save_figure(plot_curves(groups), path)
 
 
 def _plot_mean(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 import chainer
 import numpy as np
@@ -22,3 +24,17 @@ def set_seed(seed: int, device: chainer.backend.Device) -> None:
     if cuda.available and device.xp is cuda.cupy:
         with chainer.using_device(device):
             cuda.cupy.random.seed(seed)
+
+
+@contextlib.contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Undoes what the ``with`` block draws from :mod:`numpy.random` and :mod:`random`.
+
+    For what a run does on the side, so that it trains as it would without.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -6,12 +6,8 @@ import pytest
 from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from chainer_mmix.analysis.curves import (
-    OKABE_ITO,
-    mean_curve,
-    plot_curves,
-    save_curves,
-)
+from chainer_mmix.analysis.curves import mean_curve, plot_curves, save_curves
+from chainer_mmix.analysis.figure import OKABE_ITO
 from chainer_mmix.analysis.groups import group_runs
 from chainer_mmix.analysis.runs import VALIDATION_ACCURACY, Run, read_run
 

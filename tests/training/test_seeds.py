@@ -4,6 +4,7 @@ import chainer
 import numpy as np
 
 from chainer_mmix.training import set_seed
+from chainer_mmix.training.seeds import kept_random_state
 
 
 def test_both_generators_are_seeded():
@@ -11,3 +12,19 @@ def test_both_generators_are_seeded():
     set_seed(5, device)
     assert random.random() == random.Random(5).random()
     assert np.random.rand() == np.random.RandomState(5).rand()
+
+
+def test_what_is_drawn_on_the_side_leaves_no_trace():
+    def draw():
+        return random.random(), np.random.rand(), np.random.randn()
+
+    set_seed(5, chainer.get_device("@numpy"))
+    expected = draw()
+    set_seed(5, chainer.get_device("@numpy"))
+    try:
+        with kept_random_state():
+            assert draw() == expected
+            raise KeyError
+    except KeyError:
+        pass
+    assert draw() == expected

@@ -10,6 +10,7 @@ from chainer_mmix.training.extensions.fail_on_nonnumber import (
 from chainer_mmix.training.extensions.fgsm_evaluator import FgsmEvaluator
 from chainer_mmix.training.extensions.learning_rate import LearningRate
 from chainer_mmix.training.extensions.mixup_off import MixupOff
+from chainer_mmix.training.extensions.mixup_preview import MixupPreview
 from chainer_mmix.training.extensions.mixup_report import MixupReport
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 from chainer_mmix.training.extensions.random_state import RandomState
@@ -21,6 +22,7 @@ __all__ = [
     "FgsmEvaluator",
     "LearningRate",
     "MixupOff",
+    "MixupPreview",
     "MixupReport",
     "PredictorEvaluator",
     "RandomState",

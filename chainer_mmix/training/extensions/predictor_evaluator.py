@@ -7,6 +7,8 @@ from chainer import reporter
 from chainer.dataset import concat_examples
 from chainer.training import extensions
 
+from chainer_mmix.training.seeds import kept_random_state
+
 
 class PredictorEvaluator(extensions.Evaluator):
     """Base of evaluators that call the predictor of a classifier, not its loss.
@@ -57,7 +59,7 @@ class PredictorEvaluator(extensions.Evaluator):
         """Returns the values, under the names that they have in the log."""
         target = self.get_target("main")
         observation: dict = {}
-        with reporter.report_scope(observation):
+        with kept_random_state(), reporter.report_scope(observation):
             reporter.report(self.measure(target), target)
         return observation
 

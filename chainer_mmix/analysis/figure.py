@@ -1,0 +1,60 @@
+"""What all figures have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from chainer_mmix.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color Universal Design" (2008): eight colours that remain
+# distinct for colour-blind readers; yellow last, as it is faint on white.
+OKABE_ITO = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
+    *("#0072B2", "#D55E00", "#CC79A7", "#F0E442"),
+)
+_MARKERS = "os^DvXP*<>"
+
+
+def class_style(label: int) -> dict[str, str]:
+    """Returns the colour and the marker by which a class is drawn.
+
+    No two of the first 70 classes have both in common, no two of the first seven any.
+    """
+    # Without yellow.
+    return {"color": OKABE_ITO[label % 7], "marker": _MARKERS[label % 10]}
+
+
+def add_class_legend(axes: Axes, labels: Iterable[int]) -> None:
+    """Adds a legend of the classes to the right of a plot."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="", label=str(label), **class_style(label))
+        for label in labels
+    ]
+    axes.figure.legend(
+        handles=handles,
+        title="class",
+        loc="outside right upper",
+        ncols=-(-len(handles) // 25),
+        frameon=False,
+    )
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure into a PNG file, which appears when it is complete.
+
+    Args:
+        figure (matplotlib.figure.Figure): A figure.
+        path (str or path-like): The file, whose folder exists.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with write_atomically(path, "wb") as stream:
+        FigureCanvasAgg(figure).print_png(stream)
