@@ -10,7 +10,7 @@ import numpy as np
 
 
 def call(predictor: chainer.Link, x, *args, **kwargs):
-    """Calls a predictor with its inputs, and with what else is given.
+    """Calls a predictor with its inputs, then with what else is given.
 
     Args:
         predictor (~chainer.Link): The network.

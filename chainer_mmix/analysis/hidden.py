@@ -1,0 +1,122 @@
+"""The hidden states of a network in test mode."""
+
+from __future__ import annotations
+
+import chainer
+import numpy as np
+
+from chainer_mmix.analysis.predictions import call, in_test_mode, to_host
+from chainer_mmix.links.graph import Trace, leaves
+from chainer_mmix.links.names import INPUT, links_of, names_of
+from chainer_mmix.mixing.functions import Mix
+from chainer_mmix.mixing.policy import MixupDraw, using_draw
+
+
+def hidden_states(
+    predictor: chainer.Link, layer: int | str, x, t: np.ndarray
+) -> np.ndarray:
+    """Computes the hidden states of some samples at one place of a network.
+
+    The place is one of
+
+    - a mixing point of a predictor that obeys the contract: the state that it hands to
+      :func:`~chainer_mmix.mixup_data` there;
+    - the name of a link, as for :class:`~chainer_mmix.MixupLayers`, of a network that
+      need not know of mixing: what the first call of the link returns;
+    - ``"input"``, the input.
+
+    Args:
+        predictor (~chainer.Link): The network. Nothing of it changes.
+        layer (int or str): The place.
+        x: The input, an array of shape (N, ...), or a tuple of all inputs, or a dict
+            of them by name, on the device of the network.
+        t (array): The targets, of shape (N, ...), which the contract asks for.
+
+    Returns:
+        numpy.ndarray: The states, of shape (N, D), flattened; those of several parts
+        side by side.
+
+    Raises:
+        RuntimeError: If the predictor does not come past the place.
+        TypeError: If the state is not of arrays.
+        ValueError: If there is no such place, or not one state a sample.
+    """
+    check_layer(predictor, layer)
+    with in_test_mode():
+        if _is_mixing_point(predictor, layer):
+            parts = _at_mixing_point(predictor, layer, x, t)
+        elif layer == INPUT:
+            parts = x
+        else:
+            parts = _after_link(predictor, layer, x)
+    parts = [to_host(part) for part in leaves(parts)]
+    if not parts:
+        raise TypeError(f"there are no arrays at {layer!r}: choose another place")
+    for part in parts:
+        if part.shape[:1] != (len(t),):
+            raise ValueError(
+                f"the state at {layer!r} has shape {part.shape}, but there are "
+                f"{len(t)} samples, and one row a sample is needed: choose another "
+                "place"
+            )
+    return np.concatenate([part.reshape(len(t), -1) for part in parts], axis=1)
+
+
+def check_layer(predictor: chainer.Link, layer: int | str) -> None:
+    """Raises a ValueError if a network has no such place, without calling it."""
+    if _is_mixing_point(predictor, layer):
+        return
+    if isinstance(layer, str):
+        names_of(predictor, [layer])
+    else:
+        raise ValueError(
+            f"{type(predictor).__name__} has no mixing point {layer!r}; it has "
+            f"{', '.join(map(repr, predictor.mixup_layers))}"
+        )
+
+
+def _is_mixing_point(predictor: chainer.Link, layer: int | str) -> bool:
+    points = getattr(predictor, "mixup_layers", None)
+    return layer in points if points else not isinstance(layer, str)
+
+
+class _Catch(chainer.FunctionHook):
+    """Notes what is mixed."""
+
+    name = "chainer_mmix.hidden"
+
+    def __init__(self) -> None:
+        self.states: list = []
+
+    def forward_preprocess(self, function: chainer.FunctionNode, in_data) -> None:
+        if isinstance(function, Mix):
+            self.states += in_data
+
+
+def _at_mixing_point(predictor: chainer.Link, layer: int | str, x, t) -> list:
+    # With a weight of 1, each sample stays what it is.
+    draw = MixupDraw(layer, 1.0, np.arange(len(t)))
+    mixing = {"mixup_hidden": True, "lam": draw.lam, "layer_mix": layer}
+    with using_draw(draw), _Catch() as catch:
+        if isinstance(x, dict):
+            call(predictor, x, target=t, **mixing)
+        else:
+            call(predictor, x, t, **mixing)
+    if draw.times_mixed != 1:
+        raise RuntimeError(
+            f"{type(predictor).__name__} called mixup_data {draw.times_mixed} times "
+            f"with layer_mix={layer!r}: it must call it once, at that point"
+        )
+    return catch.states
+
+
+def _after_link(predictor: chainer.Link, name: str, x):
+    trace = Trace(())
+    with trace.watching({name: links_of(predictor)[name]}):
+        call(predictor, x)
+    if name not in trace.outputs:
+        raise RuntimeError(
+            f"{type(predictor).__name__} did not call its link {name!r}: name a link "
+            "that it calls"
+        )
+    return trace.outputs[name]
