@@ -31,18 +31,22 @@ def class_style(label: int) -> dict[str, str]:
 
 
 def add_class_legend(axes: Axes, labels: Iterable[int]) -> None:
-    """Adds a legend of the classes to the right of a plot."""
+    """Adds a legend of the classes to the right of a plot, and room for it."""
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], linestyle="", label=str(label), **class_style(label))
         for label in labels
     ]
-    axes.figure.legend(
+    n_columns = -(-len(handles) // 20)
+    figure = axes.figure
+    figure.set_figwidth(figure.get_figwidth() + 0.8 * (n_columns - 1))
+    figure.legend(
         handles=handles,
         title="class",
         loc="outside right upper",
-        ncols=-(-len(handles) // 25),
+        ncols=n_columns,
+        fontsize="small",
         frameon=False,
     )
 

@@ -8,22 +8,30 @@ from chainer_mmix.training.extensions.fail_on_nonnumber import (
     FailOnNonNumber,
 )
 from chainer_mmix.training.extensions.fgsm_evaluator import FgsmEvaluator
+from chainer_mmix.training.extensions.layer_plot import LayerPlot
 from chainer_mmix.training.extensions.learning_rate import LearningRate
 from chainer_mmix.training.extensions.mixup_off import MixupOff
 from chainer_mmix.training.extensions.mixup_preview import MixupPreview
 from chainer_mmix.training.extensions.mixup_report import MixupReport
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
+from chainer_mmix.training.extensions.predictor_plot import PredictorPlot
 from chainer_mmix.training.extensions.random_state import RandomState
+from chainer_mmix.training.extensions.representation_plot import RepresentationPlot
+from chainer_mmix.training.extensions.singular_value_plot import SingularValuePlot
 
 __all__ = [
     "CalibrationEvaluator",
     "DivergedError",
     "FailOnNonNumber",
     "FgsmEvaluator",
+    "LayerPlot",
     "LearningRate",
     "MixupOff",
     "MixupPreview",
     "MixupReport",
     "PredictorEvaluator",
+    "PredictorPlot",
     "RandomState",
+    "RepresentationPlot",
+    "SingularValuePlot",
 ]
