@@ -3,6 +3,9 @@
 from chainer_mmix.training.extensions.calibration_evaluator import (
     CalibrationEvaluator,
 )
+from chainer_mmix.training.extensions.decision_boundary_plot import (
+    DecisionBoundaryPlot,
+)
 from chainer_mmix.training.extensions.fail_on_nonnumber import (
     DivergedError,
     FailOnNonNumber,
@@ -21,6 +24,7 @@ from chainer_mmix.training.extensions.singular_value_plot import SingularValuePl
 
 __all__ = [
     "CalibrationEvaluator",
+    "DecisionBoundaryPlot",
     "DivergedError",
     "FailOnNonNumber",
     "FgsmEvaluator",

@@ -1,0 +1,125 @@
+"""Where in a plane a classifier of two classes is sure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import chainer
+import numpy as np
+from scipy.special import softmax
+
+from chainer_mmix.analysis.predictions import predict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Points at a time.
+_CHUNK = 10000
+
+
+class ConfidenceMap(NamedTuple):
+    """The probability of class 0 over a rectangle.
+
+    Attributes:
+        x (numpy.ndarray): Where the columns are: W numbers, the first input.
+        y (numpy.ndarray): Where the rows are: H numbers, the second input.
+        probability (numpy.ndarray): The probability of class 0, of shape (H, W).
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    probability: np.ndarray
+
+
+def confidence_map(
+    predictor: chainer.Link, points: np.ndarray, resolution: int = 200
+) -> ConfidenceMap:
+    """Computes the probability of class 0 around some points.
+
+    Args:
+        predictor (~chainer.Link): A network that gives scores of two classes.
+        points (numpy.ndarray): Float array of shape (N, 2). The map is their bounding
+            box with a fifth of its size added on each side.
+        resolution (int): The number of columns and of rows. The default is 200.
+
+    Raises:
+        ValueError: If the points are not in a plane, or there are not two classes.
+    """
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(
+            "a decision boundary is drawn for inputs of shape (N, 2), not "
+            f"{points.shape}"
+        )
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = (high - low) / 5
+    x, y = np.linspace(low - margin, high + margin, resolution).T
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(points.dtype)
+    scores = [
+        predict(predictor, predictor.device.send(grid[start : start + _CHUNK]))
+        for start in range(0, len(grid), _CHUNK)
+    ]
+    scores = np.concatenate(scores).astype(np.float64)
+    if scores.shape[1:] != (2,):
+        raise ValueError(
+            "a decision boundary is drawn between two classes, but "
+            f"{type(predictor).__name__} gives scores of shape {scores.shape}"
+        )
+    probability = softmax(scores, axis=1)[:, 0]
+    return ConfidenceMap(x, y, probability.reshape(resolution, resolution))
+
+
+def unsure_share(probability: np.ndarray, threshold: float = 0.9) -> float:
+    """Returns the share of a map whose confidence is below a threshold.
+
+    Args:
+        probability (numpy.ndarray): The probability of one of two classes.
+        threshold (float): The default is 0.9.
+    """
+    return float((np.maximum(probability, 1 - probability) < threshold).mean())
+
+
+def plot_boundary(
+    map: ConfidenceMap, points: np.ndarray, t: np.ndarray, title: str = ""
+) -> Figure:
+    """Draws a confidence map: class 0 yellow, class 1 purple, unsure green.
+
+    Args:
+        map (ConfidenceMap): The map.
+        points (numpy.ndarray): Points to draw over it, of shape (N, 2).
+        t (numpy.ndarray): Their labels, 0 and 1, of shape (N,).
+        title (str): What it is. The share that is unsure is added.
+
+    Returns:
+        matplotlib.figure.Figure: The figure.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 5.8), layout="constrained")
+    axes = figure.subplots()
+    # Viridis has the colours, and its brightness tells them apart as well.
+    image = axes.pcolormesh(*map, cmap="viridis", vmin=0, vmax=1, shading="nearest")
+    if map.probability.min() < 0.5 < map.probability.max():
+        axes.contour(*map, levels=[0.5], colors="white", linewidths=1.5)
+    viridis = colormaps["viridis"]
+    for label, marker, color, edge in (
+        (0, "o", viridis(1.0), "black"),
+        (1, "^", viridis(0.0), "white"),
+    ):
+        axes.scatter(
+            *points[t == label].T,
+            s=30,
+            marker=marker,
+            color=[color],
+            edgecolors=edge,
+            linewidths=0.8,
+            label=f"class {label}",
+        )
+    axes.set_xlabel("input 0")
+    axes.set_ylabel("input 1")
+    share = f"{unsure_share(map.probability):.1%} of the map below 0.9 confidence"
+    axes.set_title(f"{title}\n{share}" if title else share)
+    figure.colorbar(image, label="probability of class 0 (white line: 0.5)")
+    legend = figure.legend(loc="outside lower center", ncols=2, frameon=True)
+    legend.get_frame().set(facecolor="#888888", edgecolor="none")
+    return figure
