@@ -6,6 +6,9 @@ from chainer_mmix.training.extensions.calibration_evaluator import (
 from chainer_mmix.training.extensions.decision_boundary_plot import (
     DecisionBoundaryPlot,
 )
+from chainer_mmix.training.extensions.deformation_evaluator import (
+    DeformationEvaluator,
+)
 from chainer_mmix.training.extensions.fail_on_nonnumber import (
     DivergedError,
     FailOnNonNumber,
@@ -25,6 +28,7 @@ from chainer_mmix.training.extensions.singular_value_plot import SingularValuePl
 __all__ = [
     "CalibrationEvaluator",
     "DecisionBoundaryPlot",
+    "DeformationEvaluator",
     "DivergedError",
     "FailOnNonNumber",
     "FgsmEvaluator",
