@@ -99,6 +99,7 @@ def plot_boundary(
     axes = figure.subplots()
     # Viridis has the colours, and its brightness tells them apart as well.
     image = axes.pcolormesh(*map, cmap="viridis", vmin=0, vmax=1, shading="nearest")
+    # Older versions of Matplotlib warn where there is no line.
     if map.probability.min() < 0.5 < map.probability.max():
         axes.contour(*map, levels=[0.5], colors="white", linewidths=1.5)
     viridis = colormaps["viridis"]

@@ -14,17 +14,14 @@ if TYPE_CHECKING:
 METHODS = ("none", "pca", "tsne")
 
 
-def project(
-    states: np.ndarray, method: str, seed: int = 0
-) -> tuple[np.ndarray, tuple[str, str]]:
+def project(states: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, str]]:
     """Makes points in a plane of hidden states.
 
     Args:
         states (numpy.ndarray): Array of shape (N, D).
         method (str): ``"none"`` for the states themselves, which must have two
             dimensions then; ``"pca"`` for their principal components, ``"tsne"`` for
-            t-SNE, both by scikit-learn.
-        seed (int): For t-SNE. The default is 0.
+            t-SNE, both by scikit-learn and both the same each time.
 
     Returns:
         tuple: An array of shape (N, 2), and what its columns are.
@@ -55,7 +52,7 @@ def project(
 
         # The usual 30, where there are enough neighbours.
         perplexity = min(30, (len(states) - 1) / 3)
-        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0)
         return tsne.fit_transform(states), ("t-SNE 1", "t-SNE 2")
     raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
 

@@ -53,13 +53,18 @@ def test_a_table_by_hand():
     t = np.array([0, 1, 1, 1])
     table = reliability(scores, t, 4)
     np.testing.assert_array_equal(table.edges, [0, 0.25, 0.5, 0.75, 1])
-    np.testing.assert_array_equal(table.count, [0, 0, 2, 2])  # 0.75 is in the third
+    np.testing.assert_array_equal(table.count, [0, 0, 2, 2])
     np.testing.assert_allclose(table.confidence, [np.nan, np.nan, 0.7, 0.95])
     np.testing.assert_allclose(table.accuracy, [np.nan, np.nan, 0.5, 1])
     error = expected_calibration_error(scores, t, 4)
     assert error == pytest.approx((0.2 + 0.05) / 2)
     expected = 2 * np.mean([0.25**2, 0.65**2, 0.1**2, 0])
     assert brier_score(scores, t) == pytest.approx(expected)
+
+
+def test_a_bin_has_its_upper_border():
+    table = reliability(np.zeros((3, 2)), np.array([0, 0, 1]), 4)
+    np.testing.assert_array_equal(table.count, [0, 3, 0, 0])
 
 
 def test_a_classifier_that_knows_its_accuracy_has_no_error():

@@ -23,7 +23,8 @@ def reference_gradient(w, b, x, t):
 
 def test_the_sign_is_that_of_the_gradient_of_a_linear_model(data):
     x, t = data
-    net = L.Linear(5, 3, initial_bias=np.array([0.5, -1, 0]))
+    w = np.random.default_rng(1).standard_normal((3, 5))
+    net = L.Linear(5, 3, initialW=w, initial_bias=np.array([0.5, -1, 0]))
     gradient = reference_gradient(net.W.array, net.b.array, x, t)
     assert np.abs(gradient).min() > 1e-7  # no sign hangs on rounding
     sign = gradient_sign(net, x, t)

@@ -36,10 +36,10 @@ def test_principal_components_are_those_of_the_covariance(clusters):
 def test_tsne_keeps_neighbours_and_random_state(clusters, n):
     h, t = (a[:: 60 // n][:n] for a in clusters)
     state = np.random.get_state()
-    points, _ = project(h, "tsne", seed=1)
+    points, _ = project(h, "tsne")
     assert np.random.get_state()[2] == state[2]
     assert points.shape == (n, 2) and np.isfinite(points).all()
-    np.testing.assert_array_equal(points, project(h, "tsne", seed=1)[0])
+    np.testing.assert_array_equal(points, project(h, "tsne")[0])
     if n == 60:
         distance = np.linalg.norm(points[:, None] - points, axis=-1)
         np.fill_diagonal(distance, np.inf)
@@ -51,7 +51,7 @@ def test_an_unknown_method_is_an_error(clusters):
         project(clusters[0], "umap")
 
 
-@pytest.mark.parametrize("n_class", [3, 60])
+@pytest.mark.parametrize("n_class", [3, 100])
 def test_classes_differ_in_the_picture_and_its_legend(n_class):
     points = np.random.default_rng(0).random((2 * n_class, 2))
     t = np.arange(2 * n_class) % n_class
@@ -65,7 +65,7 @@ def test_classes_differ_in_the_picture_and_its_legend(n_class):
         (tuple(drawn.get_facecolor()[0]), drawn.get_paths()[0].vertices.tobytes())
         for drawn in axes.collections
     }
-    assert len(styles) == n_class
+    assert len(styles) == min(n_class, 70)
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert not box.overlaps(axes.get_tightbbox())
@@ -73,4 +73,4 @@ def test_classes_differ_in_the_picture_and_its_legend(n_class):
     for label, handle in enumerate(legend.legend_handles):
         color = axes.collections[label].get_facecolor()[0]
         np.testing.assert_allclose(to_rgb(handle.get_color()), color[:3])
-    assert axes.get_position().width > 0.4
+    assert axes.get_position().width > 0.5

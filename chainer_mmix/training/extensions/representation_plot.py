@@ -20,7 +20,6 @@ class RepresentationPlot(LayerPlot):
             :class:`~chainer_mmix.training.extensions.LayerPlot`.
         method (str): ``"none"`` for states of two dimensions, as they are; ``"pca"``
             for the first two principal components (the default), ``"tsne"`` for t-SNE.
-        seed (int): For t-SNE. The default is 0.
         filename (str): Name of the file in the output folder. The default is
             ``representation_<layer>.png``, with ``-`` for slashes.
 
@@ -36,7 +35,6 @@ class RepresentationPlot(LayerPlot):
         converter: Callable = concat_examples,
         device=None,
         method: str = "pca",
-        seed: int = 0,
         filename: str | None = None,
     ) -> None:
         if method not in METHODS:
@@ -46,12 +44,11 @@ class RepresentationPlot(LayerPlot):
         filename = filename or f"representation_{layer}.png".replace("/", "-")
         super().__init__(iterator, target, layer, converter, device, filename)
         self._method = method
-        self._seed = seed
 
     def measure(self, target: chainer.Link) -> dict[str, float]:
         if self.available():
             states, labels = self.states(target)
-            points, names = project(states, self._method, self._seed)
+            points, names = project(states, self._method)
             title = f"Hidden states at layer {self._layer!r}"
             self.draw(plot_points, points, labels, names, title)
         return {}

@@ -1,3 +1,4 @@
+import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
@@ -32,6 +33,21 @@ def test_accuracies_are_those_of_a_linear_model(iterate, clip):
     keys = [f"main/fgsm_accuracy/{value}" for value in ("0", "0.05", "0.2", "0.5")]
     assert evaluator() == dict(zip(keys, expected, strict=True))
     assert target.y is None  # the classifier itself was not called
+
+
+def test_the_loss_function_is_that_of_the_classifier(iterate):
+    rng = np.random.default_rng(0)
+    x = rng.random((64, 5)).astype(np.float32)
+    net = L.Linear(5, 3, initialW=rng.standard_normal((3, 5)))
+    t = np.arange(64, dtype=np.int32) % 3
+
+    def gain(y, t):
+        return -F.softmax_cross_entropy(y, t)
+
+    evaluator = FgsmEvaluator(iterate(x, t), L.Classifier(net, gain), eps=[0.2])
+    expected = reference_accuracy(net.W.array, x, t, -0.2)
+    assert expected > reference_accuracy(net.W.array, x, t, 0)
+    assert evaluator() == {"main/fgsm_accuracy/0.2": expected}
 
 
 @pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])
