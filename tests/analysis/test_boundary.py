@@ -1,10 +1,8 @@
 import warnings
 
-import chainer
 import chainer.links as L
 import numpy as np
 import pytest
-from chainer.backends import cuda
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -98,13 +96,3 @@ def test_what_cannot_be_drawn_is_an_error(net, points):
         confidence_map(L.Linear(4, 2), np.zeros((3, 4), np.float32))
     with pytest.raises(ValueError, match=r"Linear gives scores of shape \(100, 3\)"):
         confidence_map(L.Linear(2, 3), points, 10)
-
-
-@pytest.mark.gpu
-def test_on_a_gpu(net, points):
-    expected = confidence_map(net, points, 9).probability
-    with chainer.using_device("@cupy:0"):
-        net.to_device("@cupy:0")
-    assert isinstance(net.W.array, cuda.ndarray)
-    found = confidence_map(net, points, 9).probability
-    np.testing.assert_allclose(found, expected, rtol=1e-5)

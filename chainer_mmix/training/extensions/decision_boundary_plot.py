@@ -11,7 +11,7 @@ from chainer_mmix.analysis.boundary import (
     plot_boundary,
     unsure_share,
 )
-from chainer_mmix.analysis.predictions import to_host
+from chainer_mmix.analysis.predictions import labels_of, to_host
 from chainer_mmix.training.extensions.predictor_plot import PredictorPlot
 
 
@@ -26,7 +26,7 @@ class DecisionBoundaryPlot(PredictorPlot):
     Args:
         iterator, target, converter, device: See
             :class:`~chainer_mmix.training.extensions.PredictorEvaluator`. The inputs
-            are of shape (2,), the labels 0 and 1. They are drawn as points.
+            are of shape (2,), the labels 0 and 1. All examples are drawn as points.
         resolution (int): Columns and rows of the map. The default is 200.
         filename (str): Name of the file in the output folder. The default is
             ``decision_boundary.png``.
@@ -45,7 +45,7 @@ class DecisionBoundaryPlot(PredictorPlot):
         self._resolution = resolution
 
     def measure(self, target: chainer.Link) -> dict[str, float]:
-        batches = [(to_host(x), to_host(t)) for x, t in self.batches()]
+        batches = [(to_host(x), labels_of(t)) for x, t in self.batches()]
         points, labels = map(np.concatenate, zip(*batches, strict=True))
         confidence = confidence_map(target.predictor, points, self._resolution)
         self.draw(plot_boundary, confidence, points, labels)
