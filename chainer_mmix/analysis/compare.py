@@ -145,6 +145,16 @@ def _unlike(groups: Sequence[Group], baseline: Group) -> list[str]:
     ]
 
 
+def final_spread(group: Group, key: str) -> Spread | None:
+    """Returns the spread of a key's last values, ``None`` if a run has not logged it.
+
+    Args:
+        group (Group): The runs.
+        key (str): A key of their logs.
+    """
+    return _spread_if_known(_final(run, key) for run in group.runs)
+
+
 def _summarize(group: Group) -> Summary:
     final = [_final(run, VALIDATION_ACCURACY) for run in group.runs]
     return Summary(
@@ -153,7 +163,7 @@ def _summarize(group: Group) -> Summary:
         Spread.of([_best(run.series(VALIDATION_ACCURACY)[1]) for run in group.runs]),
         Spread.of(final),
         Spread.of([100 * (1 - accuracy) for accuracy in final]),
-        _spread_if_known(_final(run, VALIDATION_LOSS) for run in group.runs),
+        final_spread(group, VALIDATION_LOSS),
         [run.epochs for run in group.runs],
         _spread_if_known(run.time for run in group.runs),
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Told apart by their markers when there are more groups than colours.
 _MARKERS = ("", "o", "s", "^")
-_NOTE = (
+CURVES_NOTE = (
     "Lines: mean over the runs of a setting; bands: ± one sample standard deviation.\n"
     "Training loss under mixing is measured against mixed targets: compare it neither "
     "between settings nor with the validation loss."
@@ -77,29 +77,45 @@ def plot_curves(groups: Sequence[Group]) -> Figure:
     legend_rows = -(-len(groups) // columns)
     figure = Figure(figsize=(10, 4.6 + 0.22 * legend_rows), layout="constrained")
     left, right = figure.subplots(1, 2)
+    draw_accuracy(left, groups)
+    draw_losses(right, groups)
     handles = []
     for i, group in enumerate(groups):
-        color = OKABE_ITO[i % len(OKABE_ITO)]
-        marker = _MARKERS[i // len(OKABE_ITO) % len(_MARKERS)]
-        _plot_mean(left, group, VALIDATION_ACCURACY, color, marker, "-")
-        _plot_mean(right, group, VALIDATION_LOSS, color, marker, "-")
-        _plot_mean(right, group, TRAINING_LOSS, color, marker, "--")
         n = len(group.runs)
         label = f"{group.label} ({n} run{'s' if n > 1 else ''})"
-        handles.append(Line2D([], [], color=color, marker=marker, label=label))
-    left.set_title("Validation accuracy")
-    right.set_title("Loss: validation (solid) and training (dashed)")
-    left.set_ylabel("accuracy")
-    right.set_ylabel("loss")
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.grid(alpha=0.3)
+        handles.append(Line2D([], [], label=label, **group_style(i)))
     figure.legend(
         handles=handles, loc="outside upper center", ncols=columns, frameon=False
     )
-    figure.supxlabel(_NOTE, fontsize="small", color="#444444")
+    figure.supxlabel(CURVES_NOTE, fontsize="small", color="#444444")
     return figure
+
+
+def draw_accuracy(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the validation accuracy of some settings."""
+    for i, group in enumerate(groups):
+        _plot_mean(axes, group, VALIDATION_ACCURACY, group_style(i), "-")
+    axes.set_title("Validation accuracy")
+    axes.set_ylabel("accuracy")
+    _draw_epochs(axes)
+
+
+def draw_losses(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the losses of some settings."""
+    for i, group in enumerate(groups):
+        _plot_mean(axes, group, VALIDATION_LOSS, group_style(i), "-")
+        _plot_mean(axes, group, TRAINING_LOSS, group_style(i), "--")
+    axes.set_title("Loss: validation (solid) and training (dashed)")
+    axes.set_ylabel("loss")
+    _draw_epochs(axes)
+
+
+def group_style(i: int) -> dict[str, str]:
+    """Returns the colour and the marker of the lines of the i-th setting."""
+    return {
+        "color": OKABE_ITO[i % len(OKABE_ITO)],
+        "marker": _MARKERS[i // len(OKABE_ITO) % len(_MARKERS)],
+    }
 
 
 def save_curves(groups: Sequence[Group], path: str | os.PathLike[str]) -> None:
@@ -112,14 +128,27 @@ def save_curves(groups: Sequence[Group], path: str | os.PathLike[str]) -> None:
     save_figure(plot_curves(groups), path)
 
 
+def _draw_epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.grid(alpha=0.3)
+
+
 def _plot_mean(
-    axes: Axes, group: Group, key: str, color: str, marker: str, line: str
+    axes: Axes, group: Group, key: str, style: dict[str, str], line: str
 ) -> None:
     epochs, means, stds = mean_curve(group, key)
+    color, marker = style["color"], style["marker"]
     if len(epochs) == 1:
         marker = marker or "o"  # a line of one point is invisible
-    style = {"color": color, "marker": marker, "markevery": max(1, len(epochs) // 10)}
-    axes.plot(epochs, means, linestyle=line, **style)
+    axes.plot(
+        epochs,
+        means,
+        linestyle=line,
+        color=color,
+        marker=marker,
+        markevery=max(1, len(epochs) // 10),
+    )
     if (stds > 0).any():
         axes.fill_between(
             epochs, means - stds, means + stds, color=color, alpha=0.2, linewidth=0

@@ -71,7 +71,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     Returns:
         list of Group: The groups, in the order of their first runs.
     """
-    settings = [_setting(run) for run in runs]
+    settings = [setting_of(run) for run in runs]
     members: dict[str, list[int]] = {}
     for i, setting in enumerate(settings):
         key = f"run {i}" if setting is None else json.dumps(setting, sort_keys=True)
@@ -144,7 +144,8 @@ def find_flaws(groups: Sequence[Group]) -> list[str]:
     return flaws
 
 
-def _setting(run: Run) -> dict[str, Any] | None:
+def setting_of(run: Run) -> dict[str, Any] | None:
+    """Returns the arguments by which a run is grouped, ``None`` without a record."""
     if run.arguments is None:
         return None
     ignored = set(INCIDENTAL)
@@ -167,7 +168,7 @@ def _labels(settings: Sequence[dict[str, Any] | None], names: list[str]) -> list
     labels = []
     for setting, name in zip(settings, names, strict=True):
         parts = [
-            f"{key}={_format_value(setting[key])}"
+            f"{key}={format_value(setting[key])}"
             for key in differing
             if setting is not None
             and setting.get(key) is not None
@@ -187,9 +188,10 @@ def _usual(settings: Sequence[dict[str, Any]], key: str) -> str | None:
     return value if n > len(values) / 2 else None
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Writes the value of an argument."""
     if isinstance(value, list):
-        return ",".join(map(_format_value, value))
+        return ",".join(map(format_value, value))
     return str(value)
 
 

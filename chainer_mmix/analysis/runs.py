@@ -167,7 +167,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             accuracy.
     """
     path = Path(folder)
-    log = _read_json(path / "log", "copy the run's log again or train anew")
+    log = read_json(path / "log", "copy the run's log again or train anew")
     if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
         raise RunError(
             f"{path / 'log'} is not a list of entries: compare logs that Chainer's "
@@ -194,7 +194,16 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     return Run(path, log, _read_record(path / "run.json"))
 
 
-def _read_json(path: Path, remedy: str) -> Any:
+def read_json(path: Path, remedy: str) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        path (pathlib.Path): The file.
+        remedy (str): What to do when it is damaged, for the error.
+
+    Raises:
+        RunError: If it cannot be read or is not JSON.
+    """
     try:
         return json.loads(path.read_bytes())
     except OSError as e:
@@ -208,7 +217,7 @@ def _read_json(path: Path, remedy: str) -> Any:
 def _read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    record = _read_json(path, "repair it, or remove it to go by the folder's name")
+    record = read_json(path, "repair it, or remove it to go by the folder's name")
     if not isinstance(record, dict) or not isinstance(
         record.get("arguments", {}), dict
     ):

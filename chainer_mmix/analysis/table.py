@@ -11,11 +11,11 @@ from typing import Any
 
 from chainer_mmix.analysis.compare import Comparison, Difference, Spread, Summary
 
-_HEADINGS = (
+HEADINGS = (
     *("setting", "runs (seeds)", "best acc.", "final acc."),
     *("final error (%)", "final loss", "epochs", "time (s)"),
 )
-_LEGEND = (
+LEGEND = (
     "All numbers are from the validation data; ± is the sample standard deviation "
     "over runs.",
     "best: the highest of all epochs, picked on the validation data themselves and so "
@@ -26,28 +26,28 @@ _LEGEND = (
 
 def format_text(comparison: Comparison) -> str:
     """Writes a comparison for the terminal: an aligned table and its reading."""
-    rows = [_HEADINGS, *(_cells(summary) for summary in comparison.summaries)]
-    lines = [*_align(rows), "", *_LEGEND]
+    rows = [HEADINGS, *(cells(summary) for summary in comparison.summaries)]
+    lines = [*_align(rows), "", *LEGEND]
     if comparison.differences:
         verdicts = [
-            (f"  {difference.label}", *_verdict(difference))
+            (f"  {difference.label}", *verdict(difference))
             for difference in comparison.differences
         ]
-        lines += ["", _difference_heading(comparison), *_align(verdicts)]
+        lines += ["", difference_heading(comparison), *_align(verdicts)]
     return "\n".join(lines) + "\n"
 
 
 def format_markdown(comparison: Comparison) -> str:
     """Writes a comparison as a Markdown table and its reading."""
-    rows = [_cells(summary) for summary in comparison.summaries]
-    lines = [*_pipe_table(_HEADINGS, rows), "", *(f"- {line}" for line in _LEGEND)]
+    rows = [cells(summary) for summary in comparison.summaries]
+    lines = [*_pipe_table(HEADINGS, rows), "", *(f"- {line}" for line in LEGEND)]
     if comparison.differences:
         headings = ("setting", "difference", "test")
         verdicts = [
-            (difference.label, *_verdict(difference))
+            (difference.label, *verdict(difference))
             for difference in comparison.differences
         ]
-        lines += ["", _difference_heading(comparison), ""]
+        lines += ["", difference_heading(comparison), ""]
         lines += _pipe_table(headings, verdicts)
     return "\n".join(lines) + "\n"
 
@@ -85,7 +85,8 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 }
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
+def cells(summary: Summary) -> tuple[str, ...]:
+    """Writes one row of the table, under :data:`HEADINGS`."""
     n = len(summary.seeds)
     seeds = " ".join("?" if seed is None else str(seed) for seed in summary.seeds)
     known = any(seed is not None for seed in summary.seeds)
@@ -93,23 +94,25 @@ def _cells(summary: Summary) -> tuple[str, ...]:
     return (
         summary.label,
         f"{n} ({seeds})" if known else str(n),
-        _format_spread(summary.best_accuracy, 4),
-        _format_spread(summary.final_accuracy, 4),
-        _format_spread(summary.final_error, 2),
-        _format_spread(summary.final_loss, 4),
+        format_spread(summary.best_accuracy, 4),
+        format_spread(summary.final_accuracy, 4),
+        format_spread(summary.final_error, 2),
+        format_spread(summary.final_loss, 4),
         str(low) if low == high else f"{low}-{high}",
-        _format_spread(summary.time, 1),
+        format_spread(summary.time, 1),
     )
 
 
-def _format_spread(spread: Spread | None, digits: int) -> str:
+def format_spread(spread: Spread | None, digits: int) -> str:
+    """Writes a mean ± standard deviation, ``-`` where there is none."""
     if spread is None:
         return "-"
     mean = f"{spread.mean:.{digits}f}"
     return mean if spread.std is None else f"{mean} ± {spread.std:.{digits}f}"
 
 
-def _difference_heading(comparison: Comparison) -> str:
+def difference_heading(comparison: Comparison) -> str:
+    """Says in a line or more what the differences are and how to read them."""
     heading = (
         f"Final accuracy compared with {comparison.baseline}, in percentage points "
         "(± standard error):"
@@ -122,7 +125,8 @@ def _difference_heading(comparison: Comparison) -> str:
     return heading
 
 
-def _verdict(difference: Difference) -> tuple[str, str]:
+def verdict(difference: Difference) -> tuple[str, str]:
+    """Writes a difference and what its test says."""
     points = f"{difference.points:+.2f}"
     if difference.standard_error is None:
         return points, ""
@@ -130,9 +134,9 @@ def _verdict(difference: Difference) -> tuple[str, str]:
     p = difference.p_value
     if p is None:
         return points, "no test without a spread over the runs"
-    verdict = "significant" if p < 0.05 else "not significant"
+    word = "significant" if p < 0.05 else "not significant"
     value = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return points, f"{value}, {verdict} at the 5 % level ({difference.test})"
+    return points, f"{value}, {word} at the 5 % level ({difference.test})"
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
