@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from chainer_mmix.cli import compare
+from chainer_mmix.cli import compare, report
 
 
 class _Version(argparse.Action):
@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     compare.add_parser(commands)
+    report.add_parser(commands)
     return parser
 
 

@@ -1,0 +1,48 @@
+"""``chainer-mmix report``: training runs on one page of HTML."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import shlex
+
+from chainer_mmix.cli import runs
+
+_DESCRIPTION = f"""\
+Write what training runs have left into one HTML page that needs no other file and
+no network: their settings, a comparison, curves, robustness, calibration and
+mixing where they are recorded, pictures, versions and commands.
+
+{runs.RUNS_HELP}"""
+_EPILOG = """\
+example:
+  chainer-mmix report result/digits_* --out digits.html
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds this command to those of the console script."""
+    parser = commands.add_parser(
+        "report",
+        help="show training runs on one page of HTML",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    runs.add_arguments(parser, "report.html", "the page")
+    parser.set_defaults(run=functools.partial(runs.run, "report", work=_report))
+
+
+def _report(args: argparse.Namespace) -> None:
+    from chainer_mmix.analysis.report import make_report
+    from chainer_mmix.atomic import write_atomically
+
+    out = runs.check_out(args.out, ".html", "a page of HTML")
+    groups, comparison = runs.load(args.runs)
+    words = ["chainer-mmix", "report", *args.runs, "--out", args.out]
+    page = make_report(groups, comparison, shlex.join(words))
+    with write_atomically(out, "wb") as file:
+        # What is no Unicode, as names of files may be, is no reason to fail.
+        file.write(page.encode(errors="xmlcharrefreplace"))
+    runs.warn(comparison.flaws)
+    print(f"Report: {out}")

@@ -1,0 +1,112 @@
+"""What the commands that read training runs have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chainer_mmix.analysis.compare import Comparison
+    from chainer_mmix.analysis.groups import Group
+
+RUNS_HELP = """\
+A RUN is a folder with the file 'log' of Chainer's LogReport. A folder without
+one stands for all its immediate subfolders that have one. The settings are read
+from the run's 'run.json'; a run without it, from any other script, is compared
+under its folder's name.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser, out: str, out_help: str) -> None:
+    """Adds the runs and the file to write, whose default name is ``out``."""
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run's folder, or a folder of runs"
+    )
+    parser.add_argument(
+        "--out",
+        default=out,
+        metavar=Path(out).suffix[1:].upper(),
+        help=f"{out_help} (default: %(default)s)",
+    )
+
+
+def load(paths: Sequence[str]) -> tuple[list[Group], Comparison]:
+    """Reads, groups and compares the runs that are meant by some paths.
+
+    Raises:
+        RunError: If one of them is missing or damaged.
+    """
+    from chainer_mmix.analysis.compare import compare_groups
+    from chainer_mmix.analysis.groups import find_flaws, group_runs
+    from chainer_mmix.analysis.runs import find_runs, read_run
+
+    folders, left_out = find_runs(paths)
+    groups = group_runs([read_run(folder) for folder in folders])
+    flaws = [f"{folder} has no log yet: left out" for folder in left_out]
+    return groups, compare_groups(groups, flaws + find_flaws(groups))
+
+
+def check_out(name: str, suffix: str, kind: str) -> Path:
+    """Checks that a file can be written, before any work.
+
+    Args:
+        name (str): The value of ``--out``.
+        suffix (str): How it has to end.
+        kind (str): What such a file is, with its article.
+
+    Raises:
+        RunError: If it ends otherwise or cannot be written.
+    """
+    from chainer_mmix.analysis.runs import RunError
+
+    out = Path(name)
+    if out.suffix.lower() != suffix:
+        raise RunError(f"--out {name} is not {kind}: give a name that ends in {suffix}")
+    if not out.parent.is_dir():
+        raise RunError(f"--out {name} is in no folder: make {out.parent} first")
+    if out.is_dir():
+        raise RunError(f"--out {name} is a folder: give the name of a file")
+    if not os.access(out.parent, os.W_OK):
+        raise RunError(f"--out {name} cannot be written: choose another folder")
+    return out
+
+
+def run(command: str, args: argparse.Namespace, work: Callable) -> int:
+    """Runs a command and says in one sentence what was wrong with its input.
+
+    Args:
+        command (str): Its name.
+        args (argparse.Namespace): Its arguments, with ``out``.
+        work (callable): Does it, given ``args``.
+
+    Returns:
+        int: The exit status.
+    """
+    from chainer_mmix.analysis.runs import RunError
+
+    try:
+        work(args)
+    except RunError as e:
+        return _fail(command, str(e))
+    except OSError as e:
+        return _fail(
+            command,
+            f"{e.filename or args.out}: {e.strerror}: check the permissions and the "
+            "space on the disk",
+        )
+    return 0
+
+
+def warn(flaws: Sequence[str]) -> None:
+    """Prints what makes a comparison doubtful."""
+    for flaw in flaws:
+        print(f"warning: {flaw}", file=sys.stderr)
+
+
+def _fail(command: str, message: str) -> int:
+    print(f"chainer-mmix {command}: error: {message}", file=sys.stderr)
+    return 2

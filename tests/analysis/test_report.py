@@ -1,0 +1,193 @@
+import json
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib.figure import Figure
+
+from chainer_mmix.analysis.figure import save_figure
+from chainer_mmix.cli.main import main
+
+EVIL = "</title><script>alert(1)</script>\"'&"
+
+
+class Page(HTMLParser):
+    """Collects the tables, the pictures and the names of all elements."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.html = html
+        self.names, self.tables, self.pictures, self.text = set(), {}, [], None
+        self.feed(html)
+
+    def handle_starttag(self, name, attributes):
+        self.names.add(name)
+        if name == "table":
+            self.rows = []
+        elif name == "tr":
+            self.rows.append([])
+        elif name == "img":
+            self.pictures.append(dict(attributes))
+        elif name in ("caption", "th", "td"):
+            self.text = ""
+
+    def handle_data(self, data):
+        if self.text is not None:
+            self.text += data
+
+    def handle_endtag(self, name):
+        if name == "caption":
+            self.caption = self.text
+        elif name in ("th", "td"):
+            self.rows[-1].append(self.text)
+        elif name == "table":
+            self.tables[self.caption] = self.rows
+        if name in ("caption", "th", "td"):
+            self.text = None
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def report(folder):
+    def report(*args):
+        assert main(["report", *args]) == 0
+        return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+    return report
+
+
+def add_to_log(run, **values):
+    log = json.loads((run / "log").read_text())
+    log[-1] |= {f"validation/main/{key}": value for key, value in values.items()}
+    (run / "log").write_text(json.dumps(log))
+
+
+def write_mixing(run, layer, counts):
+    edges = [i / 20 for i in range(21)]
+    lam = {"bin_edges": edges, "counts": counts}
+    (run / "mixup.json").write_text(json.dumps({"layer": layer, "lam": lam}))
+
+
+def test_settings_comparison_and_record(write_run, report, capsys):
+    for mixup, finals in (("none", (0.5, 0.6)), ("input", (0.7, 0.9))):
+        for seed, final in enumerate(finals):
+            run = write_run(f"runs/{mixup}{seed}", (0.3, final), mixup=mixup, seed=seed)
+            record = json.loads((run / "run.json").read_text())
+            record |= {"command": f"train --seed {seed}", "status": "finished"}
+            record |= {"versions": {"python": f"3.1{seed}", "cupy": None}}
+            (run / "run.json").write_text(json.dumps(record))
+    page = report("runs")
+    assert capsys.readouterr().out == "Report: report.html\n"
+    _, first, second = page.tables["Validation, mean ± standard deviation"]
+    assert first[:3] == ["mixup=input", "2 (0 1)", "0.8000 ± 0.1414"]
+    assert second[0] == "mixup=none"
+    (difference,) = [t for c, t in page.tables.items() if c.startswith("Final acc")]
+    assert difference[1][:2] == ["mixup=input", "+25.00 ± 5.00"]
+    headings = ["argument", "mixup=input", "mixup=none"]
+    assert page.tables["What differs"] == [headings, ["mixup", "input", "none"]]
+    assert ["model", "cnn"] in page.tables["In all runs"]
+    assert ["python", "3.10, 3.11"] in page.tables["Versions"]
+    folders = [row[:3] for row in page.tables["Runs"][1:]]
+    assert folders[1] == ["runs/input1", "1", "finished"]
+    assert page.html.count("train --seed 1\n") == 1
+    assert page.html.count("train --seed 1</code>") == 1
+    assert "chainer-mmix report runs --out report.html" in page.html
+
+
+def test_robustness_calibration_and_mixing_are_shown_where_recorded(write_run, report):
+    for seed, value in enumerate((0.25, 0.75)):
+        run = write_run(f"runs/{seed}", mixup="input", seed=seed)
+        add_to_log(run, ece=value, nll=1.0)
+        add_to_log(run, **{"fgsm_accuracy/0.1": value, "fgsm_accuracy/0.03": 0.5})
+        add_to_log(run, **{"deformed_accuracy/shear_28.6": value, "spread/l1": 3.0})
+        write_mixing(run, {"none": seed, "0": 3 - seed}, [1] * 20)
+    page = report("runs")
+    spread = "0.5000 ± 0.3536"
+    attack = page.tables["Accuracy under attack by FGSM (validation/main)"]
+    assert attack[1:] == [["ε = 0.03", "0.5000 ± 0.0000"], ["ε = 0.1", spread]]
+    deformed = page.tables["Accuracy on deformed images (validation/main)"]
+    assert deformed[1:] == [["shear 28.6", spread]]
+    calibration = page.tables["Calibration (validation/main): lower is better"]
+    assert calibration[1] == ["expected calibration error", spread]
+    assert [row[0] for row in calibration[2:]] == ["negative log-likelihood"]
+    mixing = page.tables["Share of the iterations by mixing point"]
+    assert mixing[0] == ["setting", "0", "none"]
+    assert mixing[1][1:] == ["0.833", "0.167"]
+    others = [row[0] for row in page.tables["Last values in the log"][1:]]
+    assert others == ["main/loss", "validation/main/spread/l1"]
+
+
+def test_a_log_alone_is_enough(write_run, report):
+    write_run("run", record=False)
+    page = report("run")
+    assert len(page.tables) == 3  # the comparison, other numbers and runs
+    assert page.pictures == []
+
+
+def test_pictures_are_those_of_the_first_run_of_each_setting(write_run, report):
+    figure = Figure(figsize=(2, 1), dpi=50)
+    for mixup in ("none", "input"):
+        for seed in (0, 1):
+            run = write_run(f"runs/{mixup}{seed}", mixup=mixup, seed=seed)
+            for name in ("spread.png", "loss.png"):
+                save_figure(figure, run / name)
+    pictures = report("runs").pictures
+    assert [picture["alt"] for picture in pictures] == [
+        "spread.png: mixup=input, seed 0",
+        "spread.png: mixup=none, seed 0",
+    ]
+    assert (pictures[0]["width"], pictures[0]["height"]) == ("100", "50")
+
+
+def test_what_a_run_says_is_text_not_html(write_run, report):
+    run = write_run("run", model=EVIL, mixup=EVIL, dataset="\ud800 $x$")
+    write_mixing(run, {EVIL: 1}, [1] * 20)
+    add_to_log(run, **{EVIL: 1.0, "fgsm_accuracy/$": 1.0, "fgsm_accuracy/e": 1.0})
+    record = json.loads((run / "run.json").read_text())
+    record |= {"command": EVIL, "status": EVIL, "versions": {EVIL: EVIL}}
+    (run / "run.json").write_text(json.dumps(record))
+    page = report("run")
+    assert "script" not in page.names
+    assert ["model", EVIL] in page.tables["In all runs"]
+    assert [EVIL, EVIL] in page.tables["Versions"]
+
+
+def test_the_same_runs_give_the_same_page(write_run, report, folder):
+    write_run("run")
+    report("run")
+    before = (folder / "report.html").read_bytes()
+    report("run")
+    assert (folder / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log", b"[{", "run/log is not valid JSON"),
+        ("run.json", b"[]", "run/run.json is not the record of a run"),
+        ("mixup.json", b"{", "run/mixup.json is not valid JSON"),
+        ("mixup.json", b'{"layer": {}, "lam": 1}', "not what MixupReport has written"),
+        ("x.png", b"\x89PNG\r\n\x1a\n", "run/x.png is damaged or no PNG"),
+    ],
+)
+def test_what_is_damaged_is_named_and_nothing_written(
+    write_run, folder, capsys, name, content, message
+):
+    (write_run("run") / name).write_bytes(content)
+    (folder / "report.html").write_text("before")
+    assert main(["report", "run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.replace(str(folder) + "/", "").splitlines()
+    assert line.startswith("chainer-mmix report: error: ")
+    assert message in line
+    assert (folder / "report.html").read_text() == "before"
+
+
+def test_the_name_of_the_page_is_checked_first(capsys):
+    assert main(["report", "nowhere", "--out", "page.pdf"]) == 2
+    assert "give a name that ends in .html" in capsys.readouterr().err
