@@ -85,7 +85,8 @@ def table(
         caption (str): What it shows.
         headings (sequence of str): One a column.
         rows (sequence of sequence of str): The cells. The first of each row heads it.
-        kind (str): A class of the style sheet: ``"words"`` for cells that are not
+        kind (str): A class of the style sheet: ``"words"`` for cells of text that may
+            be broken into lines, ``"facts"`` for such that may not. The default is
             numbers.
     """
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in headings)

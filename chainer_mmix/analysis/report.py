@@ -290,12 +290,8 @@ def _reproduce(runs: Sequence[Run], command: str) -> str:
         (str(run.path), _text(run.seed), *(_text(run.record.get(k)) for k in keys))
         for run in runs
     ]
-    content = page.table(
-        "Runs",
-        ("folder", "seed", "status", "started", "device", "processor", "platform"),
-        rows,
-        "words",
-    )
+    headings = ("folder", "seed", *(key.replace("_", " ") for key in keys))
+    content = page.table("Runs", headings, rows, "facts")
     versions: dict[str, list[str]] = {}
     for run in runs:
         recorded = run.record.get("versions")
@@ -306,7 +302,7 @@ def _reproduce(runs: Sequence[Run], command: str) -> str:
         content += page.table("Versions", ("package", "version"), rows, "words")
     commands = [str(run.record["command"]) for run in runs if "command" in run.record]
     if commands:
-        content += "<h3>The runs</h3>\n" + page.code("\n".join(commands))
+        content += "<h3>The runs</h3>\n" + "".join(map(page.code, commands))
     return content + "<h3>This page</h3>\n" + page.code(command)
 
 
