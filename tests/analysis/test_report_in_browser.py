@@ -74,13 +74,15 @@ def browser(tmp_path_factory):
     with subprocess.Popen(
         ["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True
     ) as driver:
-        port = next(m[1] for m in (PORT.search(line) for line in driver.stdout) if m)
-        url = f"http://127.0.0.1:{port}/session"
-        session = Browser(url).send("", capabilities={"alwaysMatch": capabilities})
-        browser = Browser(f"{url}/{session['sessionId']}")
-        yield browser
-        browser.send("", method="DELETE")
-        driver.terminate()
+        try:
+            lines = map(PORT.search, driver.stdout)
+            url = f"http://127.0.0.1:{next(filter(None, lines))[1]}/session"
+            session = Browser(url).send("", capabilities={"alwaysMatch": capabilities})
+            browser = Browser(f"{url}/{session['sessionId']}")
+            yield browser
+            browser.send("", method="DELETE")
+        finally:
+            driver.terminate()
 
 
 def write_run(folder, mixup, seed):
