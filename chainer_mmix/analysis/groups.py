@@ -94,7 +94,7 @@ def differing_arguments(group: Group, other: Group) -> list[str]:
     Returns:
         list of str: The names; none where the arguments are not recorded.
     """
-    a, b = (_setting(g.runs[0]) for g in (group, other))
+    a, b = (setting_of(g.runs[0]) for g in (group, other))
     if a is None or b is None:
         return []
     keys = (a.keys() & b.keys()) - _MIXING
