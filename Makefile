@@ -1,4 +1,5 @@
-# make test, make demo, make bench: each sets up all it needs in .venv first.
+# make test, make demo, make examples, make bench: each sets up all it needs in .venv
+# first.
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version)).encode()))" 2>/dev/null)
 READY := $(VENV)/ready-$(ID)
 
-.PHONY: venv test lint demo bench
+.PHONY: venv test lint demo examples bench
 
 venv: $(READY)
 
@@ -23,6 +24,11 @@ lint: $(READY)
 
 demo: $(READY)
 	$(RUN) examples/demo.py
+
+EXPERIMENTS := $(filter-out %/demo.py %/experiment.py, $(wildcard examples/*.py))
+
+examples: $(READY)
+	set -e; for script in $(EXPERIMENTS); do echo "$$script"; $(RUN) $$script; done
 
 bench: $(READY)
 	$(RUN) benchmarks/run.py
