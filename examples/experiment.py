@@ -188,7 +188,9 @@ def plot_curves(
         for name, style in zip(numbers, STYLES, strict=False):
             values = [[run[key] for key in names] for run in numbers[name]]
             mean, std = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
-            axes.errorbar(x, mean, std, capsize=3, label=name, **style)
+            # Categories have no order that a line could follow.
+            line = {"linestyle": "none"} if isinstance(x[0], str) else {}
+            axes.errorbar(x, mean, std, capsize=3, label=name, **style | line)
         axes.set_xlabel(xlabel)
         axes.grid(alpha=0.3)
     row[0].set_ylabel(ylabel)
