@@ -29,7 +29,7 @@ def main() -> None:
         nearest = KNeighborsClassifier(5)
         nearest.fit(hidden_states(net, LAYER, known, labels), labels)
         states = hidden_states(net, LAYER, x, t)
-        points, _ = project(states, "tsne", seed)
+        points, _ = project(states, "tsne")
         numbers = {
             "test accuracy": (predict(net, x).argmax(axis=1) == t).mean(),
             "5 nearest training states": nearest.score(states, t),

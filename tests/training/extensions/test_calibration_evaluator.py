@@ -14,6 +14,7 @@ from chainer_mmix.training.extensions import CalibrationEvaluator
 
 @pytest.fixture
 def net():
+    np.random.seed(0)
     return chainer.Sequential(L.Linear(4, 8), L.BatchNormalization(8), L.Linear(8, 3))
 
 
