@@ -1,7 +1,7 @@
 """Trains with and without Manifold Mixup, five seeds each, and compares the runs.
 
 A small network learns scikit-learn's digits from 500 images, 200 of them with a wrong
-label. It takes two minutes on two cores. The runs are in result/demo, which each demo
+label. It takes a few minutes on two cores. The runs are in result/demo, which each demo
 begins anew.
 """
 
