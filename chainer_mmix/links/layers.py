@@ -9,7 +9,7 @@ from chainer import Link
 
 from chainer_mmix.links.graph import Trace, depend, intercepted
 from chainer_mmix.links.names import INPUT, is_in, links_of, listed, names_of
-from chainer_mmix.links.states import Mixing
+from chainer_mmix.links.states import Mixing, take_target
 from chainer_mmix.links.suggest import survey
 
 
@@ -103,12 +103,7 @@ class MixupLayers(chainer.Chain):
         if not mixup_hidden:
             return self._call(*args, **kwargs)
         if target is None:
-            if not args or len(args) + len(kwargs) < 2:
-                raise TypeError(
-                    "to mix, call it as (x, target, mixup_hidden=True, lam=...): the "
-                    "target is missing"
-                )
-            *args, target = args
+            args, target = take_target(args, kwargs)
         name = self._point(layer_mix)
         mixing = Mixing(name, target, lam)
         if name == INPUT:

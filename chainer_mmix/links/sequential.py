@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import chainer
 import numpy as np
 
+from chainer_mmix.links.states import take_target
 from chainer_mmix.mixing.functions import mixup_data
 
 
@@ -87,12 +88,7 @@ class MixupSequential(chainer.Sequential):
         if not mixup_hidden:
             return super().forward(*x)
         if target is None:
-            *x, target = x
-            if not x:
-                raise TypeError(
-                    "to mix, call it as (x, target, mixup_hidden=True, lam=...): the "
-                    "target is missing"
-                )
+            x, target = take_target(x)
         points = self.mixup_layers
         if not points:
             raise ValueError(

@@ -10,6 +10,21 @@ from chainer_mmix.links.graph import is_array, leaves
 from chainer_mmix.mixing.functions import mixup_data
 
 
+def take_target(args: Sequence, kwargs: dict | None = None) -> tuple[list, object]:
+    """Splits the arguments of a mixing call: the target follows the inputs.
+
+    Raises:
+        TypeError: If no input or no target is there.
+    """
+    if not args or len(args) + len(kwargs or ()) < 2:
+        raise TypeError(
+            "to mix, call it as (x, target, mixup_hidden=True, lam=...): the target is "
+            "missing"
+        )
+    *inputs, target = args
+    return inputs, target
+
+
 class Mixing:
     """One mixing, of the output of a link or of the inputs."""
 

@@ -28,11 +28,7 @@ def soft_target(t, y, label_smoothing: float = 0.0):
     if t.dtype.kind == "f" and t.shape == y.shape:
         t = t.astype(y.dtype, copy=False)
     elif t.dtype.kind == "i" and t.shape == (len(y), *y.shape[2:]):
-        if (xp is np or chainer.is_debug()) and ((t < 0) | (t >= c)).any():
-            raise ValueError(
-                f"labels must lie in [0, {c}), the number of outputs of the predictor; "
-                f"found {t[(t < 0) | (t >= c)][0]}"
-            )
+        check_range(t, c)
         t = xp.moveaxis(xp.eye(c, dtype=y.dtype)[t], -1, 1)
     else:
         raise ValueError(
@@ -43,6 +39,26 @@ def soft_target(t, y, label_smoothing: float = 0.0):
     if label_smoothing:
         t = (1 - label_smoothing) * t + label_smoothing / c
     return t
+
+
+def check_range(t, n_class: int, ignore_label: int | None = None) -> None:
+    """Checks labels; on a GPU, which would have to wait, in debug mode only.
+
+    Raises:
+        ValueError: If one is outside [0, n_class) and is not ``ignore_label``.
+    """
+    if backend.get_array_module(t) is not np and not chainer.is_debug():
+        return
+    bad = (t < 0) | (t >= n_class)
+    other = ""
+    if ignore_label is not None:
+        bad &= t != ignore_label
+        other = f", or be ignore_label={ignore_label}"
+    if bad.any():
+        raise ValueError(
+            f"labels must lie in [0, {n_class}), the number of outputs of the "
+            f"predictor{other}; found {t[bad][0]}"
+        )
 
 
 def to_labels(t, y):

@@ -440,3 +440,9 @@ def test_on_a_gpu_it_computes_the_same():
         loss = model(*map(chainer.get_device(device).send, (x, t)))
         losses.append(float(loss.array))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_missing_target_is_named():
+    net = MixupSequential((L.Linear(3, 2), True))
+    with pytest.raises(TypeError, match="the target is missing"):
+        net(np.zeros((2, 3), np.float32), mixup_hidden=True)
