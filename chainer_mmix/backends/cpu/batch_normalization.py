@@ -87,6 +87,14 @@ def apply(xp, x, mean, inv_std, gamma, beta):
     """For ``_apply_bn_fwd``, which normalises with given statistics."""
     if not covered(x, mean, inv_std, gamma, beta):
         return NotImplemented
+    loops = compiled.loops(x.dtype)
+    if loops and mean.size == x.shape[1] and is_channels_last(x):
+        c = mean.size
+        x = channels_last(x)
+        y = np.empty_like(x)
+        values = mean.reshape(c), (inv_std * gamma).reshape(c), beta.reshape(c)
+        loops.bn_apply(x.reshape(-1, c), *values, y.reshape(-1, c))
+        return channels_first(y)
     y = x - mean
     y *= inv_std * gamma
     y += beta
@@ -114,10 +122,7 @@ def _normalize(x, gamma, beta, eps, y) -> tuple[np.ndarray, ...]:
     """Normalises (..., C) arrays into y; returns mean, variance and 1 / deviation."""
     if loops := compiled.loops(x.dtype):
         c = len(gamma)
-        mean, var, inv_std = np.empty((3, c), x.dtype)
-        x, y = x.reshape(-1, c), y.reshape(-1, c)
-        loops.bn_forward(x, gamma, beta, eps, y, mean, var, inv_std)
-        return mean, var, inv_std
+        return loops.bn_forward(x.reshape(-1, c), gamma, beta, eps, y.reshape(-1, c))
     rows = _Rows(x)
     mean = (rows.sums(x) / rows.m).astype(x.dtype)
     shift = rows.spread(mean)
@@ -140,10 +145,8 @@ def _gradients(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]
     """Writes the gradient by x of (..., C) arrays; returns those by gamma and beta."""
     if loops := compiled.loops(x.dtype):
         c = len(gamma)
-        ggamma, gbeta = np.empty((2, c), x.dtype)
         x, gy, gx = (a.reshape(-1, c) for a in (x, gy, gx))
-        loops.bn_backward(x, gy, gamma, mean, inv_std, gx, ggamma, gbeta)
-        return ggamma, gbeta
+        return loops.bn_backward(x, gy, gamma, mean, inv_std, gx)
     rows = _Rows(x)
     shift = rows.spread(mean)
     products = rows.zeros()

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from chainer_mmix.backends.cpu import compiled
-
 # Bytes of columns at a time: enough for an efficient product, and in the cache still
 # when the product reads them.
 CHUNK = 1 << 21
@@ -118,9 +116,6 @@ def im2col(x: np.ndarray, y_axis: Axis, x_axis: Axis) -> np.ndarray:
     n, _, _, c = x.shape
     shape = (n, y_axis.out, x_axis.out, y_axis.taps, x_axis.taps, c)
     col = buffer("columns", shape, x.dtype)
-    if loops := compiled.loops(x.dtype):
-        loops.im2col(x, col, *_steps(y_axis, x_axis))
-        return col.reshape(n * y_axis.out * x_axis.out, -1)
     x = frame(x, y_axis, x_axis, 0)
     batch, height, width, channel = x.strides
     strides = (
@@ -166,20 +161,11 @@ def col2im(col: np.ndarray, x: np.ndarray, y_axis: Axis, x_axis: Axis) -> None:
     """
     n, _, _, c = x.shape
     col = col.reshape(n, y_axis.out, x_axis.out, y_axis.taps, x_axis.taps, c)
-    if loops := compiled.loops(x.dtype):
-        loops.col2im(col, x, *_steps(y_axis, x_axis))
-        return
     for i in range(y_axis.taps):
         steps_y, image_y = meet(y_axis, i)
         for j in range(x_axis.taps):
             steps_x, image_x = meet(x_axis, j)
             x[:, image_y, image_x] += col[:, steps_y, steps_x, i, j]
-
-
-def _steps(y_axis: Axis, x_axis: Axis) -> tuple[int, ...]:
-    """Returns stride, dilation and padding, each vertical and horizontal."""
-    y, x = y_axis, x_axis
-    return y.stride, x.stride, y.dilation, x.dilation, y.pad, x.pad
 
 
 def meet(axis: Axis, tap: int) -> tuple[slice, slice]:

@@ -24,7 +24,7 @@ def momentum_sgd(self, param):
         return NotImplemented
     hp = self.hyperparam
     if loops := compiled.loops(param.dtype):
-        loops.momentum_sgd(*_flat(arrays), *map(np.float32, (hp.lr, hp.momentum)))
+        loops.momentum_sgd(*arrays, hp.lr, hp.momentum)
         return None
     for p, g, v, change in _pieces(arrays):
         np.multiply(hp.lr, g, out=change)
@@ -45,7 +45,7 @@ def adam(self, param):
     alpha_t = self.alpha_t
     if loops := compiled.loops(param.dtype):
         rates = alpha_t, 1.0 - hp.beta1, 1.0 - hp.beta2, hp.eps, hp.eta, keep
-        loops.adam(*_flat(arrays), *map(np.float32, rates))
+        loops.adam(*arrays, *rates)
         return None
     for p, g, m, v, change in _pieces(arrays):
         np.subtract(g, m, out=change)

@@ -1,4 +1,4 @@
-"""Pooling in two dimensions, tap by tap instead of through columns.
+"""Pooling in two dimensions without columns.
 
 The public functions stand for methods of Chainer's and return ``NotImplemented`` for
 what they do not cover.
@@ -6,13 +6,14 @@ what they do not cover.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 from chainer.utils.conv import get_conv_outsize
 
-from chainer_mmix.backends.cpu.columns import Axis, chunks, frame, meet
+from chainer_mmix.backends.cpu import compiled, windows
+from chainer_mmix.backends.cpu.columns import Axis
 from chainer_mmix.backends.cpu.layout import channels_first, channels_last, covered
-
-_PIECE = 1 << 18  # bytes of output that stay in the cache with all that belongs to it
 
 
 def max_forward(self, inputs):
@@ -24,28 +25,9 @@ def max_forward(self, inputs):
     if axes is None:
         return NotImplemented
     self._in_shape, self._in_dtype = x.shape, x.dtype
-    x = channels_last(x)
-    shape = (len(x), axes[0].out, axes[1].out, x.shape[3])
-    y, indexes = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
-    for images, rows in _pieces(y):
-        y_axis, x_axis = axes[0].rows(rows), axes[1]
-        seen = frame(x[images], y_axis, x_axis, -np.inf)
-        taps = [
-            seen[:, i :: y_axis.stride, j :: x_axis.stride][
-                :, : y_axis.out, : x_axis.out
-            ]
-            for i in range(y_axis.taps)
-            for j in range(x_axis.taps)
-        ]
-        largest, first = y[images, rows], indexes[images, rows]
-        largest[...] = taps[0]
-        for tap in taps[1:]:
-            np.maximum(largest, tap, out=largest)
-        # Counts the taps before the first that is the largest.
-        first.fill(0)
-        for tap in reversed(taps[:-1]):
-            first += 1
-            first *= (tap != largest).view(np.uint8)
+    y = _outputs(x, axes)
+    indexes = np.empty(y.shape, np.uint8)
+    _functions(x.dtype).max_forward(channels_last(x), y, indexes, axes)
     self.indexes = channels_first(indexes)
     if self.return_indices:
         self.indexes = self.indexes.astype(np.int64)
@@ -60,16 +42,8 @@ def max_backward(self, inputs):
         return NotImplemented
     axes = _axes(func._in_shape[2:], func.ksize, func.stride, func.pad, func.cover_all)
     gy, indexes = channels_last(gy), channels_last(func.indexes)
-    gx = _zeros(func._in_shape, gy.dtype)
-    bits = np.dtype(f"i{gy.itemsize}")
-    for images, rows in _pieces(gy):
-        y_axis, x_axis = axes[0].rows(rows), axes[1]
-        for tap, (steps, elements) in enumerate(_taps(images, y_axis, x_axis)):
-            # All bits where the tap was the largest, no bit elsewhere.
-            mask = (indexes[images, rows][steps] == tap).view(np.int8)
-            np.negative(mask, out=mask)
-            part = np.bitwise_and(gy[images, rows][steps].view(bits), mask)
-            gx[elements] += part.view(gy.dtype)
+    gx = _images(func._in_shape, gy.dtype)
+    _functions(gy.dtype).max_backward(gy, indexes, gx, axes)
     return (channels_first(gx),)
 
 
@@ -82,12 +56,8 @@ def average_forward(self, inputs):
     if axes is None:
         return NotImplemented
     self._in_shape, self._in_dtype = x.shape, x.dtype
-    x = channels_last(x)
-    y = np.zeros((len(x), axes[0].out, axes[1].out, x.shape[3]), x.dtype)
-    for images, rows in _pieces(y):
-        for steps, elements in _taps(images, axes[0].rows(rows), axes[1]):
-            y[images, rows][steps] += x[elements]
-        y[images, rows] /= self.kh * self.kw
+    y = _outputs(x, axes)
+    _functions(x.dtype).average_forward(channels_last(x), y, axes)
     return (channels_first(y),)
 
 
@@ -97,12 +67,13 @@ def average_backward(self, inputs):
     if not covered(gy):
         return NotImplemented
     axes = _axes(self._in_shape[2:], *_window(self))
-    gy = channels_last(gy) / gy.dtype.type(self.kh * self.kw)
-    gx = _zeros(self._in_shape, gy.dtype)
-    for images, rows in _pieces(gy):
-        for steps, elements in _taps(images, axes[0].rows(rows), axes[1]):
-            gx[elements] += gy[images, rows][steps]
+    gx = _images(self._in_shape, gy.dtype)
+    _functions(gy.dtype).average_backward(channels_last(gy), gx, axes)
     return (channels_first(gx),)
+
+
+def _functions(dtype) -> ModuleType:
+    return compiled.loops(dtype) or windows
 
 
 def _window(self):
@@ -120,20 +91,10 @@ def _axes(image, ksize, stride, pad, cover_all) -> tuple[Axis, Axis] | None:
     return tuple(axes)
 
 
-def _zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+def _outputs(x: np.ndarray, axes: tuple[Axis, Axis]) -> np.ndarray:
+    return np.empty((len(x), axes[0].out, axes[1].out, x.shape[1]), x.dtype)
+
+
+def _images(shape: tuple[int, ...], dtype) -> np.ndarray:
     n, c, h, w = shape
-    return np.zeros((n, h, w, c), dtype)
-
-
-def _pieces(y: np.ndarray):
-    row = y.shape[2] * y.shape[3] * y.itemsize
-    return chunks(len(y), y.shape[1], row, _PIECE)
-
-
-def _taps(images: slice, y_axis: Axis, x_axis: Axis):
-    """Yields for each tap the steps at which it meets the image, and the elements."""
-    for i in range(y_axis.taps):
-        steps_y, image_y = meet(y_axis, i)
-        for j in range(x_axis.taps):
-            steps_x, image_x = meet(x_axis, j)
-            yield (slice(None), steps_y, steps_x), (images, image_y, image_x)
+    return np.empty((n, h, w, c), dtype)

@@ -6,12 +6,13 @@ import functools
 import os
 from collections.abc import Callable
 
-from chainer.functions.activation.relu import ReLUGrad2
+from chainer.functions.activation.relu import ReLU, ReLUGrad2
 from chainer.functions.connection.convolution_2d import (
     Convolution2DFunction,
     Convolution2DGradW,
 )
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization import batch_normalization as chainers_bn
 from chainer.functions.normalization.batch_normalization import (
     GeneralBatchNormalizationImpl,
@@ -28,9 +29,9 @@ from chainer_mmix.backends.cpu import (
     batch_normalization,
     compiled,
     convolution,
+    elementwise,
     optimizers,
     pooling,
-    relu,
 )
 
 FAST: dict[tuple[object, str], Callable] = {
@@ -50,7 +51,9 @@ FAST: dict[tuple[object, str], Callable] = {
     (MaxPoolingNDGrad, "forward_cpu"): pooling.max_backward,
     (AveragePooling2D, "forward_cpu"): pooling.average_forward,
     (AveragePooling2DGrad, "forward_cpu"): pooling.average_backward,
-    (ReLUGrad2, "forward_cpu"): relu.backward,
+    (ReLU, "forward_cpu"): elementwise.relu,
+    (ReLUGrad2, "forward_cpu"): elementwise.relu_backward,
+    (Add, "forward"): elementwise.add,
     (MomentumSGDRule, "update_core_cpu"): optimizers.momentum_sgd,
     (AdamRule, "update_core_cpu"): optimizers.adam,
 }

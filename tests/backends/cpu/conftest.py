@@ -1,6 +1,7 @@
 """Chainer's own functions beside the fast ones, and arrays in many memory layouts."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,14 +9,32 @@ import pytest
 from chainer_mmix.backends import cpu
 
 
-@pytest.fixture(scope="module", params=["numpy", "numba"])
+@pytest.fixture(scope="module", params=["numpy", "numba", "numba in parts"])
 def path(request):
-    """Runs tests with and without compiled loops."""
-    if request.param == "numba":
+    """Tests NumPy, and compiled loops in large and in small parts."""
+    path, _, parts = request.param.partition(" ")
+    if path == "numba":
         pytest.importorskip("numba")
-    cpu.use(request.param)
-    yield request.param
+    cpu.use(path)
+    with in_parts() if parts else nullcontext():
+        yield path
     cpu.install()
+
+
+@contextmanager
+def in_parts():
+    from chainer_mmix.backends.cpu.loops import pool
+
+    run = pool.run
+
+    def finely(task, n, grain, *arguments):
+        run(task, n, 1, *arguments)
+
+    with (
+        mock.patch.object(pool, "count", lambda: 3),
+        mock.patch.object(pool, "run", finely),
+    ):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from chainer.utils.conv import get_conv_outsize
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chainer_mmix.backends.cpu import convolution
+from chainer_mmix.backends.cpu import correlation
 
 pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
@@ -20,7 +20,8 @@ def problems(draw, deconvolution=False):
     """Shapes and options of a convolution, and a seed for its values."""
     few = st.integers(1, 3)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
-    channels = st.integers(4, 5) if groups > 1 else st.integers(1, 6)
+    many = st.sampled_from([1, 2, 3, 4, 5, 6, 16, 33])
+    channels = st.integers(4, 5) if groups > 1 else many
     kernel, stride, dilate = (
         draw(st.tuples(n, n)) for n in (st.integers(1, 5), few, few)
     )
@@ -77,7 +78,7 @@ def check(function, problem, layout, chunk, dtype, chainers_own, lay_out):
         wanted, wanted2 = run(function, exact, options, gy.astype(np.float64))
         # What each sum would be without cancellation bounds its rounding error.
         size, _ = run(function, [abs(a) for a in exact], options, abs(gy * 1.0))
-    with mock.patch.object(convolution, "CHUNK", chunk):
+    with mock.patch.object(correlation, "CHUNK", chunk):
         got, got2 = run(function, arrays, options, lay_out(gy, layout))
     terms = 10 + max(np.prod(W[1:]), np.prod(W[2:]) * W[0], np.prod(shape))
     for result, right, bound in zip(got, wanted, size, strict=True):
@@ -110,6 +111,25 @@ def test_deconvolution_and_its_gradients(
     problem, layout, chunk, dtype, chainers_own, lay_out
 ):
     check(F.deconvolution_2d, problem, layout, chunk, dtype, chainers_own, lay_out)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_more_steps_than_are_taken_at_a_time(stride, chainers_own):
+    random = np.random.RandomState(0)
+    x, W, b = (
+        chainer.Variable(random.randn(*shape).astype(np.float32))
+        for shape in ((3, 7, 31, 45), (20, 7, 3, 3), (20,))
+    )
+
+    def run():
+        y = F.convolution_2d(x, W, b, stride, 1)
+        gy = chainer.Variable(np.cos(np.arange(y.size, dtype="f")).reshape(y.shape))
+        return [v.array for v in (y, *chainer.grad([y], [x, W, b], [gy]))]
+
+    with chainers_own():
+        wanted = run()
+    for result, right in zip(run(), wanted, strict=True):
+        np.testing.assert_allclose(result, right, rtol=1e-4, atol=1e-3)
 
 
 def test_gradient_check():

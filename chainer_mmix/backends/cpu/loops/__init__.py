@@ -1,0 +1,43 @@
+"""Compiled loops over float32, shared among threads; Numba is needed to import them."""
+
+from chainer_mmix.backends.cpu.loops.batch_normalization import (
+    bn_apply,
+    bn_backward,
+    bn_forward,
+)
+from chainer_mmix.backends.cpu.loops.correlation import (
+    correlate,
+    correlate_outputs,
+    scatter,
+)
+from chainer_mmix.backends.cpu.loops.elementwise import (
+    adam,
+    momentum_sgd,
+    relu,
+    relu_backward,
+    total,
+)
+from chainer_mmix.backends.cpu.loops.pooling import (
+    average_backward,
+    average_forward,
+    max_backward,
+    max_forward,
+)
+
+__all__ = [
+    "adam",
+    "average_backward",
+    "average_forward",
+    "bn_apply",
+    "bn_backward",
+    "bn_forward",
+    "correlate",
+    "correlate_outputs",
+    "max_backward",
+    "max_forward",
+    "momentum_sgd",
+    "relu",
+    "relu_backward",
+    "scatter",
+    "total",
+]

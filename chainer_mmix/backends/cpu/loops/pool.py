@@ -1,0 +1,188 @@
+"""Threads that share the work of compiled tasks, as many as NumPy's BLAS has.
+
+A thread that has had work looks out for more for a millisecond or so before it goes to
+sleep, since to wake it takes longer than most tasks. Meanwhile it gives way to others.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import numba
+import numpy as np
+from numba import types
+
+from chainer_mmix.backends.cpu.loops.intrinsics import (
+    add,
+    call,
+    exchange,
+    give_way,
+    load,
+    store,
+)
+
+_LOOKS = 3000  # for work, before a thread goes to sleep
+_LIMIT = 1 << 32  # of parts
+
+# Where in the common memory, in bytes. _NEXT is the number of a piece of work, times
+# _LIMIT, plus that of its next part: who counts it up has that part. A late thread
+# cannot take a part of a piece that is over, as the number has changed.
+_NEXT, _DONE, _AWAKE = 0, 64, 128
+_TASK, _ARGUMENTS, _N, _STEP, _PARTS = range(192, 232, 8)
+
+_SIGNATURE = types.void(types.CPointer(types.intp), types.intp, types.intp)
+
+
+class Task:
+    """A function that is compiled when it is first run, and kept on disk.
+
+    Args:
+        function: ``function(arguments, start, stop)`` does a part of the work; see
+            :func:`run` for the arguments.
+        options: Of ``numba.cfunc``.
+    """
+
+    def __init__(self, function: Callable, **options) -> None:
+        self._function = function
+        self._options = options
+
+    @classmethod
+    def options(cls, **options) -> Callable[[Callable], Task]:
+        return functools.partial(cls, **options)
+
+    @functools.cached_property
+    def compiled(self):
+        return numba.cfunc(_SIGNATURE, cache=True, **self._options)(self._function)
+
+
+def run(task: Task, n: int, grain: int, *arguments: np.ndarray | int) -> None:
+    """Does a task for all of range(n), cut into parts that may run at the same time.
+
+    Args:
+        n (int): At least one.
+        grain (int): How many make a part that is worth a thread. All parts but the last
+            have a multiple of this.
+        arguments: The task gets an int64 for each: for an array its address.
+    """
+    values = [a if type(a) is int else a.ctypes.data for a in arguments]
+    address = task.compiled.address
+    packed = np.array(values, np.int64)
+    helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
+    if not helpers or not _lock.acquire(blocking=False):
+        _alone(address, packed.ctypes.data, n)
+        return
+    try:
+        # Some more parts than threads, for threads that are late or held up.
+        step = max(1, n // (grain * 4 * (helpers + 1))) * grain
+        _call_up(helpers)
+        _lead(_memory.ctypes.data, address, packed.ctypes.data, n, step)
+    finally:
+        _lock.release()
+
+
+def count() -> int:
+    """Returns how many threads may work, the calling one included.
+
+    ``OMP_NUM_THREADS`` and threadpoolctl limit them with those of BLAS.
+    """
+    blas = _blas()
+    return blas.get_num_threads() if blas else os.cpu_count() or 1
+
+
+@functools.cache
+def _blas():
+    """Returns threadpoolctl's handle of NumPy's BLAS, if it knows that."""
+    from threadpoolctl import ThreadpoolController
+
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    libraries.sort(key=lambda library: "numpy" not in library.filepath)
+    return libraries[0] if libraries else None
+
+
+def _start_anew() -> None:
+    """A process has no threads at first, nor after a fork."""
+    global _lock, _memory, _sleepers, _threads
+    _lock = threading.Lock()
+    _memory = np.zeros(40, np.int64)
+    _sleepers = SimpleQueue()
+    _threads = 0
+
+
+_start_anew()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
+def _call_up(wanted: int) -> None:
+    """Starts or wakes threads; this task may be done before they are there."""
+    global _threads
+    while _threads < wanted:
+        arguments = _memory, _sleepers
+        threading.Thread(target=_serve, args=arguments, daemon=True).start()
+        _threads += 1
+    for _ in range(wanted - int(_memory[_AWAKE // 8])):
+        _sleepers.put(None)
+
+
+def _serve(memory: np.ndarray, sleepers: SimpleQueue) -> None:
+    while True:
+        _follow(memory.ctypes.data, _LOOKS)
+        sleepers.get()
+
+
+_compile = numba.njit(nogil=True, cache=True)
+
+
+@_compile
+def _alone(task, arguments, n):
+    call(task, arguments, 0, n)
+
+
+@_compile
+def _lead(memory, task, arguments, n, step):
+    parts = -(-n // step)
+    piece = (load(memory + _NEXT) // _LIMIT + 1) * _LIMIT
+    store(memory + _NEXT, piece + _LIMIT - 1)  # nobody finds a part while this changes
+    store(memory + _DONE, 0)
+    store(memory + _TASK, task)
+    store(memory + _ARGUMENTS, arguments)
+    store(memory + _N, n)
+    store(memory + _STEP, step)
+    store(memory + _PARTS, parts)
+    store(memory + _NEXT, piece)
+    while _take_part(memory):
+        pass
+    while load(memory + _DONE) < parts:
+        give_way()
+
+
+@_compile
+def _follow(memory, looks):
+    add(memory + _AWAKE, 1)
+    left = looks
+    while left:
+        left = looks if _take_part(memory) else left - 1
+        give_way()
+    add(memory + _AWAKE, -1)
+
+
+@_compile
+def _take_part(memory):
+    """Does the next part, if there is one."""
+    part = load(memory + _NEXT)
+    i = part % _LIMIT
+    if i >= load(memory + _PARTS):
+        return False
+    task = load(memory + _TASK)
+    arguments = load(memory + _ARGUMENTS)
+    n = load(memory + _N)
+    step = load(memory + _STEP)
+    if not exchange(memory + _NEXT, part, part + 1):
+        return False
+    call(task, arguments, i * step, min(n, (i + 1) * step))
+    add(memory + _DONE, 1)
+    return True
