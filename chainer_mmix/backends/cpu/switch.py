@@ -6,12 +6,18 @@ import functools
 import os
 from collections.abc import Callable
 
+from chainer import FunctionNode
 from chainer.functions.activation.relu import ReLU, ReLUGrad2
 from chainer.functions.connection.convolution_2d import (
     Convolution2DFunction,
     Convolution2DGradW,
 )
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.connection.linear import (
+    LinearFunction,
+    LinearGradData,
+    LinearGradWeight,
+)
 from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization import batch_normalization as chainers_bn
 from chainer.functions.normalization.batch_normalization import (
@@ -30,11 +36,14 @@ from chainer_mmix.backends.cpu import (
     compiled,
     convolution,
     elementwise,
+    function_node,
+    linear,
     optimizers,
     pooling,
 )
 
 FAST: dict[tuple[object, str], Callable] = {
+    (FunctionNode, "apply"): function_node.apply,
     **{
         (owner, name): fast
         for owner, fast in (
@@ -44,6 +53,9 @@ FAST: dict[tuple[object, str], Callable] = {
         )
         for name in ("_forward_cpu_core", "_forward_grouped_convolution")
     },
+    (LinearFunction, "forward"): linear.forward,
+    (LinearGradData, "forward"): linear.gradient_x,
+    (LinearGradWeight, "forward"): linear.gradient_w,
     (GeneralBatchNormalizationImpl, "forward"): batch_normalization.forward,
     (GeneralBatchNormalizationImpl, "backward"): batch_normalization.backward,
     (chainers_bn, "_apply_bn_fwd"): batch_normalization.apply,

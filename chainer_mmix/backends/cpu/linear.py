@@ -1,0 +1,70 @@
+"""Small Linear layers, as at the end of a convolutional network, in compiled loops.
+
+For them, BLAS would start threads that then wait for more by spinning, and take
+processors from ours. Large ones are faster in BLAS. The public functions stand for
+methods of Chainer's and return ``NotImplemented`` for what they do not cover.
+"""
+
+from __future__ import annotations
+
+import chainer
+import numpy as np
+
+from chainer_mmix.backends.cpu import compiled
+from chainer_mmix.backends.cpu.columns import Axis
+from chainer_mmix.backends.cpu.layout import covered
+
+# Multiplications: with fewer BLAS starts no threads, with more it is faster.
+_FEW, _MANY = 1 << 15, 1 << 22
+
+
+def forward(self, inputs):
+    """For ``LinearFunction``."""
+    x, W, *b = inputs
+    loops = _loops(x.size * len(W), x, W, *b)
+    # A static graph records what Chainer's own code calls.
+    if not loops or chainer.config.schedule_func is not None:
+        return NotImplemented
+    self._config_use_ideep = chainer.config.use_ideep
+    self.retain_inputs((0, 1))
+    y = loops.correlate(_as_images(x), W.T[None, None], _one(x), *b)
+    return (y.reshape(len(x), -1),)
+
+
+def gradient_x(self, inputs):
+    """For ``LinearGradData``."""
+    W, gy = inputs
+    loops = _loops(gy.size * W.shape[1], W, gy)
+    if not loops:
+        return NotImplemented
+    self._config_use_ideep = chainer.config.use_ideep
+    self.retain_inputs((0, 1))
+    gx = loops.correlate(_as_images(gy), W[None, None], _one(gy))
+    return (gx.reshape(len(gy), -1),)
+
+
+def gradient_w(self, inputs):
+    """For ``LinearGradWeight``."""
+    x, gy = inputs
+    loops = _loops(gy.size * x.shape[1], x, gy)
+    if not loops or self._w_dtype != x.dtype:
+        return NotImplemented
+    self._config_use_ideep = chainer.config.use_ideep
+    self.retain_inputs((0, 1))
+    gW = loops.correlate_outputs(_as_images(x), _as_images(gy), _one(x))
+    return (gW.reshape(gy.shape[1], -1),)
+
+
+def _loops(work: int, *arrays):
+    if not _FEW <= work <= _MANY or not covered(*arrays):
+        return None
+    return compiled.loops(arrays[0].dtype)
+
+
+def _as_images(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x)[:, None, None]
+
+
+def _one(x) -> tuple[Axis, Axis]:
+    """A kernel of one element on images of one."""
+    return (Axis(1, 1, 0, 1, 1, 1, 0),) * 2

@@ -1,0 +1,109 @@
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+from chainer import FunctionNode, Variable
+
+pytestmark = pytest.mark.usefixtures("path")
+
+
+class Returning(FunctionNode):
+    """Retains its input and gives what it is told to."""
+
+    def __init__(self, outputs, elementwise=False):
+        super().__init__()
+        self.is_elementwise = elementwise
+        self.made = outputs
+
+    def forward(self, inputs):
+        self.retain_inputs((0,))
+        return self.made
+
+    def backward(self, indexes, grad_outputs):
+        (x,) = self.get_retained_inputs()
+        return (grad_outputs[0] * x,)
+
+
+ONE = np.ones(3, "f")
+
+
+@pytest.mark.parametrize(
+    "outputs, elementwise",
+    [
+        ([ONE], False),
+        ((3.0,), False),
+        ((ONE, "text"), False),
+        ((ONE, ONE[:2]), True),
+        ((ONE, None), False),
+        ((ONE, ONE), True),
+        ((ONE,), True),
+    ],
+)
+def test_outputs_are_checked_as_in_chainer(outputs, elementwise, chainers_own):
+    def outcome():
+        x = Variable(np.full(3, 2, "f"))
+        try:
+            ys = Returning(outputs, elementwise).apply((x,))
+        except (RuntimeError, TypeError) as error:
+            return type(error), str(error)
+        ys[0].grad = ONE
+        ys[0].backward()
+        return len(ys), x.grad.tolist()
+
+    with chainers_own():
+        wanted = outcome()
+    assert outcome() == wanted
+
+
+@pytest.mark.parametrize("bad", [[1.0, 2.0], None, 3])
+def test_inputs_are_checked_as_in_chainer(bad, chainers_own):
+    def outcome():
+        with pytest.raises(Exception) as info:
+            F.relu(bad)
+        return info.type, str(info.value)
+
+    with chainers_own():
+        wanted = outcome()
+    assert outcome() == wanted
+
+
+def test_what_a_graph_knows(chainers_own):
+    def outcome():
+        x, w = Variable(ONE), chainer.Parameter(2 * ONE)
+        with chainer.no_backprop_mode():
+            apart = x * w
+        y = F.exp(x * w + ONE)
+        return (
+            y.rank,
+            y.requires_grad,
+            apart.creator is None,
+            y.creator.inputs[0].creator.label,
+            [v.requires_grad for v in y.creator.inputs[0].creator.inputs],
+            y.creator.inputs[0].data is None,
+        )
+
+    with chainers_own():
+        wanted = outcome()
+    assert outcome() == wanted
+
+
+def test_hooks_see_each_function():
+    with chainer.function_hooks.TimerHook() as hook:
+        F.relu(Variable(ONE)) + 1
+    assert [name for name, _ in hook.call_history] == ["ReLU", "AddConstant"]
+
+
+def test_debug_mode_finds_nan():
+    with (
+        chainer.using_config("debug", True),
+        np.errstate(invalid="ignore"),
+        pytest.raises(RuntimeError, match="NaN is detected"),
+    ):
+        F.log(Variable(-ONE))
+
+
+def test_shapes_are_checked():
+    with pytest.raises(chainer.utils.type_check.InvalidType):
+        F.linear(np.ones((2, 3), "f"), np.ones((4, 5), "f"))
+    with chainer.using_config("type_check", False):
+        assert F.relu(np.ones(3, "i")).dtype == np.int32
