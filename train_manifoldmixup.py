@@ -29,8 +29,11 @@ except ModuleNotFoundError as e:
 
 # What depends on the dataset: enough for digits in minutes on a CPU; for CIFAR as in
 # the original Chainer implementation.
-EPOCH = {"digits": 10, "cifar10": 300, "cifar100": 300}
-BATCHSIZE = {"digits": 64, "cifar10": 256, "cifar100": 256}
+EPOCH = {"digits": 10, "mnist5k": 10, "mnist": 10, "cifar10": 300, "cifar100": 300}
+BATCHSIZE = {
+    **{"digits": 64, "mnist5k": 64, "mnist": 128},
+    **{"cifar10": 256, "cifar100": 256},
+}
 
 LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
 
@@ -83,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         trainer, record = prepare(args, shlex.join([parser.prog, *words]))
-    except (OSError, ValueError) as e:
+    except (ImportError, OSError, ValueError) as e:
         parser.error(" ".join(str(e).split()))  # one line
     try:
         training.run(trainer, record)
@@ -119,7 +122,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         tuple: The Trainer and the :class:`~chainer_mmix.training.RunRecord`.
 
     Raises:
-        ValueError, OSError: If something is wrong, in one sentence.
+        ImportError, OSError, ValueError: If something is wrong, in one sentence.
     """
     device = training.get_device(args.gpu if args.device is None else args.device)
     dataset = datasets.lookup(datasets.DATASETS, args.dataset, "dataset")
@@ -360,8 +363,8 @@ def get_parser() -> argparse.ArgumentParser:
         default="digits",
         metavar="NAME",
         help=f"one of {', '.join(datasets.DATASETS)}; digits (1442 training images of "
-        "8x8 pixels) come with scikit-learn, the others are downloaded into Chainer's "
-        "dataset cache (default: digits)",
+        "8x8 pixels) come with scikit-learn, mnist5k (5,000 images of MNIST) with the "
+        "extra mnist, the others are downloaded and cached (default: digits)",
     )
     points = {}
     for name, model in models.MODELS.items():
@@ -387,7 +390,7 @@ def get_parser() -> argparse.ArgumentParser:
         "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for resnet50, "
         "101 and 152, or what a run of the same model saved; the images stay as they "
         "are, RGB in [0, 1], which ImageNet weights have to get used to; they are for "
-        "--dataset cifar10 and cifar100, since digits are grey",
+        "--dataset cifar10 and cifar100, since the digits are grey",
     )
     group.add_argument(
         "--downsample-fb",

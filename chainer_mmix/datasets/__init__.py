@@ -5,6 +5,7 @@ from chainer_mmix.datasets.checks import check_labels
 from chainer_mmix.datasets.cifar import get_cifar10, get_cifar100
 from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
+from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
 from chainer_mmix.datasets.registry import DATASETS, Dataset, load, lookup
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "get_cifar10",
     "get_cifar100",
     "get_digits",
+    "get_mnist",
+    "get_mnist5k",
     "load",
     "lookup",
     "take_subset",

@@ -11,6 +11,7 @@ from chainer_mmix.datasets.checks import check_labels
 from chainer_mmix.datasets.cifar import get_cifar10, get_cifar100
 from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
+from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
 
 
 class Dataset(NamedTuple):
@@ -30,6 +31,8 @@ class Dataset(NamedTuple):
 
 DATASETS = {
     "digits": Dataset(get_digits, 10, Augment(padding=1)),
+    "mnist5k": Dataset(get_mnist5k, 10, Augment(padding=2)),
+    "mnist": Dataset(get_mnist, 10, Augment(padding=2)),
     "cifar10": Dataset(get_cifar10, 10, Augment(padding=4, flip=True)),
     "cifar100": Dataset(get_cifar100, 100, Augment(padding=4, flip=True)),
 }
@@ -63,7 +66,7 @@ def load(
 
     Raises:
         ValueError: If the labels are bad or ``train_size`` is too large.
-        OSError: If the dataset cannot be had.
+        OSError, ImportError: If the dataset cannot be had.
     """
     train, test = dataset.load()
     for part, examples in (("training", train), ("test", test)):
@@ -94,6 +97,6 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name.lower(), table, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), table, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(f"unknown {kind} {name!r}: {hint}there are {', '.join(table)}")

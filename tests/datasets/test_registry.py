@@ -18,7 +18,7 @@ def make(n_train=20, n_test=10, n_class=2):
     [
         ("digit", "did you mean digits?"),
         ("CIFAR-10", "cifar10"),
-        ("mnist", "there are"),
+        ("imagenet", "there are"),
     ],
 )
 def test_unknown_names_get_the_near_ones(name, near):
@@ -26,7 +26,7 @@ def test_unknown_names_get_the_near_ones(name, near):
         lookup(DATASETS, name, "dataset")
     assert repr(name) in str(e.value)
     assert near in str(e.value)
-    assert "digits, cifar10, cifar100" in str(e.value)
+    assert "digits, mnist5k, mnist, cifar10, cifar100" in str(e.value)
 
 
 def test_lookup_returns_the_entry():
