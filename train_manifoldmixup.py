@@ -23,7 +23,11 @@ try:
     from chainer_mmix.cli import argument_types as types
     from chainer_mmix.mixing import MixupDraw, softmax_binary_cross_entropy
     from chainer_mmix.mixing.policy import using_draw
-    from chainer_mmix.training.extensions import DivergedError, MixupOff
+    from chainer_mmix.training.extensions import (
+        DivergedError,
+        MixupOff,
+        TensorBoardReport,
+    )
 except ModuleNotFoundError as e:
     sys.exit(f"{e} in {sys.executable}: run 'make venv', then '. .venv/bin/activate'")
 
@@ -124,6 +128,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     Raises:
         ImportError, OSError, ValueError: If something is wrong, in one sentence.
     """
+    tensorboard = TensorBoardReport() if args.tensorboard else None
     device = training.get_device(args.gpu if args.device is None else args.device)
     dataset = datasets.lookup(datasets.DATASETS, args.dataset, "dataset")
     model_class = datasets.lookup(models.MODELS, args.model, "model")
@@ -184,6 +189,8 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     )
     if args.cutmix_alpha > 0:
         check_cutmix(classifier, test[0], device)
+    if tensorboard:
+        trainer.extend(tensorboard)
     schedule(trainer, args, policy, -(-args.epoch * len(train) // args.batchsize))
     if args.pretrained and not args.resume:
         models.load_pretrained(classifier.predictor, args.pretrained)
@@ -583,6 +590,12 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="SNAPSHOT",
         help="go on from a snapshot, or the newest in a folder, without a value in the "
         "output folder; on a CPU, the result is that of a run without a break",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the log for TensorBoard too, into a folder tensorboard of the "
+        "output folder (needs the extra tensorboard; default: off)",
     )
     group.add_argument(
         "--quiet", action="store_true", help="print no table and no progress bar"

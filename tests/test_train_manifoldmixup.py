@@ -148,6 +148,20 @@ def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch):
     assert "chainer-mmix[cuda13]" in capsys.readouterr().err
 
 
+def test_tensorboard(main, capsys, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "tensorboardX", None)
+        with pytest.raises(SystemExit):
+            main(["--tensorboard", "--dataset", "nonsense"])
+        assert "chainer-mmix[tensorboard]" in capsys.readouterr().err
+    pytest.importorskip("tensorboardX", reason="the extra tensorboard")
+    run = [*QUICK, "--quiet", "--out", "run"]
+    assert main([*run, "--tensorboard"]) == 0
+    (path,) = pathlib.Path("run/tensorboard").iterdir()
+    assert b"validation/main/accuracy" in path.read_bytes()
+    assert main([*run, "--resume", "--epoch", "2"]) == 0
+
+
 def test_without_network_cifar_names_the_archive(main, capsys, monkeypatch, tmp_path):
     from urllib.error import URLError
 

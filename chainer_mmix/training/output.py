@@ -19,6 +19,7 @@ _MAY_CHANGE = {
     "lr_drop",
     "out",
     "resume",
+    "tensorboard",
     "weight_decay",
 }
 

@@ -24,6 +24,7 @@ from chainer_mmix.training.extensions.predictor_plot import PredictorPlot
 from chainer_mmix.training.extensions.random_state import RandomState
 from chainer_mmix.training.extensions.representation_plot import RepresentationPlot
 from chainer_mmix.training.extensions.singular_value_plot import SingularValuePlot
+from chainer_mmix.training.extensions.tensorboard_report import TensorBoardReport
 
 __all__ = [
     "CalibrationEvaluator",
@@ -42,4 +43,5 @@ __all__ = [
     "RandomState",
     "RepresentationPlot",
     "SingularValuePlot",
+    "TensorBoardReport",
 ]
