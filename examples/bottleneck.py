@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.spatial import ConvexHull
 
 from chainer_mmix import MixupSequential
-from chainer_mmix.analysis.figure import add_class_legend, class_style, save_figure
+from chainer_mmix.analysis.figure import add_class_legend, save_figure, scatter_classes
 from chainer_mmix.analysis.hidden import hidden_states
 from chainer_mmix.analysis.predictions import predict
 from chainer_mmix.datasets import get_digits, get_mnist5k
@@ -72,7 +72,7 @@ def main() -> None:
             }
         return numbers, states
 
-    results = repeat(measure, args.seeds, settings)
+    results = repeat(measure, args, settings)
     print_table({name: [run[0] for run in runs] for name, runs in results.items()})
 
     figure = Figure(figsize=(9, 8), layout="constrained")
@@ -80,11 +80,7 @@ def main() -> None:
     for row, n_class in zip(rows, (5, 10), strict=True):
         for axes, (name, runs) in zip(row, results.items(), strict=True):
             h, t = runs[0][1][n_class]
-            for label in range(n_class):
-                own = h[t == label]
-                axes.scatter(
-                    *own.T, s=14, alpha=0.8, linewidths=0, **class_style(label)
-                )
+            scatter_classes(axes, h, t, size=14)
             axes.set_title(f"digits 0–{n_class - 1}, {name}")
             axes.set_xlabel("hidden unit 0")
             axes.set_ylabel("hidden unit 1")

@@ -39,7 +39,7 @@ def main() -> None:
             }
         return numbers, scores
 
-    results = repeat(measure, args.seeds)
+    results = repeat(measure, args)
     print_table({name: [run[0] for run in runs] for name, runs in results.items()})
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")

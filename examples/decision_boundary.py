@@ -49,7 +49,7 @@ def main() -> None:
         }
         return numbers, map, points
 
-    results = repeat(measure, args.seeds)
+    results = repeat(measure, args)
     numbers = {name: [run[0] for run in runs] for name, runs in results.items()}
     print_table(numbers)
 

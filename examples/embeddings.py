@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from chainer_mmix.analysis.figure import add_class_legend, class_style, save_figure
+from chainer_mmix.analysis.figure import add_class_legend, save_figure, scatter_classes
 from chainer_mmix.analysis.hidden import hidden_states
 from chainer_mmix.analysis.predictions import predict
 from chainer_mmix.analysis.representation import project
@@ -39,15 +39,13 @@ def main() -> None:
         }
         return numbers, points
 
-    results = repeat(measure, args.seeds)
+    results = repeat(measure, args)
     print_table({name: [run[0] for run in runs] for name, runs in results.items()})
 
     figure = Figure(figsize=(13, 4.4), layout="constrained")
     panels = figure.subplots(1, len(results))
     for axes, (name, runs) in zip(panels, results.items(), strict=True):
-        for label in range(10):
-            own = runs[0][1][t == label]
-            axes.scatter(*own.T, s=14, alpha=0.8, linewidths=0, **class_style(label))
+        scatter_classes(axes, runs[0][1], t, size=14)
         axes.set_title(name)
         axes.set_xticks([])
         axes.set_yticks([])

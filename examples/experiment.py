@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from chainer_mmix import ManifoldMixupClassifier, MixupSequential
 from chainer_mmix.analysis.compare import Spread
 from chainer_mmix.analysis.figure import OKABE_ITO
+from chainer_mmix.progress import Progress
 from chainer_mmix.training import set_seed
 
 # Arguments of ManifoldMixupClassifier, with the alphas of the paper. Point 0 is the
@@ -60,6 +60,11 @@ def parse_args(description: str, seeds: int, epoch: int) -> argparse.Namespace:
         type=Path,
         default=Path("result"),
         help="folder of the picture (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show the progress by plain lines, on a terminal too",
     )
     args = parser.parse_args()
     if args.seeds < 2:
@@ -116,18 +121,26 @@ def train(
 
 
 def repeat(
-    measure: Callable[..., Any], seeds: int, settings: Mapping[str, dict] = SETTINGS
+    measure: Callable[..., Any],
+    args: argparse.Namespace,
+    settings: Mapping[str, dict] = SETTINGS,
 ) -> dict[str, list]:
     """Calls ``measure(seed, **setting)`` for all settings and seeds.
+
+    Args:
+        measure (callable): Trains a network and returns what is of interest.
+        args (argparse.Namespace): What :func:`parse_args` returned.
+        settings (mapping): Keyword arguments of ``measure`` by the name of the setting.
 
     Returns:
         dict: For each setting, what it returned, seed by seed.
     """
     results = {name: [] for name in settings}
-    for seed in range(seeds):
-        for name, setting in settings.items():
-            print(f"seed {seed + 1} of {seeds}, {name}", file=sys.stderr, flush=True)
-            results[name].append(measure(seed, **setting))
+    with Progress(args.seeds * len(settings), args.quiet) as progress:
+        for seed in range(args.seeds):
+            for name, setting in settings.items():
+                progress(f"{name}, seed {seed}")
+                results[name].append(measure(seed, **setting))
     return results
 
 

@@ -47,7 +47,7 @@ def main() -> None:
         }
         return numbers, values
 
-    results = repeat(measure, args.seeds)
+    results = repeat(measure, args)
     print_table({name: [run[0] for run in runs] for name, runs in results.items()})
 
     figure = Figure(figsize=(12, 5), layout="constrained")

@@ -29,7 +29,7 @@ def main() -> None:
             errors[f"test error (%), {share:.0%} wrong labels"] = 100 * wrong
         return errors
 
-    results = repeat(measure, args.seeds)
+    results = repeat(measure, args)
     print_table(results)
     panel = (
         "share of wrong labels (%)",

@@ -35,7 +35,7 @@ def main() -> None:
             for name, changed in (images | deformed).items()
         }
 
-    results = repeat(measure, args.seeds)
+    results = repeat(measure, args)
     print_table(results)
     names = list(results["no mixing"][0])
     panels = [

@@ -1,5 +1,6 @@
 """Runs the experiments of examples/ with tiny settings."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,18 +17,25 @@ EXPERIMENTS = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
-def test_prints_a_table_and_draws_a_picture(script, tmp_path):
-    words = ["--seeds", "2", "--epoch", "1", "--out", tmp_path / "new" / "folder"]
+def start(script, cwd, path=()):
+    """Runs an experiment, with more folders to import from if given."""
+    words = ["--seeds", "2", "--epoch", "1", "--out", cwd / "new" / "folder"]
+    python_path = os.pathsep.join(map(str, [*path, ROOT]))
     run = subprocess.run(
         [sys.executable, script, *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.stem)
+def test_prints_a_table_and_draws_a_picture(script, tmp_path):
+    run = start(script, tmp_path)
     heading, rule, *rows = run.stdout.splitlines()
     assert set(rule) == set("| -")
     assert rows and all(row.count("|") == heading.count("|") for row in rows)
@@ -37,6 +45,42 @@ def test_prints_a_table_and_draws_a_picture(script, tmp_path):
     results = picture.with_suffix(".json")  # that of the sweep, to go on from
     left = {p for p in tmp_path.rglob("*") if p.is_file() and p != results}
     assert left == {picture}
+
+
+SWEEP = ROOT / "examples" / "sweep.py"
+
+
+@pytest.mark.slow
+def test_optuna_spares_the_sweep_what_falls_behind(tmp_path):
+    pytest.importorskip("optuna", reason="the extra sweep")
+    first = start(SWEEP, tmp_path)
+    results = tmp_path / "new" / "folder" / "sweep.json"
+    before = json.loads(results.read_text())
+    # 3 settings are not up to Optuna; of 33 others, all have a seed, some have both.
+    assert 3 * 2 + 33 < len(before) < 36 * 2
+    scores = {}
+    for key, score in before.items():
+        setting = json.loads(key)
+        scores.setdefault(setting.pop("seed"), {})[json.dumps(setting)] = score
+    kept, dropped = [], []
+    for setting, score in scores[0].items():
+        (kept if setting in scores[1] else dropped).append(score)
+    assert sum(kept) / len(kept) > sum(dropped) / len(dropped)
+
+    # What is missing is computed again, and nothing else.
+    last = list(before)[-1]
+    changed = {key: value for key, value in before.items() if key != last}
+    results.write_text(json.dumps(changed))
+    assert start(SWEEP, tmp_path).stdout == first.stdout
+    assert json.loads(results.read_text()) == before
+
+
+@pytest.mark.slow
+def test_without_optuna_the_sweep_is_complete(tmp_path):
+    (tmp_path / "optuna.py").write_text("raise ImportError('no Optuna here')")
+    start(SWEEP, tmp_path, path=[tmp_path])
+    results = tmp_path / "new" / "folder" / "sweep.json"
+    assert len(json.loads(results.read_text())) == 36 * 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from chainer_mmix.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -28,6 +30,33 @@ def class_style(label: int) -> dict[str, str]:
     """
     # Without yellow.
     return {"color": OKABE_ITO[label % 7], "marker": _MARKERS[label % 10]}
+
+
+def scatter_classes(axes: Axes, points: np.ndarray, t: np.ndarray, size: float) -> None:
+    """Draws points, each class in its style, and its number amid them.
+
+    Args:
+        axes (matplotlib.axes.Axes): Where to draw.
+        points (numpy.ndarray): Array of shape (N, 2).
+        t (numpy.ndarray): Labels, integers of shape (N,).
+        size (float): Area of a marker, in square points.
+    """
+    from matplotlib.patheffects import withStroke
+
+    labels = np.unique(t).tolist()
+    for label in labels:
+        own = points[t == label]
+        axes.scatter(*own.T, s=size, alpha=0.8, linewidths=0, **class_style(label))
+    # More of them would hide the points.
+    for label in labels if len(labels) <= 20 else ():
+        axes.text(
+            *np.median(points[t == label], axis=0),
+            str(label),
+            ha="center",
+            va="center",
+            fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )
 
 
 def add_class_legend(axes: Axes, labels: Iterable[int]) -> None:

@@ -28,6 +28,7 @@ from chainer_mmix.analysis.table import (
     format_spread,
     verdict,
 )
+from chainer_mmix.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,9 @@ _UNITS = {
 _LAST = "At the last evaluation: mean ± sample standard deviation over runs."
 
 
-def make_report(groups: Sequence[Group], comparison: Comparison, command: str) -> str:
+def make_report(
+    groups: Sequence[Group], comparison: Comparison, command: str, quiet: bool = False
+) -> str:
     """Shows runs and their comparison on a page of HTML.
 
     The page loads nothing and runs no script. From the runs' folders it takes their
@@ -62,6 +65,8 @@ def make_report(groups: Sequence[Group], comparison: Comparison, command: str) -
         groups (sequence of Group): The settings.
         comparison (Comparison): What compares them.
         command (str): The command that writes this page again.
+        quiet (bool): Whether :class:`~chainer_mmix.progress.Progress` is to be told by
+            plain lines on a terminal too. The default is ``False``.
 
     Returns:
         str: The page.
@@ -74,18 +79,23 @@ def make_report(groups: Sequence[Group], comparison: Comparison, command: str) -
     title = " on ".join(about[k] for k in ("model", "dataset") if about[k])
     counts = f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}"
     lead = page.paragraph(counts + ".") + page.bullets(comparison.flaws, "warnings")
-    sections = [
-        ("Comparison", _comparison(comparison)),
-        ("Curves", _curves(groups)),
-        ("Robustness", _fgsm(groups) + _deformations(groups)),
-        ("Calibration", _calibration(groups)),
-        ("Mixing", _mixing(groups)),
-        ("Pictures", _pictures(groups)),
-        ("Settings", _settings(groups)),
-        ("Other numbers", _others(groups)),
-        ("Reproduce", _reproduce(runs, command)),
-    ]
-    return page.page(title or "Training runs", lead, sections)
+    sections = {
+        "Comparison": lambda: _comparison(comparison),
+        "Curves": lambda: _curves(groups),
+        "Robustness": lambda: _fgsm(groups) + _deformations(groups),
+        "Calibration": lambda: _calibration(groups),
+        "Mixing": lambda: _mixing(groups),
+        "Pictures": lambda: _pictures(groups),
+        "Settings": lambda: _settings(groups),
+        "Other numbers": lambda: _others(groups),
+        "Reproduce": lambda: _reproduce(runs, command),
+    }
+    written = []
+    with Progress(len(sections), quiet) as progress:
+        for heading, write in sections.items():
+            progress(heading)
+            written.append((heading, write()))
+    return page.page(title or "Training runs", lead, written)
 
 
 def _values(runs: Sequence[Run], key: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chainer_mmix.analysis.figure import add_class_legend, class_style
+from chainer_mmix.analysis.figure import add_class_legend, scatter_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,13 +78,9 @@ def plot_points(
 
     figure = Figure(figsize=(7, 5.5), layout="constrained")
     axes = figure.subplots()
-    labels = np.unique(t).tolist()
-    for label in labels:
-        axes.scatter(
-            *points[t == label].T, s=26, alpha=0.8, linewidths=0, **class_style(label)
-        )
+    scatter_classes(axes, points, t, size=26)
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
     axes.set_title(title)
-    add_class_legend(axes, labels)
+    add_class_legend(axes, np.unique(t).tolist())
     return figure

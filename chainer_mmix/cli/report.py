@@ -30,6 +30,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     runs.add_arguments(parser, "report.html", "the page")
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show the progress of long work by plain lines, on a terminal too",
+    )
     parser.set_defaults(run=functools.partial(runs.run, "report", work=_report))
 
 
@@ -40,7 +45,7 @@ def _report(args: argparse.Namespace) -> None:
     out = runs.check_out(args.out, ".html", "a page of HTML")
     groups, comparison = runs.load(args.runs)
     words = ["chainer-mmix", "report", *args.runs, "--out", args.out]
-    page = make_report(groups, comparison, shlex.join(words))
+    page = make_report(groups, comparison, shlex.join(words), args.quiet)
     with write_atomically(out, "wb") as file:
         # What is no Unicode, as names of files may be, is no reason to fail.
         file.write(page.encode(errors="xmlcharrefreplace"))

@@ -181,10 +181,21 @@ def test_what_is_damaged_is_named_and_nothing_written(
     assert main(["report", "run"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    (line,) = captured.err.replace(str(folder) + "/", "").splitlines()
+    *_, line = captured.err.replace(str(folder) + "/", "").splitlines()
     assert line.startswith("chainer-mmix report: error: ")
     assert message in line
     assert (folder / "report.html").read_text() == "before"
+
+
+def test_long_work_shows_progress(write_run, report, capsys, monkeypatch):
+    monkeypatch.setattr("chainer_mmix.progress._PATIENCE", 0)
+    write_run("run")
+    report("run", "--quiet")
+    captured = capsys.readouterr()
+    assert captured.out == "Report: report.html\n"
+    lines = captured.err.splitlines()
+    assert lines[0] == "1 of 9: Comparison"
+    assert lines[8].startswith("9 of 9: Reproduce, about 0 s left")
 
 
 def test_the_name_of_the_page_is_checked_first(capsys):

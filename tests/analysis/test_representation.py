@@ -66,6 +66,11 @@ def test_classes_differ_in_the_picture_and_its_legend(n_class):
         for drawn in axes.collections
     }
     assert len(styles) == min(n_class, 70)
+    # The number of a class is amid its points, where there are few classes.
+    numbers = {int(n.get_text()): n.get_position() for n in axes.texts}
+    assert list(numbers) == ([0, 1, 2] if n_class == 3 else [])
+    for label, position in numbers.items():
+        np.testing.assert_allclose(position, np.median(points[t == label], axis=0))
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert not box.overlaps(axes.get_tightbbox())
