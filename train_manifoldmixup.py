@@ -189,6 +189,15 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     )
     if args.cutmix_alpha > 0:
         check_cutmix(classifier, test[0], device)
+    if args.analyse:
+        training.analyse(
+            trainer,
+            train,
+            test,
+            epoch=args.epoch,
+            batchsize=args.batchsize,
+            device=device,
+        )
     if tensorboard:
         trainer.extend(tensorboard)
     schedule(trainer, args, policy, -(-args.epoch * len(train) // args.batchsize))
@@ -590,6 +599,13 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="SNAPSHOT",
         help="go on from a snapshot, or the newest in a folder, without a value in the "
         "output folder; on a CPU, the result is that of a run without a break",
+    )
+    group.add_argument(
+        "--analyse",
+        action="store_true",
+        help="when trained, measure calibration and robustness too (FGSM, and images "
+        "rotated, sheared and zoomed) and draw mixed images, for chainer-mmix report "
+        "(default: off)",
     )
     group.add_argument(
         "--tensorboard",

@@ -148,6 +148,25 @@ def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch):
     assert "chainer-mmix[cuda13]" in capsys.readouterr().err
 
 
+def test_analysis_at_the_end(main):
+    run = [*QUICK, "--quiet", "--epoch", "2"]
+    assert main([*run, "--out", "plain"]) == 0
+    assert main([*run, "--out", "run", "--analyse"]) == 0
+    first, last = log("run")
+    own = last.keys() - log("plain")[-1].keys()
+    assert not own & first.keys()
+    assert {key.split("/")[2].split("_")[0] for key in own} == {
+        *("ece", "nll", "brier", "fgsm", "deformed")
+    }
+    assert [first, {k: v for k, v in last.items() if k not in own}] == log("plain")
+    for name in ("reliability.json", "mixup_preview.png"):
+        assert pathlib.Path("run", name).exists()
+    # A run may begin with it or without.
+    assert main([*run, "--out", "plain", "--resume", "--epoch", "3", "--analyse"]) == 0
+    assert main([*run, "--out", "run", "--resume", "--epoch", "3"]) == 0
+    assert "validation/main/ece" in log("plain")[-1]
+
+
 def test_tensorboard(main, capsys, monkeypatch):
     with monkeypatch.context() as context:
         context.setitem(sys.modules, "tensorboardX", None)

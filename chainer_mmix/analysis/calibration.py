@@ -6,6 +6,7 @@ logits, or logarithms of probabilities. They compute in float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,26 @@ def reliability(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> Reliabil
             np.bincount(bins, confidence, n_bins) / count,
             np.bincount(bins, right, n_bins) / count,
         )
+
+
+def pool(tables: Sequence[Reliability]) -> Reliability:
+    """Puts the predictions behind several tables together.
+
+    Args:
+        tables (sequence of Reliability): Tables of the same bins.
+
+    Raises:
+        ValueError: If their bins differ.
+    """
+    edges = tables[0].edges
+    if not all(np.array_equal(table.edges, edges) for table in tables):
+        numbers = sorted({len(table.count) for table in tables})
+        raise ValueError(f"tables of different bins ({numbers}) cannot be pooled")
+    counts, *shares = (np.stack(part) for part in list(zip(*tables, strict=True))[1:])
+    total = counts.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        means = [(np.nan_to_num(s) * counts).sum(axis=0) / total for s in shares]
+    return Reliability(edges, total, *means)
 
 
 def expected_calibration_error(

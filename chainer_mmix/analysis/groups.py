@@ -19,7 +19,9 @@ from chainer_mmix.analysis.runs import (
 )
 
 # Arguments that say where and how often a run ran, not what it trained.
-INCIDENTAL = frozenset({"seed", "out", "resume", "gpu", "device", "tensorboard"})
+INCIDENTAL = frozenset(
+    {"seed", "out", "resume", "gpu", "device", "analyse", "tensorboard"}
+)
 
 # What --mixup none switches off.
 _MIXING = {

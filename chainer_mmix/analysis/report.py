@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chainer_mmix.analysis import page
+from chainer_mmix.analysis.calibration import Reliability, pool
 from chainer_mmix.analysis.compare import Comparison, final_spread
 from chainer_mmix.analysis.curves import (
     CURVES_NOTE,
@@ -42,6 +43,8 @@ _MEASURES = {
     "nll": "negative log-likelihood",
     "brier": "Brier score",
 }
+# A share of fewer predictions says little.
+_FEW = 10
 # Drawn by the script from what the section on curves shows.
 _CURVES = {"loss.png", "accuracy.png"}
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -180,7 +183,65 @@ def _calibration(groups: Sequence[Group]) -> str:
         }
         caption = f"Calibration ({prefix}): lower is better"
         content += _key_table(caption, groups, names)
-    return content
+    return content + _reliability(groups)
+
+
+def _reliability(groups: Sequence[Group]) -> str:
+    lines, legend = [], []
+    for i, group in enumerate(groups):
+        found = [bins for run in group.runs if (bins := _read_bins(run))]
+        if found:
+            try:
+                lines.append((pool(found), group_style(i)))
+            except ValueError as e:
+                raise RunError(
+                    f"the files reliability.json of {group.label} do not fit together "
+                    f"({e}): evaluate all its runs with the same n_bins"
+                ) from e
+            legend.append((group.label, group_style(i)))
+    if not lines:
+        return ""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
+        for bins, style in lines:
+            filled = bins.count >= _FEW
+            # A bin that stands alone is no line.
+            style = style | {"marker": style["marker"] or "."}
+            axes.plot(bins.confidence[filled], bins.accuracy[filled], **style)
+        axes.set_title("Reliability")
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        axes.grid(alpha=0.3)
+
+    notes = [
+        "Of predictions made with so much confidence, the share that is right: above "
+        "the dotted line the network is too modest, below it too sure.",
+        f"All runs of a setting together, at the last evaluation; bins of {_FEW} "
+        "predictions or more.",
+    ]
+    content = page.legend(legend) + page.figures([_draw("Reliability", draw)])
+    return content + page.bullets(notes, "notes")
+
+
+def _read_bins(run: Run) -> Reliability | None:
+    path = run.path / "reliability.json"
+    if not path.exists():
+        return None
+    remedy = "remove it to do without the diagram"
+    content = read_json(path, remedy)
+    try:
+        bins = Reliability(*(np.array(content[k], float) for k in Reliability._fields))
+        n = len(bins.count)
+        is_good = [part.shape for part in bins] == [(n + 1,), (n,), (n,), (n,)]
+        filled = bins.count > 0
+        numbers = (bins.edges, bins.count, *(part[filled] for part in bins[2:]))
+        is_good = is_good and all(np.isfinite(part).all() for part in numbers)
+    except (IndexError, KeyError, TypeError, ValueError):
+        is_good = False
+    if not is_good:
+        raise RunError(f"{path} is not what CalibrationEvaluator has written: {remedy}")
+    return bins
 
 
 def _mixing(groups: Sequence[Group]) -> str:
@@ -190,12 +251,16 @@ def _mixing(groups: Sequence[Group]) -> str:
     points: dict[str, None] = {}
     for report in (report for group in reports for report in group):
         points |= dict.fromkeys(p for p, n in report["layer"].items() if n)
-    rows, lines, legend = [], [], []
+    rows, losses, lines, legend = [], [], [], []
     for i, (group, found) in enumerate(zip(groups, reports, strict=True)):
         drawn = [sum(r["layer"].get(point, 0) for r in found) for point in points]
         if not sum(drawn):
             continue
         rows.append((group.label, *(f"{n / sum(drawn):.3f}" for n in drawn)))
+        means = [_mean_loss(found, point) for point in points]
+        if any(mean is not None for mean in means):
+            texts = ("-" if mean is None else f"{mean:.4f}" for mean in means)
+            losses.append((group.label, *texts))
         counts = np.sum([r["lam"]["counts"] for r in found], axis=0)
         if counts.sum():
             edges = found[0]["lam"]["bin_edges"]
@@ -214,11 +279,27 @@ def _mixing(groups: Sequence[Group]) -> str:
         return ""
     caption = "Share of the iterations by mixing point"
     content = page.table(caption, ("setting", *points), rows)
+    if losses:
+        caption = "Mean training loss by mixing point"
+        content += page.table(caption, ("setting", *points), losses)
     if lines:
         content += page.legend(legend) + page.figures(
             [_draw("λ that were drawn", draw)]
         )
     return content
+
+
+def _mean_loss(reports: Sequence[dict[str, Any]], point: str) -> float | None:
+    """Averages the loss at a mixing point over all its iterations in some runs."""
+    known = [
+        r
+        for r in reports
+        if r["layer"].get(point) and r.get("loss", {}).get(point) is not None
+    ]
+    if not known:
+        return None
+    weights = [r["layer"][point] for r in known]
+    return float(np.average([r["loss"][point] for r in known], weights=weights))
 
 
 def _read_mixing(run: Run) -> dict[str, Any] | None:
@@ -229,8 +310,12 @@ def _read_mixing(run: Run) -> dict[str, Any] | None:
     report = read_json(path, remedy)
     try:
         edges, counts = (report["lam"][key] for key in ("bin_edges", "counts"))
-        numbers = np.array([*edges, *counts, *report["layer"].values()], np.float64)
+        losses = report.get("loss", {})
+        numbers = [*edges, *counts, *report["layer"].values()]
+        numbers += [loss for loss in losses.values() if loss is not None]
+        numbers = np.array(numbers, np.float64)
         is_good = len(edges) == 21 == len(counts) + 1 and np.isfinite(numbers).all()
+        is_good = is_good and losses.keys() <= report["layer"].keys()
     except (KeyError, TypeError, ValueError, AttributeError):
         is_good = False
     if not is_good:

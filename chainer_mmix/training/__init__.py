@@ -1,5 +1,6 @@
 """The Trainer's side: a standard Trainer, exact resume and the record of a run."""
 
+from chainer_mmix.training.analyse import analyse
 from chainer_mmix.training.device import get_device
 from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
 from chainer_mmix.training.output import check_output, check_same_run
@@ -17,6 +18,7 @@ __all__ = [
     "OPTIMIZERS",
     "RunRecord",
     "SnapshotError",
+    "analyse",
     "build_trainer",
     "check_output",
     "check_same_run",

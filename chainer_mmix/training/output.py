@@ -11,6 +11,7 @@ from chainer_mmix.training.snapshots import SnapshotError, find_snapshot
 
 # What may change when a run goes on; the rest makes it another run.
 _MAY_CHANGE = {
+    "analyse",
     "batchsize",
     "device",
     "epoch",

@@ -7,6 +7,7 @@ from chainer_mmix.analysis.calibration import (
     brier_score,
     expected_calibration_error,
     negative_log_likelihood,
+    pool,
     reliability,
 )
 
@@ -72,3 +73,19 @@ def test_a_classifier_that_knows_its_accuracy_has_no_error():
     scores = np.log(np.tile([0.7, 0.3], (100, 1)))
     assert expected_calibration_error(scores, t) == pytest.approx(0, abs=1e-12)
     assert expected_calibration_error(-scores, t) == pytest.approx(0.4)
+
+
+def test_pooled_bins_are_those_of_all_predictions():
+    rng = np.random.default_rng(0)
+    parts = [
+        (scale * rng.standard_normal((n, 3)), rng.integers(0, 3, n))
+        for n, scale in ((5, 0.1), (40, 1), (20, 4))
+    ]
+    pooled = pool([reliability(scores, t, 8) for scores, t in parts])
+    scores, t = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    for found, expected in zip(pooled, reliability(scores, t, 8), strict=True):
+        np.testing.assert_allclose(found, expected)
+    assert (pooled.count == 0).any()
+    tables = [reliability(scores, t, n) for n in (8, 9)]
+    with pytest.raises(ValueError, match="different bins"):
+        pool(tables)

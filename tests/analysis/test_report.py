@@ -2,6 +2,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chainer_mmix.analysis.figure import save_figure
@@ -120,6 +121,49 @@ def test_robustness_calibration_and_mixing_are_shown_where_recorded(write_run, r
     assert others == ["main/loss", "validation/main/spread/l1"]
 
 
+def write_bins(run, count, confidence, accuracy, edges=(0, 0.5, 1)):
+    content = {"edges": edges, "count": count}
+    content |= {"confidence": confidence, "accuracy": accuracy}
+    (run / "reliability.json").write_text(json.dumps(content))
+
+
+def test_losses_by_point_are_weighted_by_their_iterations(write_run, report):
+    for seed, (n, loss) in enumerate(((1, 2.0), (3, 1.0))):
+        run = write_run(f"runs/{seed}", mixup="input", seed=seed)
+        write_mixing(run, {"0": n, "1": 2, "none": 0}, [1] * 20)
+        content = json.loads((run / "mixup.json").read_text())
+        content["loss"] = {"0": loss, "1": None}
+        (run / "mixup.json").write_text(json.dumps(content))
+    rows = report("runs").tables["Mean training loss by mixing point"]
+    assert rows[0] == ["setting", "0", "1"]
+    assert rows[1][1:] == ["1.2500", "-"]
+
+
+def test_the_reliability_diagram_is_of_all_runs_of_a_setting(
+    write_run, report, monkeypatch
+):
+    for seed in (0, 1):
+        run = write_run(f"runs/none{seed}", mixup="none", seed=seed)
+        write_bins(run, [0, 10 + 20 * seed], [None, 0.8], [None, 0.5 + 0.4 * seed])
+        write_run(f"runs/input{seed}", mixup="input", seed=seed)  # without bins
+    lines = []
+    plot = Axes.plot
+
+    def record(axes, x, y, **style):
+        lines.append((list(x), list(y)))
+        return plot(axes, x, y, **style)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    page = report("runs")
+    assert 'aria-label="Reliability"' in page.html
+    ideal, drawn = lines[-2:]
+    assert ideal == ([0, 1], [0, 1])
+    # Right are 5 of 10 and 27 of 30.
+    assert drawn == ([pytest.approx(0.8)], [pytest.approx(0.8)])
+    write_bins(run.parent / "none0", [10] * 3, [0.5] * 3, [0.5] * 3, [0, 0.3, 0.6, 1])
+    assert main(["report", "runs"]) == 2
+
+
 def test_a_log_alone_is_enough(write_run, report):
     write_run("run", record=False)
     page = report("run")
@@ -170,6 +214,14 @@ def test_the_same_runs_give_the_same_page(write_run, report, folder):
         ("run.json", b"[]", "run/run.json is not the record of a run"),
         ("mixup.json", b"{", "run/mixup.json is not valid JSON"),
         ("mixup.json", b'{"layer": {}, "lam": 1}', "not what MixupReport has written"),
+        ("mixup.json", b'{"layer": {}, "loss": 1}', "not what MixupReport has written"),
+        ("reliability.json", b"{", "run/reliability.json is not valid JSON"),
+        ("reliability.json", b"[]", "not what CalibrationEvaluator has written"),
+        (
+            "reliability.json",
+            b'{"edges": [0, 1], "count": [2], "confidence": [null], "accuracy": [1]}',
+            "not what CalibrationEvaluator has written",
+        ),
         ("x.png", b"\x89PNG\r\n\x1a\n", "run/x.png is damaged or no PNG"),
     ],
 )

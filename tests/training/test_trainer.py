@@ -64,6 +64,8 @@ def test_keys_of_the_log(tmp_path, make_trainer, log_of):
         "mixup/layer/none",
         "mixup/layer/0",
         "mixup/layer/1",
+        "mixup/loss/0",
+        "mixup/loss/1",
         "lr",
         "epoch",
         "iteration",

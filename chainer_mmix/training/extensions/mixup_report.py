@@ -5,13 +5,14 @@ from pathlib import Path
 
 import chainer
 import numpy as np
+from chainer.reporter import DictSummary
 from chainer.training import extension, get_trigger
 
 from chainer_mmix.atomic import write_atomically
 
 
 class MixupReport(extension.Extension):
-    r"""Reports how often each mixing point was drawn, and which :math:`\lambda`.
+    r"""Reports how often each point mixed, with which :math:`\lambda` and which loss.
 
     It reads ``draw`` of the main optimizer's target, a
     :class:`~chainer_mmix.ManifoldMixupClassifier`, after each iteration, and draws
@@ -19,8 +20,9 @@ class MixupReport(extension.Extension):
 
     For :class:`~chainer.training.extensions.LogReport`, it reports
     ``mixup/layer/<point>``, 1 if that point mixed and else 0, whose mean is the share
-    of iterations. An iteration without mixing counts as the point ``none``, one whose
-    link chose by itself as ``link``.
+    of iterations, and ``mixup/loss/<point>``, the loss of those iterations, if the
+    target reports one. An iteration without mixing counts as the point ``none``, one
+    whose link chose by itself as ``link``.
 
     At each trigger it writes a JSON file with
 
@@ -28,6 +30,7 @@ class MixupReport(extension.Extension):
       began or was resumed, with the points drawn from as ``layer_mix`` (``null`` if the
       link chooses); ``null`` as a whole if the classifier does not mix;
     - ``layer``: iterations by mixing point, since the beginning;
+    - ``loss``: the mean training loss by mixing point, likewise;
     - ``method``: iterations by method, ``mixup`` or ``cutmix``;
     - ``lam``: ``bin_edges`` (21 numbers from 0 to 1) and ``counts`` (20) of a histogram
       of all :math:`\lambda`, one an iteration, or one a sample if the policy draws
@@ -52,6 +55,7 @@ class MixupReport(extension.Extension):
         self._write_trigger = get_trigger(trigger)
         self._settings: dict | None = None
         self._layer = {"none": 0}
+        self._loss = DictSummary()
         self._method = {"mixup": 0, "cutmix": 0}
         self._lam, self._bin_edges = np.histogram([], bins=20, range=(0, 1))
 
@@ -76,15 +80,23 @@ class MixupReport(extension.Extension):
             self._lam += np.histogram(draw.lam, bins=self._bin_edges)[0]
             self._method["mixup" if draw.center is None else "cutmix"] += 1
         self._layer[drawn] = self._layer.get(drawn, 0) + 1
+        if "main/loss" in trainer.observation:
+            loss = trainer.observation["main/loss"]
+            trainer.observation[f"mixup/loss/{drawn}"] = loss
+            self._loss.add({drawn: loss})
         for point in self._layer:
             trainer.observation[f"mixup/layer/{point}"] = float(point == drawn)
         if self._write_trigger(trainer):
             self._write(Path(trainer.out))
 
     def _write(self, out: Path) -> None:
+        means = {k: float(mean) for k, mean in self._loss.compute_mean().items()}
+        # JSON knows no NaN.
+        loss = {k: mean if np.isfinite(mean) else None for k, mean in means.items()}
         content = {
             "settings": self._settings,
             "layer": self._layer,
+            "loss": loss,
             "method": self._method,
             "lam": {
                 "bin_edges": self._bin_edges.tolist(),
@@ -100,5 +112,6 @@ class MixupReport(extension.Extension):
         if hasattr(self._write_trigger, "serialize"):
             self._write_trigger.serialize(serializer["_write_trigger"])
         self._layer = json.loads(serializer("_layer", json.dumps(self._layer)))
+        self._loss.serialize(serializer["_loss"])
         self._method = json.loads(serializer("_method", json.dumps(self._method)))
         self._lam = serializer("_lam", self._lam)

@@ -1,3 +1,5 @@
+import json
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -96,6 +98,33 @@ def test_values_stand_in_the_log_beside_those_of_the_evaluator(
     expected = expected_values(model.predictor, x, t)
     assert {key: entry[prefix + key] for key in expected} == expected
     assert "validation/main/loss" in entry
+
+
+def test_the_bins_are_written_for_the_report(
+    net, data, make_trainer, iterate, tmp_path
+):
+    trainer = make_trainer(tmp_path, epoch=1)
+    evaluator = CalibrationEvaluator(iterate(*data), L.Classifier(net), n_bins=4)
+    evaluator()
+    assert not list(tmp_path.iterdir())  # there is no folder for it
+    trainer.extend(evaluator)
+    trainer.run()
+    bins = json.loads((tmp_path / "reliability.json").read_text())
+    x, t = data
+    with chainer.using_config("train", False):
+        p = softmax(net(x).array.astype(np.float64), axis=1)
+    assert bins["edges"] == [0, 0.25, 0.5, 0.75, 1]
+    for i, low in enumerate(bins["edges"][:-1]):
+        inside = (p.max(axis=1) > low) & (p.max(axis=1) <= low + 0.25)
+        assert bins["count"][i] == inside.sum()
+        if not inside.any():
+            assert bins["confidence"][i] is bins["accuracy"][i] is None
+        else:
+            right = p.argmax(axis=1)[inside] == t[inside]
+            assert bins["accuracy"][i] == pytest.approx(right.mean())
+            mean = p.max(axis=1)[inside].mean()
+            assert bins["confidence"][i] == pytest.approx(mean, rel=1e-6)
+    assert 0 in bins["count"]
 
 
 def test_two_of_them_report_under_the_name_of_the_evaluator(

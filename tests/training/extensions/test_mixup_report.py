@@ -97,6 +97,44 @@ def test_counts_are_those_of_the_draws(tmp_path, per):
             assert share == pytest.approx(drawn.count(point) / EPOCH)
 
 
+def test_losses_are_the_means_by_point(tmp_path):
+    model = ManifoldMixupClassifier(Net(), mixup_alpha=0.5, seed=0)
+    trainer = make(model, tmp_path)
+    seen = []
+
+    def remember(trainer):
+        loss = float(trainer.observation["main/loss"].array)
+        seen.append((str(model.draw.layer_mix), loss))
+
+    remember.trigger, remember.priority = (1, "iteration"), 400
+    trainer.extend(remember, name="remember")
+    trainer.run()
+    content = json.loads((tmp_path / "mixup.json").read_text())
+    log = json.loads((tmp_path / "log").read_text())
+    for point in ("0", "hidden", "7"):
+        own = [loss for p, loss in seen if p == point]
+        assert content["loss"][point] == pytest.approx(np.mean(own), rel=1e-5)
+        for epoch, entry in enumerate(log):
+            part = seen[epoch * EPOCH : (epoch + 1) * EPOCH]
+            own = [loss for p, loss in part if p == point]
+            assert entry[f"mixup/loss/{point}"] == pytest.approx(np.mean(own), rel=1e-5)
+    assert "none" not in content["loss"]
+
+
+def test_a_target_without_a_loss_has_none(tmp_path):
+    model = L.Classifier(Net())
+    model.compute_accuracy = False
+    trainer = make(model, tmp_path, epoch=1)
+    trainer.extend(
+        lambda trainer: trainer.observation.pop("main/loss"),
+        name="drop",
+        trigger=(1, "iteration"),
+        priority=1000,
+    )
+    trainer.run()
+    assert json.loads((tmp_path / "mixup.json").read_text())["loss"] == {}
+
+
 def test_points_that_are_never_drawn_are_logged_as_0(tmp_path):
     model = ManifoldMixupClassifier(Net(), layer_mix=[0, 7], seed=0)
     model.policy.draw = lambda n, points: MixupPolicy(layer_mix=7).draw(n)

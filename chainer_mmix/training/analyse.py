@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import chainer
+from chainer.iterators import SerialIterator
+
+from chainer_mmix.training.extensions import (
+    CalibrationEvaluator,
+    DeformationEvaluator,
+    FgsmEvaluator,
+    MixupPreview,
+)
+
+
+def analyse(
+    trainer: chainer.training.Trainer,
+    train: Sequence,
+    test: Sequence,
+    *,
+    epoch: int,
+    batchsize: int,
+    device: chainer.backend.Device,
+) -> None:
+    """Has a Trainer look at the network when it has trained, for the report.
+
+    It measures calibration and robustness, and draws mixed images. The training is the
+    same, to the bit.
+
+    Args:
+        trainer (~chainer.training.Trainer): The Trainer of a classifier of images.
+        train (sequence): Training examples ``(image, label)``.
+        test (sequence): Validation examples, images in [0, 1].
+        epoch (int): The last epoch, at the end of which to do it.
+        batchsize (int): Examples a minibatch.
+        device (chainer.backend.Device): Where to compute.
+    """
+
+    # Without a state, which snapshots of other runs would lack.
+    def is_end(trainer: chainer.training.Trainer) -> bool:
+        return trainer.updater.is_new_epoch and trainer.updater.epoch >= epoch
+
+    target = trainer.updater.get_optimizer("main").target
+    data = SerialIterator(test, batchsize, repeat=False, shuffle=False)
+    for extension in (
+        CalibrationEvaluator(data, target, device=device),
+        FgsmEvaluator(data, target, device=device, clip=(0, 1)),
+        DeformationEvaluator(data, target, device=device),
+        MixupPreview(train),
+    ):
+        trainer.extend(extension, trigger=is_end)
