@@ -198,12 +198,17 @@ def plot_curves(
     figure = Figure(figsize=(1 + 5 * len(panels), 4), layout="constrained")
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (xlabel, x, names) in zip(row, panels, strict=True):
-        for name, style in zip(numbers, STYLES, strict=False):
+        for i, (name, style) in enumerate(zip(numbers, STYLES, strict=False)):
             values = [[run[key] for key in names] for run in numbers[name]]
             mean, std = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
             # Categories have no order that a line could follow.
             line = {"linestyle": "none"} if isinstance(x[0], str) else {}
-            axes.errorbar(x, mean, std, capsize=3, label=name, **style | line)
+            # Side by side, so that no error bar hides another.
+            place = np.arange(len(x)) if line else np.array(x)
+            place = place + 0.01 * np.ptp(place) * (i - 1)
+            axes.errorbar(place, mean, std, capsize=3, label=name, **style | line)
+            if line:
+                axes.set_xticks(range(len(x)), x)
         axes.set_xlabel(xlabel)
         axes.grid(alpha=0.3)
     row[0].set_ylabel(ylabel)

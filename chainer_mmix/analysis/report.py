@@ -452,10 +452,12 @@ def _draw_amounts(
 ) -> str:
     def draw(axes: Axes) -> None:
         amounts = sorted(keys)
+        # Side by side, so that no error bar hides another.
+        step = (amounts[-1] - amounts[0]) * min(0.015, 0.1 / len(groups))
         for i, group in enumerate(groups):
             spreads = [final_spread(group, keys[amount]) for amount in amounts]
             axes.errorbar(
-                amounts,
+                np.array(amounts) + step * (i - (len(groups) - 1) / 2),
                 [math.nan if s is None else s.mean for s in spreads],
                 [0 if s is None else s.std or 0 for s in spreads],
                 color=group_style(i)["color"],

@@ -99,6 +99,9 @@ def write_run(folder, mixup, seed):
     arguments = {"model": EVIL, "mixup": mixup, "seed": seed, "epoch": 4}
     record = {"arguments": arguments, "command": f"train {EVIL}"}
     (folder / "run.json").write_text(json.dumps(record))
+    bins = {"edges": [0, 0.5, 1], "count": [9, 40]}
+    bins |= {"confidence": [0.4, 0.8], "accuracy": [0.5, 0.9]}
+    (folder / "reliability.json").write_text(json.dumps(bins))
     figure = Figure()
     figure.add_subplot().plot([1, 2])
     save_figure(figure, folder / "representation.png")
@@ -141,7 +144,7 @@ def test_images_load_and_figures_are_drawn(page):
         "Array.from(document.querySelectorAll('figure > svg'), "
         "s => [s.getBBox().width, s.querySelectorAll('path').length])"
     )
-    assert len(sizes) == 4  # accuracy, loss, FGSM, rotation
+    assert len(sizes) == 5  # accuracy, loss, FGSM, rotation, reliability
     assert all(width > 100 and n_paths > 5 for width, n_paths in sizes)
     ids = page.run("Array.from(document.querySelectorAll('[id]'), e => e.id)")
     assert len(ids) == len(set(ids))
