@@ -8,7 +8,7 @@ from chainer.datasets import TupleDataset
 from experiment import mlp, parse_args, print_table, repeat, train
 from matplotlib.figure import Figure
 
-from chainer_mmix.analysis.boundary import confidence_map, unsure_share
+from chainer_mmix.analysis.boundary import confidence_map, draw_boundary, unsure_share
 from chainer_mmix.analysis.figure import save_figure
 from chainer_mmix.analysis.predictions import predict
 
@@ -57,15 +57,13 @@ def main() -> None:
     panels = figure.subplots(1, len(results), sharex=True, sharey=True)
     for axes, (name, runs) in zip(panels, results.items(), strict=True):
         _, map, points = runs[0]
-        # Viridis: class 0 yellow, class 1 purple, unsure green.
-        image = axes.pcolormesh(*map, vmin=0, vmax=1, cmap="viridis", rasterized=True)
-        x, t = (np.stack(part) for part in zip(*points, strict=True))
-        for label, color, marker in ((0, "white", "o"), (1, "black", "^")):
-            own = x[t == label]
-            axes.scatter(*own.T, s=5, c=color, marker=marker, label=f"class {label}")
+        # Class 0 yellow, class 1 purple, unsure green.
+        points = (np.stack(part) for part in zip(*points, strict=True))
+        image = draw_boundary(axes, map, *points, size=14)
         axes.set_title(f"{name}\n{unsure_share(map.probability):.0%} below 0.9")
         axes.set_aspect("equal")
-    figure.colorbar(image, ax=panels, label="probability of class 0", shrink=0.8)
+    label = "probability of class 0 (line: 0.5)"
+    figure.colorbar(image, ax=panels, label=label, shrink=0.8)
     legend = panels[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
     legend.get_frame().set_facecolor("gray")
     save_figure(figure, args.out / "decision_boundary.png")

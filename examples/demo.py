@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from chainer_mmix.progress import Progress
+
 ROOT = Path(__file__).parent.parent
 OUT = Path("result", "demo")
 SETTING = "--model cnn --train-size 500 --label-noise 0.4 --epoch 30 --alpha 2 --quiet"
@@ -34,13 +36,16 @@ def finish(*processes: subprocess.Popen) -> None:
 
 def main() -> None:
     shutil.rmtree(ROOT / OUT, ignore_errors=True)
-    for seed in "01234":
-        pair = []
-        for mixup in ("none", "manifold"):
-            words = [*SETTING.split(), "--mixup", mixup, "--seed", seed]
-            words += ["--out", str(OUT / f"{mixup}-{seed}")]
-            pair.append(start("train_manifoldmixup.py", *words))
-        finish(*pair)
+    # The runs write lines, too, that must not be erased.
+    with Progress(5, quiet=True) as progress:
+        for seed in "01234":
+            progress(f"runs of seed {seed}")
+            pair = []
+            for mixup in ("none", "manifold"):
+                words = [*SETTING.split(), "--mixup", mixup, "--seed", seed]
+                words += ["--out", str(OUT / f"{mixup}-{seed}")]
+                pair.append(start("train_manifoldmixup.py", *words))
+            finish(*pair)
     picture = str(OUT / "compare.png")
     finish(start("-m", "chainer_mmix.cli", "compare", str(OUT), "--out", picture))
 

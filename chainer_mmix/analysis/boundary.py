@@ -11,6 +11,8 @@ from scipy.special import softmax
 from chainer_mmix.analysis.predictions import predict
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 # Points at a time.
@@ -92,11 +94,36 @@ def plot_boundary(
     Returns:
         matplotlib.figure.Figure: The figure.
     """
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 5.8), layout="constrained")
     axes = figure.subplots()
+    image = draw_boundary(axes, map, points, t)
+    axes.set_xlabel("input 0")
+    axes.set_ylabel("input 1")
+    share = f"{unsure_share(map.probability):.1%} of the map below 0.9 confidence"
+    axes.set_title(f"{title}\n{share}" if title else share)
+    figure.colorbar(image, label="probability of class 0 (white line: 0.5)")
+    legend = figure.legend(loc="outside lower center", ncols=2, frameon=True)
+    legend.get_frame().set(facecolor="#888888", edgecolor="none")
+    return figure
+
+
+def draw_boundary(
+    axes: Axes, map: ConfidenceMap, points: np.ndarray, t: np.ndarray, size: float = 30
+) -> QuadMesh:
+    """Draws a confidence map and points over it.
+
+    Args:
+        axes (matplotlib.axes.Axes): Where to draw.
+        map, points, t: See :func:`plot_boundary`.
+        size (float): Area of a marker, in square points. The default is 30.
+
+    Returns:
+        matplotlib.collections.QuadMesh: The map, for a colour bar.
+    """
+    from matplotlib import colormaps
+
     # Viridis has the colours, and its brightness tells them apart as well.
     image = axes.pcolormesh(*map, cmap="viridis", vmin=0, vmax=1, shading="nearest")
     # Older versions of Matplotlib warn where there is no line.
@@ -109,18 +136,11 @@ def plot_boundary(
     ):
         axes.scatter(
             *points[t == label].T,
-            s=30,
+            s=size,
             marker=marker,
             color=[color],
             edgecolors=edge,
             linewidths=0.8,
             label=f"class {label}",
         )
-    axes.set_xlabel("input 0")
-    axes.set_ylabel("input 1")
-    share = f"{unsure_share(map.probability):.1%} of the map below 0.9 confidence"
-    axes.set_title(f"{title}\n{share}" if title else share)
-    figure.colorbar(image, label="probability of class 0 (white line: 0.5)")
-    legend = figure.legend(loc="outside lower center", ncols=2, frameon=True)
-    legend.get_frame().set(facecolor="#888888", edgecolor="none")
-    return figure
+    return image
