@@ -247,7 +247,7 @@ def test_long_work_shows_progress(write_run, report, capsys, monkeypatch):
     assert captured.out == "Report: report.html\n"
     lines = captured.err.splitlines()
     assert lines[0] == "1 of 9: Comparison"
-    assert lines[8].startswith("9 of 9: Reproduce, about 0 s left")
+    assert lines[8].startswith("9 of 9: Reproduce, about ")
 
 
 def test_the_name_of_the_page_is_checked_first(capsys):

@@ -30,6 +30,7 @@ def read_log(folder):
             if event.session_log.status == event.session_log.START:
                 values = {k: v for k, v in values.items() if k[0] < event.step}
             for value in event.summary.value:
+                assert (event.step, value.tag) not in values
                 values[event.step, value.tag] = value.simple_value
     return values
 
