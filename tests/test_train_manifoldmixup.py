@@ -178,6 +178,8 @@ def test_tensorboard(main, capsys, monkeypatch):
     assert main([*run, "--tensorboard"]) == 0
     (path,) = pathlib.Path("run/tensorboard").iterdir()
     assert b"validation/main/accuracy" in path.read_bytes()
+    assert main([*QUICK, "--quiet", "--out", "plain"]) == 0
+    assert log("run") == log("plain")
     assert main([*run, "--resume", "--epoch", "2"]) == 0
 
 
