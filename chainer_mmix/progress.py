@@ -53,11 +53,10 @@ class Progress:
             self._write("")
 
     def _estimate(self) -> str:
-        if not self._durations:
+        # What takes no time was done before, and says nothing of the others.
+        own = [d for d in self._durations if d > 0.01]
+        if not own:
             return ""
-        # Steps that were done already, in a run before, say nothing of the others.
-        longest = max(self._durations)
-        own = [d for d in self._durations if d >= longest / 10]
         left = sum(own) / len(own) * (self._total - self._n + 1)
         amount = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
         return f", about {amount} left"

@@ -52,6 +52,10 @@ def test_steps_that_were_done_before_do_not_count(clock, capsys):
     work(clock, [0.001] * 8 + [60, 120])
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "10 of 10: step 9, about 60 s left"
+    # A stall is a step as the others.
+    work(clock, [0.001] * 4 + [1, 60, 2, 1])
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == "7 of 8: step 6, about 61 s left"
 
 
 def test_long_estimates_are_in_minutes(clock, capsys):
