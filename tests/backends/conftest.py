@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 
@@ -28,3 +29,60 @@ def python(tmp_path):
         return process.stderr if fails else process.stdout
 
     return run
+
+
+@pytest.fixture(params=["75", "80", "90", "100"])
+def nvrtc(request, monkeypatch):
+    """``nvrtc(source, name)`` compiles CUDA for a device that need not be here."""
+    pytest.importorskip("cupy")
+    from cupy._core import core
+    from cupy.cuda import compiler
+
+    arch, built = request.param, []
+
+    def compile_only(source, options=(), *args, **kwargs):
+        binary, _ = compiler.compile_using_nvrtc(source, options, arch, "kernel.cu")
+        built.append(binary)
+        raise StopIteration
+
+    monkeypatch.setattr(compiler, "_compile_module_with_cache", compile_only)
+    monkeypatch.setattr(
+        compiler,
+        "_get_arch_for_options_for_nvrtc",
+        lambda _: ("-arch=sm_" + arch, "cubin"),
+    )
+
+    def compile_(source, name):
+        with pytest.raises(StopIteration):
+            core.compile_with_cache(source, ())
+        binary = built.pop()
+        assert binary[:4] == b"\x7fELF" and name.encode() in binary
+
+    return compile_
+
+
+@pytest.fixture
+def elementwise_source():
+    """Returns what CuPy would give to NVRTC for an ElementwiseKernel and arrays."""
+    cupy = pytest.importorskip("cupy")
+    from cupy._core import _carray, _kernel
+
+    def source(kernel, inputs, outputs=()):
+        inputs, outputs = ([np.dtype(t) for t in ts] for ts in (inputs, outputs))
+        types = kernel._decide_params_type(tuple(inputs), tuple(outputs))
+        arrays = [
+            _kernel._ArgInfo(1, cupy.ndarray, dtype, 1, True, True)
+            for dtype in (*types[0], *types[1])
+        ]
+        size = _kernel._ArgInfo(2, _carray.Indexer, None, 1, True, True)
+        return _kernel._get_elementwise_kernel_code(
+            (*arrays, size),
+            types[2],
+            kernel.params,
+            kernel.operation,
+            kernel.name,
+            kernel.preamble,
+            **kernel.kwargs,
+        )
+
+    return source

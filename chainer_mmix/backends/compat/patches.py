@@ -204,11 +204,29 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     # CuPy 9 and later import without a CUDA driver: "available" must mean "usable".
+    # CuPy 13 and later do not wait until an array in pinned memory has been read.
     "chainer.backends.cuda": (
         Patch(
             "    available = True\nexcept",
             f"    from {_HERE} import runtime as _mmix; _mmix.check_cuda_driver(); "
             "available = True\nexcept",
+        ),
+        Patch("cupy.asarray(array)", "_mmix.send(cupy, array)", 2),
+    ),
+    # CuPy 14 no longer includes half precision everywhere.
+    "chainer.training.updaters.multiprocess_parallel_updater": tuple(
+        Patch(
+            f"        '{name}',\n",
+            f"        '{name}', preamble='#include <cupy/float16.cuh>',\n",
+        )
+        for name in ("_memcpy_gather", "_memcpy_scatter")
+    ),
+    # The same, and array(copy=False) raises where it would have to copy.
+    "chainermn.communicators._memory_utility": (
+        Patch("#include <cupy/carray.cuh>\n", "#include <cupy/float16.cuh>\n", 2),
+        Patch(
+            "xp.array(v, copy=False, dtype=transfer_dtype)",
+            "xp.asarray(v, dtype=transfer_dtype)",
         ),
     ),
     # --- A bug of 7.8.1: the gradient of W when x needs none -------------------------

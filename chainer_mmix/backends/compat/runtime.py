@@ -59,3 +59,12 @@ def check_cuda_driver() -> None:
         ctypes.CDLL("libcuda.so.1")
     elif sys.platform == "win32":
         ctypes.CDLL("nvcuda.dll")
+
+
+def send(cupy, array: numpy.ndarray):
+    """Copies an array to the current GPU, so that it may be overwritten afterwards.
+
+    CuPy takes a copy of what is not in pinned memory, and need not wait for it.
+    """
+    pinned = cupy.cuda.pinned_memory.is_memory_pinned(array.ctypes.data)
+    return cupy.asarray(array, blocking=pinned)
