@@ -52,9 +52,9 @@ def nvrtc(request, monkeypatch):
         lambda _: ("-arch=sm_" + arch, "cubin"),
     )
 
-    def compile_(source, name):
+    def compile_(source, name, raw=False):
         with pytest.raises(StopIteration):
-            core.compile_with_cache(source, ())
+            core.compile_with_cache(source, (), prepend_cupy_headers=not raw)
         binary = built.pop()
         assert binary[:4] == b"\x7fELF" and name.encode() in binary
 

@@ -121,13 +121,17 @@ class PatchingLoader(SourceFileLoader):
 
 
 class ChainerLoader(SourceFileLoader):
-    """Loads Chainer and all that belongs to it, then makes it fast on a CPU."""
+    """Loads Chainer and all that belongs to it, then makes it fast."""
 
     def exec_module(self, module):
         super().exec_module(module)
         from chainer_mmix.backends.cpu import switch
 
         switch.install()
+        if os.environ.get("CHAINER_MMIX_CUDA"):
+            from chainer_mmix.backends import cuda
+
+            cuda.install()
 
 
 def patched(name: str, source: str) -> str:

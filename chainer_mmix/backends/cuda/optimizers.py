@@ -1,0 +1,244 @@
+"""Which optimizer steps one kernel can do, and what it has to know for each parameter.
+
+The public functions stand for methods of Chainer's, and call those where they do not
+cover a step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import chainer
+import numpy as np
+from chainer.optimizer import GradientMethod, Optimizer
+from chainer.optimizer_hooks import GradientClipping, WeightDecay
+from chainer.optimizers.adam import AdamRule
+from chainer.optimizers.momentum_sgd import MomentumSGDRule
+from chainer.optimizers.nesterov_ag import NesterovAGRule
+
+_update = GradientMethod.update
+_check_nan_in_grads = Optimizer.check_nan_in_grads
+
+_STATES = {MomentumSGDRule: ("v",), NesterovAGRule: ("v",), AdamRule: ("m", "v")}
+
+
+@dataclasses.dataclass
+class Tensor:
+    """One parameter, of which all arrays have the strides of ``param``.
+
+    The gradient used is ``clip * (grad + before * param) + after * param``, divided by
+    ``loss_scale``.
+
+    Attributes:
+        param: float32 array that is updated.
+        grad: float32 array, or a float16 one if ``half`` is there.
+        states: float32 arrays that are updated.
+        half: float16 array to round the parameter to, or ``None``.
+        before, after: Rates of the weight decay before and after clipping.
+        loss_scale: What the loss was multiplied by.
+        rates: The hyperparameters, as the kernel of the rule takes them.
+    """
+
+    param: Any
+    grad: Any
+    states: tuple = ()
+    half: Any = None
+    before: float = 0.0
+    after: float = 0.0
+    loss_scale: float = 1.0
+    rates: tuple[float, ...] = ()
+
+
+class Launcher(Protocol):
+    """Computes on all parameters at once, without waiting for the result."""
+
+    array_type: type  # of the arrays that it takes
+
+    def update(self, rule: str, tensors: Sequence[Tensor], clip) -> None:
+        """Updates parameters and states by the rule of Chainer with this name."""
+
+    def clip(self, tensors: Sequence[Tensor], threshold: float):
+        """Returns the factor that brings the norm of all gradients to a threshold."""
+
+    def finite(self, arrays: Sequence) -> np.ndarray:
+        """Tells for each array, on the host, whether all its elements are finite."""
+
+
+launcher: Launcher | None = None  # what use() has chosen
+
+
+def update(self, lossfun=None, *args, **kwds):
+    """For ``GradientMethod``."""
+    if lossfun is not None:  # as Chainer does it
+        loss = lossfun(*args, **kwds)
+        if getattr(self, "_use_cleargrads", True):
+            self.target.cleargrads()
+        else:
+            self.target.zerograds()
+        loss.backward(loss_scale=self._loss_scale)
+        del loss
+    hooks = _hooks(self)
+    params = list(self.target.params())
+    updated = [p for p in params if p.update_rule and p.update_rule.enabled]
+    if hooks is None or not _cover(hooks, params, updated):
+        return _update(self)
+    self.reallocate_cleared_grads()
+    self.check_nan_in_grads()
+    self.t += 1
+    if self.is_safe_to_update():
+        with chainer.using_device(params[0].device):
+            _step(hooks, params, updated)
+    self.update_loss_scale()
+
+
+def check_nan_in_grads(self):
+    """For ``Optimizer``: Chainer waits for the GPU once for each parameter."""
+    if not self._loss_scaling_is_dynamic:
+        return _check_nan_in_grads(self)
+    named = list(self.target.namedparams())
+    grads = [p.grad for _, p in named]
+    if not all(map(_covers_grad, grads)) or len({p.device for _, p in named}) > 1:
+        return _check_nan_in_grads(self)
+    with chainer.using_device(named[0][1].device):
+        finite = launcher.finite(grads)
+    self._loss_scaling_isnan = not all(finite)
+    self._loss_scaling_isnan_ever |= self._loss_scaling_isnan
+    for (name, _), is_finite in zip(named, finite, strict=True):
+        if not is_finite:
+            warnings.warn(
+                f"Non finite number found in param.grad of {name} (iteration: "
+                f"{self.t}, loss_scale: {self._loss_scale})",
+                stacklevel=2,
+            )
+
+
+def _hooks(optimizer) -> list | None:
+    """Returns the hooks, each at most once, or ``None`` if there are others."""
+    hookable = optimizer._hookable
+    hooks = list(hookable._pre_update_hooks.values())
+    kinds = [type(hook) for hook in hooks]
+    known = set(kinds) <= {WeightDecay, GradientClipping}
+    if hookable._post_update_hooks or not known or len(set(kinds)) < len(kinds):
+        return None
+    return hooks
+
+
+def _cover(hooks, params, updated) -> bool:
+    ours = all(
+        type(p) is chainer.Parameter
+        and type(p.array) is launcher.array_type
+        and _dense(p.array)
+        for p in params
+    )
+    unique = len({id(p) for p in params}) == len(params)
+    if not (ours and unique and updated and len({p.device for p in params}) == 1):
+        return False
+    masters = {id(p) for p in updated if p.update_rule._use_fp32_update}
+    return (
+        len({type(p.update_rule) for p in updated}) == 1
+        and all(_covers_rule(p.update_rule) for p in updated)
+        and all(
+            p.dtype == np.float32 or (p.dtype == np.float16 and id(p) in masters)
+            for p in (params if _clips(hooks) else updated)
+        )
+    )
+
+
+def _covers_rule(rule) -> bool:
+    hooks, hp = rule._hookable, rule.hyperparam
+    if type(rule) not in _STATES or hooks._pre_update_hooks or hooks._post_update_hooks:
+        return False
+    return type(rule) is not AdamRule or not (hp.amsgrad or hp.adabound)
+
+
+def _covers_grad(grad) -> bool:
+    is_ours = type(grad) is launcher.array_type
+    return is_ours and grad.dtype in (np.float16, np.float32) and _dense(grad)
+
+
+def _clips(hooks) -> bool:
+    return any(type(hook) is GradientClipping for hook in hooks)
+
+
+def _dense(array) -> bool:
+    """Tells whether the elements fill a piece of memory, in any order of the axes."""
+    if array.flags.c_contiguous:
+        return True
+    axes = sorted(range(array.ndim), key=lambda k: array.strides[k], reverse=True)
+    return array.transpose(axes).flags.c_contiguous
+
+
+def _step(hooks, params, updated) -> None:
+    clips = _clips(hooks)
+    decay = sum(hook.rate for hook in hooks if type(hook) is WeightDecay)
+    is_after = clips and type(hooks[0]) is GradientClipping
+    tensors = {}
+    for param in params if clips else updated:
+        scale = 1.0 if param._loss_scale is None else param._loss_scale
+        tensor = Tensor(param.array, param.grad, loss_scale=scale)
+        if is_after:
+            tensor.after = decay * scale
+        else:
+            tensor.before = decay * scale
+        tensors[id(param)] = tensor
+    for param in updated:
+        _prepare(tensors[id(param)], param, param.update_rule)
+    for tensor in tensors.values():
+        tensor.grad = _like(tensor.grad, tensor.param)
+    clip = None
+    if clips:
+        (threshold,) = (h.threshold for h in hooks if type(h) is GradientClipping)
+        clip = launcher.clip(list(tensors.values()), threshold)
+    rule = type(updated[0].update_rule).__name__
+    launcher.update(rule, [tensors[id(param)] for param in updated], clip)
+
+
+def _prepare(tensor: Tensor, param, rule) -> None:
+    """Adds the master copy, the state and the hyperparameters of a parameter."""
+    rule.t += 1
+    master = param
+    if param.dtype == np.float16:
+        if rule._fp32_param is None:
+            array = param.array.astype(np.float32)
+            rule._fp32_param = chainer.Parameter(array, name=param.name)
+        master = rule._fp32_param
+        master.array = _like(master.array, param.array)
+        tensor.half, tensor.param = param.array, master.array
+    names = _STATES[type(rule)]
+    if any(type((rule.state or {}).get(k)) is not launcher.array_type for k in names):
+        rule._init_states(master)
+    for name in names:
+        rule.state[name] = _like(rule.state[name], tensor.param, np.float32)
+    tensor.states = tuple(rule.state[name] for name in names)
+    hp = rule.hyperparam
+    if type(rule) is AdamRule:
+        rule._check_eps(np.float32)
+        tensor.rates = (
+            *(rule.alpha_t, 1 - hp.beta1, 1 - hp.beta2),
+            *(hp.eps, hp.eta, hp.weight_decay_rate),
+        )
+    else:
+        tensor.rates = hp.lr, hp.momentum
+
+
+def _like(array, other, dtype=None):
+    """Returns an array with the strides of another one, copied only if need be."""
+    dtype = array.dtype if dtype is None else np.dtype(dtype)
+    if array.dtype == dtype:
+        alike = array.dtype == other.dtype and array.strides == other.strides
+        if alike or _order(array) == _order(other):
+            return array
+    copy = chainer.backend.get_array_module(other).empty_like(other, dtype=dtype)
+    copy[...] = array
+    return copy
+
+
+def _order(array) -> list[int]:
+    return [
+        stride // array.itemsize
+        for stride, length in zip(array.strides, array.shape, strict=True)
+        if length > 1
+    ]
