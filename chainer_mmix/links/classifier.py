@@ -12,6 +12,7 @@ from chainer import reporter
 from chainer_mmix.mixing.criterion import mixup_criterion
 from chainer_mmix.mixing.losses import check_label_smoothing
 from chainer_mmix.mixing.policy import MixupDraw, MixupPolicy, using_draw
+from chainer_mmix.mixing.static import StaticWeights
 
 
 class ManifoldMixupClassifier(chainer.links.Classifier):
@@ -182,7 +183,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
             report["accuracy"] = self.accuracy
         if train:
-            report["lam"] = float(np.mean(pair[-1]))
+            lam = pair[-1]
+            is_static = isinstance(lam, StaticWeights)
+            report["lam"] = lam.mean if is_static else float(np.mean(lam))
         reporter.report(report, self)
         return self.loss
 

@@ -13,6 +13,7 @@ from chainer_mmix.mixing.losses import (
     mixup_softmax_cross_entropy,
     softmax_binary_cross_entropy,
 )
+from chainer_mmix.mixing.static import StaticWeights
 from chainer_mmix.mixing.targets import columns, mix_targets, soft_target, to_labels
 
 _OF_CLASSES = (F.softmax_cross_entropy, softmax_binary_cross_entropy, F.accuracy)
@@ -141,6 +142,8 @@ def mixup_criterion(
         is_label = False
     if not is_label:
         return criterion(y, mix_targets(target_a, target_b, lam))
+    if isinstance(lam, StaticWeights):
+        raise TypeError(f"{criterion!r} of labels needs lambda on the host")
     if np.ndim(lam) and criterion in (F.sigmoid_cross_entropy, F.binary_accuracy):
         return _multi_label(criterion, y, target_a, target_b, lam)
     loss_a = criterion(y, target_a)

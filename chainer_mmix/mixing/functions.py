@@ -10,6 +10,7 @@ from chainer.utils import type_check
 
 from chainer_mmix.mixing import kernels
 from chainer_mmix.mixing.policy import current_draw
+from chainer_mmix.mixing.static import StaticWeights
 
 # Rows are mixed in chunks of this size, so that the intermediate values stay in cache.
 _CHUNK_BYTES = 1 << 17
@@ -66,6 +67,25 @@ class Mix(chainer.FunctionNode):
         return Mix(self.a, b, inverse).apply(grad_outputs)
 
 
+class StaticMix(Mix):
+    """:class:`Mix` of weights on the device, which may have others when replayed."""
+
+    def __init__(self, forth: tuple, back: tuple) -> None:
+        super().__init__(*forth)
+        self.forth, self.back = forth, back
+
+    def _weights(self, dtype):
+        dtype = np.promote_types(dtype, np.float32)
+        return self.a.astype(dtype), self.b.astype(dtype)
+
+    def forward_gpu(self, inputs):
+        (x,) = inputs
+        return (kernels.mix(x, *self._weights(x.dtype), self.perm),)
+
+    def backward(self, indexes, grad_outputs):
+        return StaticMix(self.back, self.forth).apply(grad_outputs)
+
+
 def mix(x, lam, perm) -> chainer.Variable:
     r"""Mixes each sample with a partner from the same batch.
 
@@ -98,6 +118,9 @@ def mix(x, lam, perm) -> chainer.Variable:
             f"x has dtype {x.dtype}, which cannot be mixed: convert it to float32, or "
             "mix a hidden state, such as the output of an embedding"
         )
+    if isinstance(lam, StaticWeights) and perm is lam.perm:
+        forth = lam.lam, lam.rest, lam.perm
+        return StaticMix(forth, (lam.lam, lam.rest_back, lam.inverse)).apply((x,))[0]
     lam = check_lam(lam, n)
     perm = np.array(cuda.to_cpu(perm))  # kept for the gradient
     if perm.shape != (n,) or not np.array_equal(np.sort(perm), np.arange(n)):
@@ -158,8 +181,13 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
     return mixed, left.astype(np.float32) if np.ndim(lam) else float(left[0])
 
 
-def check_lam(lam, n: int) -> float | np.ndarray:
-    """Returns a copy of ``lam``: a Python float, or a float64 array of shape (n,)."""
+def check_lam(lam, n: int) -> float | np.ndarray | StaticWeights:
+    """Returns a copy of ``lam``: a Python float, or a float64 array of shape (n,).
+
+    Static weights are returned as they are.
+    """
+    if isinstance(lam, StaticWeights):
+        return lam
     lam = np.array(cuda.to_cpu(lam), np.float64)
     if lam.shape not in ((), (n,)):
         raise ValueError(
@@ -223,7 +251,9 @@ def mixup_data(x, target, lam, perm=None):
     if perm is None:
         perm = np.random.permutation(len(target)) if draw is None else draw.perm
     is_first = draw is not None and draw.times_mixed == 0  # CutMix then corrects lam
-    if is_first and not np.array_equal(check_lam(lam, len(target)), draw.lam):
+    if is_first and not (
+        lam is draw.lam or np.array_equal(check_lam(lam, len(target)), draw.lam)
+    ):
         raise ValueError(
             f"lam is {lam}, but the link was called with lam={draw.lam}: pass that on, "
             "since the loss is weighted by it"
@@ -248,6 +278,8 @@ def mixup_data(x, target, lam, perm=None):
         draw.times_mixed += 1
         if chainer.config.enable_backprop:
             draw.mixed = tuple(weakref.ref(part.node) for part in mixed)
-    device = chainer.backend.get_device_from_array(chainer.as_array(target))
-    target_b = target[device.send(np.asarray(cuda.to_cpu(perm)))]
+    if not isinstance(lam, StaticWeights):
+        device = chainer.backend.get_device_from_array(chainer.as_array(target))
+        perm = device.send(np.asarray(cuda.to_cpu(perm)))
+    target_b = target[perm]
     return mixed if several else mixed[0], target, target_b

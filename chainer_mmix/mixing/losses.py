@@ -10,6 +10,7 @@ from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
 from chainer_mmix.mixing.functions import check_lam
+from chainer_mmix.mixing.static import StaticWeights
 from chainer_mmix.mixing.targets import check_range, soft_target
 
 
@@ -52,7 +53,8 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         self._log_p = _log_softmax(x).reshape(n, c, d)
         # Sums run in float32 at least, as in Chainer.
         dtype = np.promote_types(x.dtype, np.float32)
-        lam = xp.asarray(self.lam, dtype).reshape(-1, 1)
+        lam = self.lam.lam if isinstance(self.lam, StaticWeights) else self.lam
+        lam = xp.asarray(lam, dtype).reshape(-1, 1)
         rows, columns = xp.ogrid[:n, :d]
         loss = xp.zeros((n, d), dtype)
         class_weight = None

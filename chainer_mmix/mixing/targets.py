@@ -6,6 +6,8 @@ import chainer
 import numpy as np
 from chainer import backend
 
+from chainer_mmix.mixing.static import StaticWeights
+
 
 def soft_target(t, y, label_smoothing: float = 0.0):
     r"""Returns targets in the form of probabilities, of the shape and dtype of ``y``.
@@ -95,6 +97,9 @@ def columns(lam, like) -> tuple:
     """
     like = chainer.as_array(like)
     dtype = np.promote_types(like.dtype, np.float32)
+    if isinstance(lam, StaticWeights):
+        shape = (-1,) + (1,) * (like.ndim - 1)
+        return tuple(w.astype(dtype).reshape(shape) for w in (lam.lam, lam.rest))
     lam = np.reshape(lam, (-1,) + (1,) * (like.ndim - 1))
     device = backend.get_device_from_array(like)
     return device.send(lam.astype(dtype)), device.send((1 - lam).astype(dtype))
