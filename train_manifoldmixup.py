@@ -43,7 +43,10 @@ LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
 
 # Options that set one run apart from another: those of the model and its loss, and
 # those of mixing, which --mixup none refuses.
-MODEL = ("stem", "downsample_fb", "pretrained", "loss", "label_smoothing")
+MODEL = (
+    *("stem", "downsample_fb", "pretrained", "loss", "label_smoothing"),
+    *("dtype", "loss_scale"),
+)
 MIXING = (
     *("alpha", "layer_mix", "alpha_end", "per", "fold", "mixup_prob"),
     *("mixup_prob_end", "mixup_off_epoch", "cutmix_alpha", "switch_prob"),
@@ -88,6 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = get_parser()
     args = parser.parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
+    with chainer.using_config("dtype", training.DTYPES[args.dtype]):
+        return train(parser, args, words)
+
+
+def train(parser, args: argparse.Namespace, words: Sequence[str]) -> int:
+    """Trains as the arguments say; see :func:`main`."""
     try:
         trainer, record = prepare(args, shlex.join([parser.prog, *words]))
     except (ImportError, OSError, ValueError) as e:
@@ -130,6 +139,10 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     """
     tensorboard = TensorBoardReport() if args.tensorboard else None
     device = training.get_device(args.gpu if args.device is None else args.device)
+    if args.graph and not isinstance(device, chainer.backend.GpuDevice):
+        raise ValueError(
+            f"--graph is for a GPU, not {device}: leave it out, or add --gpu"
+        )
     dataset = datasets.lookup(datasets.DATASETS, args.dataset, "dataset")
     model_class = datasets.lookup(models.MODELS, args.model, "model")
     fill_in(args, model_class)
@@ -176,8 +189,12 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         )
     classifier.to_device(device)
     device.use()
+    optimizer = training.make_optimizer(
+        args.optimizer, classifier, args.lr, args.weight_decay
+    )
+    training.scale_loss(optimizer, args.loss_scale)
     trainer = training.build_trainer(
-        training.make_optimizer(args.optimizer, classifier, args.lr, args.weight_decay),
+        optimizer,
         train,
         test,
         epoch=args.epoch,
@@ -186,6 +203,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         device=device,
         lr_drop=args.lr_drop,
         quiet=args.quiet,
+        graph=args.graph,
     )
     if args.cutmix_alpha > 0:
         check_cutmix(classifier, test[0], device)
@@ -247,7 +265,7 @@ def make_model(args: argparse.Namespace, model_class: type, n_class: int):
 
 def check_cutmix(classifier, example: tuple, device) -> None:
     """Tries CutMix at every point that is drawn from; not every map is large enough."""
-    x, t = chainer.dataset.concat_examples([example] * 2, device)
+    x, t = training.convert_examples([example] * 2, device)
     for point in classifier.points:
         draw = MixupDraw(point, 0.5, np.arange(2), np.zeros(3))
         keywords = {"mixup_hidden": True, "lam": 0.5, "layer_mix": point}
@@ -297,6 +315,8 @@ def fill_in(args: argparse.Namespace, model_class: type) -> None:
         args.layer_mix = [0]
     elif args.layer_mix is None:
         args.layer_mix = list(model_class.default_layer_mix)
+    if args.loss_scale is not None and args.dtype == "float32":
+        raise ValueError("--loss-scale is for --dtype float16 or mixed16, not float32")
     if args.switch_prob != 0.5 and 0 in (args.alpha, args.cutmix_alpha):
         raise ValueError("--switch-prob is for --cutmix-alpha and --alpha above 0")
     if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:
@@ -585,6 +605,26 @@ def get_parser() -> argparse.ArgumentParser:
         "--device",
         metavar="SPEC",
         help="the same as one of Chainer's specifiers: @numpy, @cupy:0, @intel64",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=tuple(training.DTYPES),
+        default="float32",
+        help="of the network; mixed16 is float16, with float32 copies of the weights "
+        "and for batch statistics (default: float32)",
+    )
+    group.add_argument(
+        "--loss-scale",
+        type=types.positive,
+        metavar="S",
+        help="scale the loss by a constant for --dtype float16 or mixed16, so that "
+        "small gradients do not become zero (default: by as much as fits)",
+    )
+    group.add_argument(
+        "--graph",
+        action="store_true",
+        help="experimental, on a GPU: capture a training step of each layer as a CUDA "
+        "graph and replay it (default: off)",
     )
     group.add_argument(
         "--out",

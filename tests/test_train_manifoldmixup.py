@@ -111,6 +111,10 @@ BAD_INPUT = [
     ("--model cnn --resume missing", "there is no snapshot missing"),
     ("--model cnn --resume file", "file is not a snapshot"),
     ("--model cnn --out file", "is a file"),
+    ("--dtype float8", "invalid choice: 'float8'"),
+    ("--loss-scale 8", "--loss-scale is for --dtype float16 or mixed16"),
+    ("--dtype mixed16 --loss-scale 0", "must be a finite number > 0, not 0"),
+    ("--graph", "--graph is for a GPU, not @numpy"),
 ]
 
 
@@ -398,6 +402,20 @@ def test_interruption_is_recorded(main, capsys, monkeypatch):
     assert "Traceback" not in capsys.readouterr().err
     record = json.loads(pathlib.Path("run/run.json").read_text())
     assert (record["status"], record["reason"]) == ("failed", "KeyboardInterrupt")
+
+
+def test_half_precision(main):
+    import chainer
+
+    run = [*QUICK, "--quiet", "--dtype", "mixed16", "--loss-scale", "16"]
+    assert main(run) == 0
+    (out,) = pathlib.Path("result").iterdir()
+    assert "dtype-mixed16_loss-scale-16" in out.name
+    assert log(out)[0]["loss_scale"] == 16
+    with numpy.load(out / "snapshot_iter_3") as snapshot:
+        weights = snapshot["updater/model:main/predictor/block1/conv1/W"]
+    assert weights.dtype == numpy.float16
+    assert chainer.get_dtype() == numpy.float32
 
 
 def test_help_has_all_options_with_their_defaults(main, capsys):

@@ -5,6 +5,7 @@ from chainer_mmix.training.device import get_device
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
 from chainer_mmix.training.output import check_output, check_same_run
+from chainer_mmix.training.precision import DTYPES, convert_examples, scale_loss
 from chainer_mmix.training.record import RunRecord
 from chainer_mmix.training.seeds import set_seed
 from chainer_mmix.training.snapshots import (
@@ -16,6 +17,7 @@ from chainer_mmix.training.snapshots import (
 from chainer_mmix.training.trainer import build_trainer, run
 
 __all__ = [
+    "DTYPES",
     "OPTIMIZERS",
     "GraphUpdater",
     "RunRecord",
@@ -24,11 +26,13 @@ __all__ = [
     "build_trainer",
     "check_output",
     "check_same_run",
+    "convert_examples",
     "find_snapshot",
     "get_device",
     "load_snapshot",
     "make_optimizer",
     "read_snapshot",
     "run",
+    "scale_loss",
     "set_seed",
 ]

@@ -16,6 +16,7 @@ _MAY_CHANGE = {
     "device",
     "epoch",
     "gpu",
+    "graph",
     "lr",
     "lr_drop",
     "out",

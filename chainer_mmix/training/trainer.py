@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -16,10 +17,13 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.training.extensions import (
     FailOnNonNumber,
+    HalfPrecision,
     LearningRate,
     MixupReport,
     RandomState,
 )
+from chainer_mmix.training.graph_updater import GraphUpdater
+from chainer_mmix.training.precision import convert_examples, is_half
 from chainer_mmix.training.record import RunRecord
 
 _COLUMNS = [
@@ -46,6 +50,7 @@ def build_trainer(
     lr_drop: Sequence[int] = (),
     n_retains: int = 2,
     quiet: bool = False,
+    graph: bool = False,
 ) -> training.Trainer:
     """Builds a standard Trainer with all that one watches a run by.
 
@@ -69,24 +74,33 @@ def build_trainer(
         n_retains (int): Snapshots to keep. The default is 2.
         quiet (bool): Whether to leave out the table and, on a terminal, the progress
             bar. The default is ``False``.
+        graph (bool): Whether to replay CUDA graphs
+            (:class:`~chainer_mmix.training.GraphUpdater`). The default is ``False``.
 
     Returns:
         ~chainer.training.Trainer: Ready to run, or to be given to
         :func:`~chainer_mmix.training.load_snapshot`.
     """
     _initialize(optimizer.target, test[0], device)
-    updater = StandardUpdater(
-        SerialIterator(train, batchsize), optimizer, device=device
+    updater = (GraphUpdater if graph else StandardUpdater)(
+        SerialIterator(train, batchsize),
+        optimizer,
+        converter=convert_examples,
+        device=device,
     )
     trainer = training.Trainer(updater, (epoch, "epoch"), str(out))
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
     trainer.extend(FailOnNonNumber(interval=1 if is_cpu else 20))
     validation = SerialIterator(test, batchsize, repeat=False, shuffle=False)
     trainer.extend(
-        extensions.Evaluator(validation, optimizer.target, device=device),
+        extensions.Evaluator(
+            validation, optimizer.target, converter=convert_examples, device=device
+        ),
         name="validation",
     )
     trainer.extend(LearningRate(lr_drop))
+    if is_half():
+        trainer.extend(HalfPrecision(optimizer))
     trainer.extend(MixupReport())
     trainer.extend(extensions.LogReport())
     if not quiet:
@@ -123,7 +137,12 @@ def run(trainer: training.Trainer, record: RunRecord) -> None:
     log_report = trainer.get_extension("LogReport")
     try:
         # FailOnNonNumber says it in one sentence.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with (
+            np.errstate(over="ignore", invalid="ignore", divide="ignore"),
+            warnings.catch_warnings(),
+        ):
+            # How dynamic loss scaling finds its scale.
+            warnings.filterwarnings("ignore", "Non finite number found in param.grad")
             trainer.run(show_loop_exception_msg=False)
     except BaseException as e:
         reason = str(e) or type(e).__name__
@@ -134,7 +153,7 @@ def run(trainer: training.Trainer, record: RunRecord) -> None:
 
 def _initialize(model: chainer.Link, example: tuple, device) -> None:
     """Gives parameters their shapes, which a snapshot is checked against."""
-    batch = chainer.dataset.concat_examples([example], device)
+    batch = convert_examples([example], device)
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         model(*batch)
 

@@ -47,6 +47,7 @@ def make_trainer():
         augment=True,
         alpha=1.0,
         size=50,
+        loss_scale=None,
         **kwargs,
     ):
         device = chainer.get_device("@numpy")
@@ -59,8 +60,10 @@ def make_trainer():
             seed=seed,
         )
         model = ManifoldMixupClassifier(net(), mixup_alpha=alpha, seed=seed)
+        optimizer = training.make_optimizer(optimizer, model, lr)
+        training.scale_loss(optimizer, loss_scale)
         return training.build_trainer(
-            training.make_optimizer(optimizer, model, lr),
+            optimizer,
             train,
             test[:30],
             epoch=epoch,

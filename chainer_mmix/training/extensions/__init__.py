@@ -14,6 +14,7 @@ from chainer_mmix.training.extensions.fail_on_nonnumber import (
     FailOnNonNumber,
 )
 from chainer_mmix.training.extensions.fgsm_evaluator import FgsmEvaluator
+from chainer_mmix.training.extensions.half_precision import HalfPrecision
 from chainer_mmix.training.extensions.layer_plot import LayerPlot
 from chainer_mmix.training.extensions.learning_rate import LearningRate
 from chainer_mmix.training.extensions.mixup_off import MixupOff
@@ -33,6 +34,7 @@ __all__ = [
     "DivergedError",
     "FailOnNonNumber",
     "FgsmEvaluator",
+    "HalfPrecision",
     "LayerPlot",
     "LearningRate",
     "MixupOff",

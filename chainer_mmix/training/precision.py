@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import chainer
+import numpy as np
+from chainer.dataset import concat_examples
+
+# Name: Chainer's dtype of new parameters.
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "mixed16": chainer.mixed16,
+}
+
+
+@chainer.dataset.converter()
+def convert_examples(batch, device):
+    """Concatenates examples ``(image, label)`` and sends them to a device.
+
+    It is :func:`chainer.dataset.concat_examples`, but where ``chainer.config.dtype`` is
+    float16 or mixed16, arrays of floats are rounded to float16, on the host.
+    """
+    if not is_half():
+        return concat_examples(batch, device)
+    return tuple(
+        device.send(array.astype(np.float16) if array.dtype.kind == "f" else array)
+        for array in concat_examples(batch)
+    )
+
+
+def is_half() -> bool:
+    """Tells whether ``chainer.config.dtype`` has networks compute in half precision."""
+    return chainer.get_dtype(map_mixed16=np.float16) == np.float16
+
+
+def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) -> None:
+    """Makes an optimizer ready for the ``chainer.config.dtype`` of its model.
+
+    In mixed16, it updates copies of the parameters in float32. In half precision, it
+    scales the loss, since small gradients would become zero. In float32 it does
+    nothing.
+
+    Args:
+        optimizer (chainer.GradientMethod): Set up with a model.
+        scale (float): A constant factor; ``None``, the default, for one that grows
+            until a gradient overflows, whose step is left out.
+    """
+    if not is_half():
+        return
+    if chainer.config.dtype is chainer.mixed16:  # which equals float16
+        optimizer.use_fp32_update()
+    optimizer.loss_scaling(scale=scale)

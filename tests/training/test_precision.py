@@ -1,0 +1,105 @@
+import warnings
+
+import chainer
+import numpy as np
+import pytest
+
+from chainer_mmix import training
+from chainer_mmix.training import DTYPES, convert_examples, scale_loss
+
+
+@pytest.fixture(params=["float16", "mixed16"])
+def half(request):
+    with chainer.using_config("dtype", DTYPES[request.param]):
+        yield request.param
+
+
+def batch(dtype):
+    return [(np.full(3, 0.1, dtype), np.int32(i)) for i in range(2)]
+
+
+def test_floats_are_rounded_and_labels_are_not(half):
+    x, t = convert_examples(batch("f"), chainer.get_device("@numpy"))
+    assert (x.dtype, t.dtype) == (np.float16, np.int32)
+    np.testing.assert_array_equal(x, np.full((2, 3), 0.1, np.float16))
+    np.testing.assert_array_equal(t, [0, 1])
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+def test_otherwise_examples_stay_as_they_are(dtype):
+    x, _ = convert_examples(batch(dtype), -1)
+    assert x.dtype == dtype
+
+
+class Weight(chainer.Link):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.w = chainer.Parameter(np.ones(1, chainer.get_dtype(map_mixed16="e")))
+
+
+def test_small_steps_add_up_in_float32_copies_only(half):
+    link = Weight()
+    optimizer = chainer.optimizers.SGD(1.0).setup(link)
+    scale_loss(optimizer, 4.0)
+    for _ in range(8):
+        # Less than half of the distance between 1 and its neighbour.
+        optimizer.update(lambda: chainer.functions.sum(link.w * np.float16(2.0**-13)))
+    assert link.w.dtype == np.float16
+    expected = 1 - 8 * 2.0**-13 if half == "mixed16" else 1
+    assert float(link.w.array[0]) == expected
+
+
+def test_a_gradient_that_underflows_without_a_scale(half):
+    def step(scale):
+        link = Weight()
+        optimizer = chainer.optimizers.SGD(2.0**12).setup(link)
+        scale_loss(optimizer, scale)
+        y = np.float16(2.0**-13) * link.w
+        optimizer.update(lambda: chainer.functions.sum(np.float16(2.0**-12) * y))
+        return float(link.w.array[0])
+
+    assert step(1.0) == 1
+    assert step(1024.0) == pytest.approx(1 - 2.0**-13 * (half == "mixed16"), abs=5e-4)
+
+
+def test_float32_is_left_alone():
+    optimizer = chainer.optimizers.SGD().setup(Weight())
+    scale_loss(optimizer, None)
+    assert optimizer._loss_scale is None and not optimizer._loss_scaling_is_dynamic
+
+
+@pytest.mark.parametrize("dtype, scale", [("mixed16", None), ("float16", 64.0)])
+def test_resume_equals_a_run_without_a_break(
+    dtype, scale, tmp_path, make_trainer, log_of, serialized
+):
+    with chainer.using_config("dtype", DTYPES[dtype]):
+        straight = make_trainer(tmp_path / "straight", epoch=2, loss_scale=scale)
+        straight.run()
+        make_trainer(tmp_path / "broken", epoch=1, loss_scale=scale).run()
+        resumed = make_trainer(tmp_path / "broken", epoch=2, loss_scale=scale)
+        training.load_snapshot(training.find_snapshot(tmp_path / "broken"), resumed)
+        resumed.run()
+    assert log_of(resumed) == log_of(straight)
+    models = [t.updater.get_optimizer("main").target for t in (straight, resumed)]
+    for name, value in serialized(models[0]).items():
+        np.testing.assert_array_equal(serialized(models[1])[name], value)
+    scales = [entry["loss_scale"] for entry in log_of(straight)]
+    assert scales == ([16, 128] if scale is None else [64, 64])  # doubled 4 and 7 times
+    net = models[0].predictor
+    assert net.l1.W.dtype == np.float16
+    assert net.bn.gamma.dtype == ("float32" if dtype == "mixed16" else "float16")
+
+
+def test_an_overflow_is_no_warning(tmp_path, make_trainer, log_of):
+    with chainer.using_config("dtype", chainer.mixed16):
+        trainer = make_trainer(tmp_path, epoch=1)
+        optimizer = trainer.updater.get_optimizer("main")
+        optimizer._loss_scale = optimizer._loss_scale_max = 2.0**30
+        record = training.RunRecord(tmp_path, {}, "", chainer.get_device("@numpy"), 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            training.run(trainer, record)
+    assert optimizer._loss_scale == 2.0**26  # halved in each of 4 iterations
+    assert optimizer.target.predictor.l1.W.update_rule.t == 0
+    assert np.isfinite(log_of(trainer)[-1]["main/loss"])
