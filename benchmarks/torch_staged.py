@@ -1,0 +1,84 @@
+"""The reference networks in PyTorch, in stages, with Manifold Mixup between them.
+
+As in ``models/``; the mixing is that of the paper's published code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch_models import Bottleneck, convolve
+
+
+class Staged(nn.Module):
+    """Mixes at one point, 0 for the input and k for the output of stage k."""
+
+    def __init__(self, stages: list[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([nn.Identity(), *stages])
+        self.head = head
+
+    def forward(self, x, layer: int | None = None, lam=None, perm=None):
+        for point, stage in enumerate(self.stages):
+            x = stage(x)
+            if point == layer:
+                x = lam * x + (1 - lam) * x[perm]
+        return self.head(x)
+
+
+class PreActUnit(nn.Module):
+    def __init__(self, c_in: int, c_out: int, stride: int):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.shortcut = None
+        if stride != 1 or c_in != c_out:
+            self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x):
+        activated = torch.relu(self.bn1(x))
+        h = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
+        return h + (x if self.shortcut is None else self.shortcut(activated))
+
+
+def preactresnet18() -> Staged:
+    stages = _stages(PreActUnit, [2, 2, 2, 2], 64, [64, 128, 256, 512])
+    first = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    return Staged([nn.Sequential(first, stages[0]), *stages[1:]], _head(512))
+
+
+def wideresnet28_10() -> Staged:
+    stages = _stages(PreActUnit, [4, 4, 4], 16, [160, 320, 640])
+    first = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+    head = nn.Sequential(nn.BatchNorm2d(640), nn.ReLU(), _head(640))
+    return Staged([nn.Sequential(first, stages[0]), *stages[1:]], head)
+
+
+def resnet50(stem: str) -> Staged:
+    if stem == "imagenet":
+        conv = nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64)
+        pool = [nn.MaxPool2d(3, 2, ceil_mode=True)]
+    else:
+        conv, pool = convolve(3, 64, 3, 1), []
+
+    def unit(c_in: int, c_out: int, stride: int) -> nn.Module:
+        first = c_in != c_out
+        return Bottleneck(c_in, c_out // 4, c_out, stride, first)
+
+    stages = _stages(unit, [3, 4, 6, 3], 64, [256, 512, 1024, 2048])
+    return Staged([nn.Sequential(*conv, nn.ReLU(), *pool), *stages], _head(2048))
+
+
+def _stages(unit, n_units, c_in, channels) -> list[nn.Module]:
+    stages = []
+    for i, (n, c) in enumerate(zip(n_units, channels, strict=True)):
+        units = [unit(c_in, c, 2 if i else 1), *(unit(c, c, 1) for _ in range(n - 1))]
+        stages.append(nn.Sequential(*units))
+        c_in = c
+    return stages
+
+
+def _head(channels: int) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
