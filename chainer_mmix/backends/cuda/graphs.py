@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import cupy
 
+from chainer_mmix.backends.cuda.linear import capturable
+
 Result = TypeVar("Result")
 
 
@@ -41,13 +43,14 @@ class CudaGraphs:
 
         Args:
             function (callable): Called once, in the stream. It must not wait for the
-                GPU, nor copy between it and the host.
+                GPU, nor copy between it and the host, nor call cuBLAS or cuRAND;
+                Chainer's linear layers are made to do without.
 
         Returns:
             callable: Does it, and returns what the function returned: the same arrays
             each time.
         """
-        with cupy.cuda.using_allocator(self._pool.malloc):
+        with cupy.cuda.using_allocator(self._pool.malloc), capturable():
             self._stream.begin_capture()
             try:
                 result = function()

@@ -51,9 +51,13 @@ def gradient(t):
 
 
 @pytest.fixture
-def launcher():
+def numpy_launcher():
+    return NumpyLauncher()
+
+
+@pytest.fixture
+def launcher(numpy_launcher):
     """Optimizers work through a NumpyLauncher, which is returned."""
-    launcher = NumpyLauncher()
-    switch.use(launcher)
-    yield launcher
+    switch.use(numpy_launcher)
+    yield numpy_launcher
     switch.use_chainers()
