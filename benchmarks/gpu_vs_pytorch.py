@@ -127,19 +127,26 @@ def compare(args, network: str, precision: str, rates: dict) -> None:
             continue
         ends[name], end = context.Pipe()
         setting = library, network, precision, mixes, way, vars(args)
-        context.Process(target=work, args=(end, setting), daemon=True).start()
+        context.Process(target=work, args=(end, setting)).start()
+        end.close()  # so that each side notices when the other one has ended
     times: dict[str, list[float]] = {name: [] for name in ends}
-    for turn in range(args.turns + 1):
-        for name, end in ends.items():
-            # The first turn compiles, and captures each layer.
-            end.send(args.steps if turn else 30 if args.device == "cuda" else 1)
-            seconds = end.recv()
-            if turn:
-                times[name].append(seconds)
     notes = {}
-    for name, end in ends.items():
-        end.send(0)
-        notes[name] = end.recv()
+    try:
+        for turn in range(args.turns + 1):
+            for name, end in ends.items():
+                # The first turn compiles, and captures each layer.
+                end.send(args.steps if turn else 30 if args.device == "cuda" else 1)
+                seconds = end.recv()
+                if turn:
+                    times[name].append(seconds)
+        for name, end in ends.items():
+            end.send(0)
+            notes[name] = end.recv()
+    except (EOFError, OSError):
+        sys.exit(f"{name} on {network} ended early; its error is above")
+    finally:
+        for end in ends.values():
+            end.close()
     shape = (args.batchsize, 3, args.size, args.size)
     estimate = call(estimate_seconds, network, precision, shape, rates)
     print(f"\n{network}, {precision}, input {shape}, data from the {args.data}")
@@ -168,14 +175,23 @@ def work(connection, setting) -> None:
     library, *rest = setting
     make = torch_step if library == "torch" else chainer_step
     step, wait, finish = make(*rest)
-    while steps := connection.recv():
+    while steps := received(connection):
         wait()
         start = time.perf_counter()
         for _ in range(steps):
             step()
         wait()
         connection.send((time.perf_counter() - start) / steps)
-    connection.send(finish())
+    with contextlib.suppress(OSError):
+        connection.send(finish())
+
+
+def received(connection) -> int:
+    """Returns how many steps to make; 0 also if nobody asks any more."""
+    try:
+        return connection.recv()
+    except EOFError:
+        return 0
 
 
 def call(function: Callable, *args):
