@@ -84,6 +84,7 @@ def compare(network: str, shape: tuple[int, ...], repeats: int, steps: int) -> N
 
 def main() -> None:
     compare("ResNet50", (64, 3, 32, 32), repeats=9, steps=1)
+    compare("PreActResNet18", (32, 3, 32, 32), repeats=5, steps=1)
     compare("CNN", (50, 1, 28, 28), repeats=15, steps=2)
     compare("CNN", (50, 1, 8, 8), repeats=15, steps=10)
     compare("CNN", (1, 1, 8, 8), repeats=15, steps=20)

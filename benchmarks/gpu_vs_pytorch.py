@@ -344,10 +344,10 @@ def torch_step(network, precision, mixes, way, args):
 
 
 def torch_network(network: str):
-    import torch_staged
+    import torch_models
 
     name, _, stem = network.partition("-")
-    return getattr(torch_staged, name)(*[stem] if stem else [])
+    return getattr(torch_models, name)(*[stem] if stem else [])
 
 
 def layers_of(network: str) -> tuple[int, ...]:

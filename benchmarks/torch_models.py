@@ -6,6 +6,25 @@ import torch
 from torch import nn
 
 
+class Staged(nn.Module):
+    """Mixes at one point, 0 for the input and k for the output of stage k.
+
+    As the paper's published code does.
+    """
+
+    def __init__(self, stages: list[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([nn.Identity(), *stages])
+        self.head = head
+
+    def forward(self, x, layer: int | None = None, lam=None, perm=None):
+        for point, stage in enumerate(self.stages):
+            x = stage(x)
+            if point == layer:
+                x = lam * x + (1 - lam) * x[perm]
+        return self.head(x)
+
+
 class Bottleneck(nn.Module):
     """A residual block with its stride in the first convolution, as Chainer's."""
 
@@ -29,16 +48,62 @@ def convolve(c_in: int, c_out: int, kernel: int, stride: int):
     return conv, nn.BatchNorm2d(c_out)
 
 
-def resnet50(channels: int) -> nn.Module:
-    blocks, c_in = [], 64
-    for n, c, stride in ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2)):
-        for i in range(n):
-            blocks.append(Bottleneck(c_in, c, 4 * c, 1 if i else stride, i == 0))
-            c_in = 4 * c
-    stem = nn.Conv2d(channels, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU()
-    pool = nn.MaxPool2d(3, 2, ceil_mode=True)
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c_in, 10)
-    return nn.Sequential(*stem, pool, *blocks, *head)
+class PreActUnit(nn.Module):
+    def __init__(self, c_in: int, c_out: int, stride: int):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.shortcut = None
+        if stride != 1 or c_in != c_out:
+            self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x):
+        activated = torch.relu(self.bn1(x))
+        h = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
+        return h + (x if self.shortcut is None else self.shortcut(activated))
+
+
+def preactresnet18() -> Staged:
+    stages = _stages(PreActUnit, [2, 2, 2, 2], 64, [64, 128, 256, 512])
+    first = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    return Staged([nn.Sequential(first, stages[0]), *stages[1:]], _head(512))
+
+
+def wideresnet28_10() -> Staged:
+    stages = _stages(PreActUnit, [4, 4, 4], 16, [160, 320, 640])
+    first = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+    head = nn.Sequential(nn.BatchNorm2d(640), nn.ReLU(), _head(640))
+    return Staged([nn.Sequential(first, stages[0]), *stages[1:]], head)
+
+
+def resnet50(stem: str) -> Staged:
+    if stem == "imagenet":
+        conv = nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64)
+        pool = [nn.MaxPool2d(3, 2, ceil_mode=True)]
+    else:
+        conv, pool = convolve(3, 64, 3, 1), []
+
+    def unit(c_in: int, c_out: int, stride: int) -> nn.Module:
+        first = c_in != c_out
+        return Bottleneck(c_in, c_out // 4, c_out, stride, first)
+
+    stages = _stages(unit, [3, 4, 6, 3], 64, [256, 512, 1024, 2048])
+    return Staged([nn.Sequential(*conv, nn.ReLU(), *pool), *stages], _head(2048))
+
+
+def _stages(unit, n_units, c_in, channels) -> list[nn.Module]:
+    stages = []
+    for i, (n, c) in enumerate(zip(n_units, channels, strict=True)):
+        units = [unit(c_in, c, 2 if i else 1), *(unit(c, c, 1) for _ in range(n - 1))]
+        stages.append(nn.Sequential(*units))
+        c_in = c
+    return stages
+
+
+def _head(channels: int) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
 def cnn(channels: int) -> nn.Module:
@@ -47,13 +112,16 @@ def cnn(channels: int) -> nn.Module:
         layers += nn.Conv2d(c_in, c_out, 3, padding=1), nn.ReLU()
         if c_in == c_out:
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
-    return nn.Sequential(*layers, *head)
+    return nn.Sequential(*layers, _head(64))
 
 
 def step(network: str, x, t):
     """Returns a training step as that of the other benchmarks."""
-    model = {"ResNet50": resnet50, "CNN": cnn}[network](x.shape[1])
+    model = {
+        "ResNet50": lambda: resnet50("imagenet"),
+        "PreActResNet18": preactresnet18,
+        "CNN": lambda: cnn(x.shape[1]),
+    }[network]()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     x, t = torch.from_numpy(x), torch.from_numpy(t).long()
 
