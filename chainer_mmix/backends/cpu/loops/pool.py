@@ -56,7 +56,8 @@ class Task:
 
     @functools.cached_property
     def compiled(self):
-        return numba.cfunc(_SIGNATURE, cache=True, **self._options)(self._function)
+        options = {"cache": True, "error_model": "numpy", **self._options}
+        return numba.cfunc(_SIGNATURE, **options)(self._function)
 
 
 def run(task: Task, n: int, grain: int, *arguments: np.ndarray | int) -> None:
@@ -134,7 +135,7 @@ def _serve(memory: np.ndarray, sleepers: SimpleQueue) -> None:
         sleepers.get()
 
 
-_compile = numba.njit(nogil=True, cache=True)
+_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compile

@@ -28,8 +28,10 @@ from chainer_mmix.backends.cpu.loops.pool import Task
 
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
+# Numba compiles a function apart for literals.
+_NONE, _ONE = np.int64(0), np.int64(1)
 
-_compile = numba.njit(nogil=True, cache=True)
+_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Geometry(NamedTuple):
@@ -113,81 +115,93 @@ def correlate(arguments, start, stop):
     y_alike = carray(integers(arguments[10]), (arguments[12], 4))
     x_alike = carray(integers(arguments[11]), (arguments[13], 4))
     g = Geometry(*twelve(arguments, 14))
-    panels = carray(floats(arguments[1]), (-(-n // COLUMNS), k, COLUMNS))
+    panels = arguments[1]
     line = np.arange(k) * COLUMNS
     lines = max(1, _STEPS // g.out_w)
     row = np.empty(lines * g.out_w + ROWS, np.int64)
-    out = np.empty_like(row)
-    # Where each part of the kernel begins and ends, and how many parts there are.
+    out = np.empty(len(row), np.int64)
+    # Where each part of the kernel begins and ends.
     parts = np.empty((k, 2), np.int64)
     for begin in range(start, stop, lines):
         end = min(stop, begin + lines)
         for u in range(len(y_alike)):
+            i0, i1 = y_alike[u, 2], y_alike[u, 3]
             for v in range(len(x_alike)):
-                top, bottom, i0, i1 = y_alike[u]
-                left, right, j0, j1 = x_alike[v]
-                m = 0
+                j0, j1 = x_alike[v, 2], x_alike[v, 3]
+                m = _NONE
                 for number in range(begin, end):
                     image, a = number // g.out_h, number % g.out_h
-                    if not top <= a < bottom:
+                    if a < y_alike[u, 0] or a >= y_alike[u, 1]:
                         continue
                     at = (image * g.h + a * g.stride_y - g.pad_y) * g.w - g.pad_x
                     to = image * images + a * rows
-                    for b in range(left, right):
+                    for b in range(x_alike[v, 0], x_alike[v, 1]):
                         row[m] = (at + b * g.stride_x) * g.c
                         out[m] = to + b * columns
                         m += 1
-                if not m:
+                if m == 0:
                     continue
-                row[m : m + ROWS] = row[m - 1]
-                out[m : m + ROWS] = out[m - 1]
+                for r in range(m, m + ROWS):
+                    row[r], out[r] = row[m - 1], out[m - 1]
                 if i0 == i1 or j0 == j1:  # nothing but padding
-                    _fill(first, y, out[:m], n)
+                    _fill(first, y, out, m, n)
                     continue
                 if j1 - j0 == g.taps_x:
-                    count = 1
-                    parts[0] = i0 * g.taps_x * g.c, i1 * g.taps_x * g.c
+                    count = _ONE
+                    parts[0, 0] = i0 * g.taps_x * g.c
+                    parts[0, 1] = i1 * g.taps_x * g.c
                 else:
                     count = i1 - i0
                     for i in range(count):
-                        at = (i0 + i) * g.taps_x
-                        parts[i] = (at + j0) * g.c, (at + j1) * g.c
-                _multiply(x, row, col, panels, line, parts[:count], first, y, out, m, n)
+                        parts[i, 0] = ((i0 + i) * g.taps_x + j0) * g.c
+                        parts[i, 1] = ((i0 + i) * g.taps_x + j1) * g.c
+                _multiply(
+                    x, row, m, col, panels, k, line, parts, count, first, y, out, n
+                )
 
 
 @_compile
-def _multiply(a, row, col, panels, line, parts, first, c, out, m, n):
+def _multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
     """Sets c to the product with the panels, plus what each column begins with."""
     edge = np.empty((ROWS, COLUMNS), np.float32)
     edges = np.arange(ROWS) * COLUMNS
-    for j in range(len(panels)):
-        panel = panels[j].ctypes.data
-        found = min(COLUMNS, n - j * COLUMNS)
+    rows, outs, lines = row.ctypes.data, out.ctypes.data, line.ctypes.data
+    for j in range(0, n, COLUMNS):
+        panel = panels + 4 * j * k
+        found = min(COLUMNS, n - j)
         for i in range(0, m, ROWS):
-            at = row[i:].ctypes.data
             if found == COLUMNS:
-                to, outs = c + 4 * j * COLUMNS, out[i:].ctypes.data
+                to, to_rows = c + 4 * j, outs + 8 * i
             else:
-                to, outs = edge.ctypes.data, edges.ctypes.data
-            begin, step = first + 4 * j * COLUMNS, 0
-            for part in range(len(parts)):
-                k, end = parts[part]
-                cols, lines = col + 8 * k, line[k:].ctypes.data
-                multiply_tile(a, at, cols, panel, lines, end - k, begin, step, to, outs)
+                to, to_rows = edge.ctypes.data, edges.ctypes.data
+            begin, step = first + 4 * j, 0
+            for part in range(count):
+                at, end = parts[part, 0], parts[part, 1]
+                multiply_tile(
+                    a,
+                    rows + 8 * i,
+                    col + 8 * at,
+                    panel,
+                    lines + 8 * at,
+                    end - at,
+                    begin,
+                    step,
+                    to,
+                    to_rows,
+                )
                 begin, step = to, 1
             if found < COLUMNS:
                 for r in range(ROWS):
-                    to = c + 4 * (out[i + r] + j * COLUMNS)
-                    results = carray(floats(to), found)
+                    results = carray(floats(c + 4 * (out[i + r] + j)), found)
                     for q in range(found):
                         results[q] = edge[r, q]
 
 
 @_compile
-def _fill(values, c, out, n):
+def _fill(values, c, out, m, n):
     """Sets c to what each column begins with."""
     values = carray(floats(values), n)
-    for i in range(len(out)):
+    for i in range(m):
         results = carray(floats(c + 4 * out[i]), n)
         for q in range(n):
             results[q] = values[q]
@@ -222,7 +236,7 @@ def correlate_outputs(arguments, start, stop):
         if whole * COLUMNS < n:
             at = b + 4 * (begin * g.out_w * n + whole * COLUMNS)
             count = (end - begin) * g.out_w
-            _pack(at, n, 1, n - whole * COLUMNS, edge[:count])
+            _pack(at, n, _ONE, n - whole * COLUMNS, edge[:count])
         last, m = -1, 0
         for tile in range(start, stop):
             tap = tile // tiles
