@@ -132,6 +132,10 @@ class ChainerLoader(SourceFileLoader):
             from chainer_mmix.backends import cuda
 
             cuda.install()
+        if os.environ.get("CHAINER_MMIX_CUDNN"):
+            from chainer_mmix.backends import cudnn
+
+            cudnn.install()
 
 
 def patched(name: str, source: str) -> str:
