@@ -5,6 +5,7 @@ Run as a script, with a stub of libcuda on LD_LIBRARY_PATH. Prints a line of JSO
 
 import json
 import pickle
+import re
 import sys
 import time
 from pathlib import Path
@@ -62,12 +63,19 @@ def target(gpu):
     return plans.Target(gpu, None, cudnn.create_device_properties(properties))
 
 
+def engine(graph):
+    """What cuDNN has chosen."""
+    return re.search(rb'"engineId":[^}]*', bytes(graph.serialize()))[0].decode()
+
+
 if __name__ == "__main__":
     gpu, path = sys.argv[1:]
     started = time.perf_counter()
     where, result = target(gpu), []
     for operation in pickle.loads(Path(path).read_bytes()):
         plan = plans.get(operation, where)
-        result.append(plan and {"workspace": plan.workspace})
+        result.append(
+            plan and {"workspace": plan.workspace, "engine": engine(plan.graph)}
+        )
     seconds = time.perf_counter() - started
     print(json.dumps({"plans": result, "seconds": seconds}))

@@ -169,13 +169,13 @@ def compare_fixture():
 
 @pytest.fixture
 def fake(monkeypatch):
-    """An executor in NumPy, and a context in which NumPy's arrays go through it."""
-    numpy_executor = NumpyExecutor()
+    """``with fake() as executor:`` NumPy's arrays go through an executor in NumPy."""
 
     @contextmanager
-    def use():
+    def use(instead=None):
+        used = instead or NumpyExecutor()
         with monkeypatch.context() as patch:
-            patch.setattr(executor, "current", lambda: numpy_executor)
+            patch.setattr(executor, "current", lambda: used)
             for (owner, name), fast in switch.FAST.items():
                 name = name.replace("gpu", "cpu")
                 original = getattr(owner, name)
@@ -184,7 +184,7 @@ def fake(monkeypatch):
                 patch.setattr(owner, name, switch.either(fast, original))
             apply = chainers_bn._apply_bn_fwd
             patch.setattr(chainers_bn, "_apply_bn_fwd", as_cupy_does(apply))
-            yield numpy_executor
+            yield used
 
     return use
 
