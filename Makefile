@@ -1,14 +1,16 @@
 # make test, make demo, make examples, make bench: each sets up all it needs in .venv
 # first.
 # Another interpreter: make PYTHON=python3.12 test
+# Other extras of pyproject.toml: make EXTRAS=dev,cuda13 test
 
 PYTHON ?= python3
+EXTRAS ?= dev
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 
-# Names the interpreter, so that another one makes another environment.
-ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version)).encode()))" 2>/dev/null)
+# Names interpreter and extras, so that others make another environment.
+ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version, '$(EXTRAS)')).encode()))" 2>/dev/null)
 READY := $(VENV)/ready-$(ID)
 
 .PHONY: venv test lint demo examples bench
@@ -46,6 +48,6 @@ $(READY): pyproject.toml setup.py chainer_mmix_compat.pth
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) "setuptools<81" wheel numpy
 	CC=true LDSHARED=true $(PIP) --no-build-isolation chainer==7.8.1 chainercv==0.13.1
-	$(PIP) --editable ".[dev]"
+	$(PIP) --editable ".[$(EXTRAS)]"
 	$(PIP) --upgrade setuptools
 	@touch $@

@@ -75,6 +75,8 @@ def get(operation: Operation, target: Target) -> Plan | None:
 
 def _load(path: Path, key: str, target: Target):
     """Returns the graph in a file; ``None`` if it is missing, damaged or another's."""
+    import cudnn
+
     try:
         data = path.read_bytes()
     except OSError:
@@ -83,9 +85,10 @@ def _load(path: Path, key: str, target: Target):
     if digest != _digest(key, plan):
         return None
     graph = new_graph(**target.context)
+    handle = [] if target.handle is None else [target.handle]
     try:
-        graph.deserialize(target.handle, list(plan))
-    except RuntimeError:  # The driver refuses what an older one accepted.
+        graph.deserialize(*handle, list(plan))
+    except (RuntimeError, cudnn.cudnnGraphNotSupportedError):
         return None
     return graph
 
