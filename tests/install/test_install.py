@@ -135,7 +135,7 @@ def test_plain_pip(tmp_path, checkout):
 
 
 def test_make_venv(tmp_path, checkout):
-    make = ["make", f"PYTHON={sys.executable}", "venv"]
+    make = ["make", f"PYTHON={sys.executable}", "EXTRAS=dev", "venv"]
     run(*make, cwd=checkout)
     python = checkout / ".venv" / "bin" / "python"
     check(python, tmp_path)

@@ -1,11 +1,13 @@
 """Chainer on cuDNN without a GPU: NumPy computes what cuDNN would be asked for."""
 
+import threading
 from contextlib import contextmanager
 
 import chainer
 import chainer.functions as F
 import numpy as np
 import pytest
+from chainer.backends import cuda
 from chainer.functions.normalization import batch_normalization as chainers_bn
 from numpy.lib.stride_tricks import as_strided
 
@@ -18,11 +20,11 @@ def gradients(function, inputs):
     inputs = [chainer.Variable(x) for x in inputs]
     y = function(*inputs)
     random = np.random.RandomState(1)
-    y.grad = random.uniform(-1, 1, y.shape).astype(y.dtype)
+    y.grad = y.xp.asarray(random.uniform(-1, 1, y.shape).astype(y.dtype))
     gs = chainer.grad([y], inputs, [y.grad_var], enable_double_backprop=True)
     loss = sum(F.sum(F.cast(g, np.float64) ** 2) for g in gs)
     variables = [y, *gs, *chainer.grad([loss], inputs)]
-    return [v if v is None else v.array for v in variables]
+    return [v if v is None else cuda.to_cpu(v.array) for v in variables]
 
 
 def compare(actual, expected, eps):
@@ -187,6 +189,16 @@ def fake(monkeypatch):
             yield used
 
     return use
+
+
+@pytest.fixture
+def on_gpu(monkeypatch, tmp_path):
+    """CuPy's arrays go through cuDNN, whose plans are built anew."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(executor, "_of_thread", threading.local())
+    switch.use(True)
+    yield cuda.cupy
+    switch.use(False)
 
 
 def as_cupy_does(function):

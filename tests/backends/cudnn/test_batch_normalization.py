@@ -3,9 +3,10 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.backends import cuda
 
 X = (4, 6, 3, 5)
-EPS = {"e": 4e-3, "f": 1e-5}
+EPS = {"e": 4e-3, "f": 1e-5, "d": 1e-10}
 
 
 def arrays(x_dtype, gamma_dtype, shape=X):
@@ -140,3 +141,40 @@ def test_other_selectors_keep_their_implementation(fake):
         node = chainers_bn.BatchNormalization(impl_selector=lambda *_: Own())
         node.apply((x, gamma, beta))
     assert used and not executor.operations
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [64, 63, 2])
+@pytest.mark.parametrize("x_dtype, gamma_dtype", ["ff", "ee", "ef", "dd"])
+def test_training_on_a_gpu(on_gpu, gradients, compare, x_dtype, gamma_dtype, channels):
+    inputs = arrays(x_dtype, gamma_dtype, (8, channels, 7, 5))
+
+    def run(inputs):
+        stats = inputs[3:]
+
+        def normalize(x, gamma, beta):
+            return F.batch_normalization(
+                x, gamma, beta, running_mean=stats[0], running_var=stats[1], decay=0.8
+            )
+
+        return gradients(normalize, inputs[:3])[:4] + list(map(cuda.to_cpu, stats))
+
+    expected = run(doubled(inputs))
+    actual = run(list(map(on_gpu.asarray, inputs)))
+    compare(actual, expected, {"e": 1e-2, "f": 1e-4, "d": 1e-10}[x_dtype])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("x_dtype, gamma_dtype", ["ff", "ee", "ef", "dd"])
+def test_inference_on_a_gpu(on_gpu, gradients, compare, x_dtype, gamma_dtype):
+    inputs = arrays(x_dtype, gamma_dtype)
+
+    def normalize(x):
+        return F.fixed_batch_normalization(
+            x, *(x.xp.asarray(values) for values in inputs[1:])
+        )
+
+    x = on_gpu.asarray(inputs[0].transpose(0, 2, 3, 1).copy()).transpose(0, 3, 1, 2)
+    expected = gradients(normalize, [inputs[0]])
+    compare(gradients(normalize, [x]), doubled(expected), EPS[x_dtype])
+    assert normalize(x).array.transpose(0, 2, 3, 1).flags.c_contiguous

@@ -70,3 +70,24 @@ def test_broadcasting(fake, shape):
         F.sum(y).backward()
     np.testing.assert_array_equal(y.array, x.array + b.array)
     assert b.grad.shape == shape
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", "efd")
+@pytest.mark.parametrize("layout", ["first", "last", "mixed"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_on_a_gpu(on_gpu, gradients, compare, name, layout, dtype):
+    function, n = FUNCTIONS[name]
+    inputs = images(n, layout, dtype)
+    expected = gradients(function, inputs)
+    on_device = [
+        on_gpu.asarray(x.transpose(0, 2, 3, 1), order="C").transpose(0, 3, 1, 2)
+        if not x.flags.c_contiguous
+        else on_gpu.asarray(x)
+        for x in inputs
+    ]
+    actual = gradients(function, on_device)
+    compare(actual, expected, {"e": 4e-3, "f": 1e-6, "d": 1e-14}[dtype])
+    if layout != "first" and name != "accumulate":
+        y = function(*on_device).array
+        assert y.transpose(0, 2, 3, 1).flags.c_contiguous

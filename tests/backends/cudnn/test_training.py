@@ -3,6 +3,9 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.backends import cuda
+
+from chainer_mmix.backends.cudnn import switch
 
 
 class Net(chainer.Chain):
@@ -26,32 +29,33 @@ class Net(chainer.Chain):
         return self.fc(F.average(h, axis=(2, 3)))
 
 
-def train(dtype, initial=None):
-    """Three steps and an evaluation; returns losses, parameters and logits."""
+def train(dtype, initial, device="@numpy"):
+    """Three steps and an evaluation; returns losses, logits and what was learnt."""
+    device = chainer.get_device(device)
     with chainer.using_config("dtype", dtype):
         model = L.Classifier(Net())
-    if initial is not None:
-        for (_, p), (_, q) in zip(
-            sorted(model.namedparams()), sorted(initial.namedparams()), strict=True
-        ):
-            p.array[...] = q.array
+        x_dtype = chainer.get_dtype()
+    pairs = zip(sorted(model.namedparams()), sorted(initial.namedparams()), strict=True)
+    for (_, p), (_, q) in pairs:
+        p.array[...] = q.array
+    model.to_device(device)
+    device.use()
     optimizer = chainer.optimizers.MomentumSGD(0.05)
     if dtype == chainer.mixed16:
         optimizer.use_fp32_update()
     optimizer.setup(model).add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
     random = np.random.RandomState(0)
-    t = np.arange(6, dtype=np.int32) % 5
-    x_dtype = np.float16 if dtype == chainer.mixed16 else dtype
+    t = device.send(np.arange(6, dtype=np.int32) % 5)
     losses = []
     for _ in range(3):
-        x = random.uniform(-1, 1, (6, 3, 10, 8)).astype(x_dtype)
+        x = device.send(random.uniform(-1, 1, (6, 3, 10, 8)).astype(x_dtype))
         optimizer.update(model, x, t)
-        losses.append(model.loss.array)
+        losses.append(float(model.loss.array))
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         logits = model.predictor(x).array
     statistics = [v for _, v in sorted(averages(model).items())]
     params = [p.array for _, p in sorted(model.namedparams())]
-    return [np.array(losses), logits, *params, *statistics]
+    return [np.array(losses), *map(cuda.to_cpu, (logits, *params, *statistics))]
 
 
 def averages(model):
@@ -76,3 +80,24 @@ def test_as_chainers_own(fake, compare, initial, dtype, eps):
         actual = train(dtype, initial)
     assert len(executor.operations) == 3 * (4 + 4 + 3 + 4) + 4
     compare(actual, expected, eps)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "dtype, tensor_cores, eps",
+    [
+        (np.float32, "auto", 0.02),
+        (np.float32, "never", 1e-3),
+        (np.float16, "auto", 0.1),
+        (chainer.mixed16, "auto", 0.1),
+    ],
+)
+def test_on_a_gpu(on_gpu, compare, initial, dtype, tensor_cores, eps):
+    """cuDNN beside float64 on the CPU, and beside Chainer's own code on the GPU."""
+    expected = train(np.float64, initial)
+    with chainer.using_config("use_cudnn_tensor_core", tensor_cores):
+        actual = train(dtype, initial, "@cupy:0")
+        compare(actual, expected, eps)
+        switch.use(False)
+        own = train(dtype, initial, "@cupy:0")
+    compare(actual, [a.astype("d") for a in own], eps)
