@@ -29,7 +29,9 @@ class Target(NamedTuple):
 
     @property
     def context(self) -> dict:
-        return {k: v for k, v in self._asdict().items() if k != "name" and v}
+        return {
+            k: v for k, v in self._asdict().items() if k != "name" and v is not None
+        }
 
 
 class Plan(NamedTuple):
@@ -53,7 +55,6 @@ def get(operation: Operation, target: Target) -> Plan | None:
     """
     import cudnn
 
-    # bytes
     key = repr((cudnn.__version__, cudnn.backend_version(), target.name, operation))
     path = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.plan"
     graph = _load(path, key, target)

@@ -151,7 +151,7 @@ COMPUTE = {
 }
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def chainers_own():
     """Chainer's own code is the reference."""
     cpu.use("chainer")

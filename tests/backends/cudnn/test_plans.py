@@ -129,6 +129,7 @@ def norm_gradient(channels, dtype="f"):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("gpu", ["sm_80", "sm_90"])
 def test_every_plan_of_the_networks(fake, build, gpu):
     """Batch 128, forward and backward; ``mixed16`` asks for what float16 asks for."""
