@@ -20,6 +20,7 @@ try:
 
     import models
     from chainer_mmix import datasets, training
+    from chainer_mmix.backends import cudnn
     from chainer_mmix.cli import argument_types as types
     from chainer_mmix.mixing import MixupDraw, softmax_binary_cross_entropy
     from chainer_mmix.mixing.policy import using_draw
@@ -246,6 +247,8 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         ) from e
     record.start()
     print(f"device: {device}, {record.content['device_name']}")
+    if isinstance(device, chainer.backend.GpuDevice):
+        print(cudnn.describe())
     print(describe(args, len(train), len(test)))
     return trainer, record
 

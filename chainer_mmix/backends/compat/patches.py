@@ -213,13 +213,19 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
         Patch("cupy.asarray(array)", "_mmix.send(cupy, array)", 2),
     ),
-    # CuPy 14 no longer includes half precision everywhere.
-    "chainer.training.updaters.multiprocess_parallel_updater": tuple(
+    # CuPy 14 no longer includes half precision everywhere, and warns of missing NCCL.
+    "chainer.training.updaters.multiprocess_parallel_updater": (
         Patch(
-            f"        '{name}',\n",
-            f"        '{name}', preamble='#include <cupy/float16.cuh>',\n",
-        )
-        for name in ("_memcpy_gather", "_memcpy_scatter")
+            "    from cupy.cuda import nccl\n",
+            f"    from {_HERE} import runtime as _mmix; nccl = _mmix.nccl()\n",
+        ),
+        *(
+            Patch(
+                f"        '{name}',\n",
+                f"        '{name}', preamble='#include <cupy/float16.cuh>',\n",
+            )
+            for name in ("_memcpy_gather", "_memcpy_scatter")
+        ),
     ),
     # The same, and array(copy=False) raises where it would have to copy.
     "chainermn.communicators._memory_utility": (

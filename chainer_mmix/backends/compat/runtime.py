@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import numpy
 
@@ -41,6 +42,17 @@ def hdf5_array(dataset) -> numpy.ndarray:
     if h5py.check_string_dtype(dataset.dtype):
         dataset = dataset.asstr()
     return numpy.asarray(dataset[()])
+
+
+def nccl():
+    """Imports CuPy's NCCL, without the warning where it is not installed.
+
+    Chainer imports it for one of its updaters, which says itself what it lacks.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from cupy.cuda import nccl
+    return nccl
 
 
 def check_cuda_driver() -> None:
