@@ -87,7 +87,7 @@ def main() -> None:
     compare("PreActResNet18", (32, 3, 32, 32), repeats=5, steps=1)
     compare("CNN", (50, 1, 28, 28), repeats=15, steps=2)
     compare("CNN", (50, 1, 8, 8), repeats=15, steps=10)
-    compare("CNN", (1, 1, 8, 8), repeats=15, steps=20)
+    compare("CNN", (1, 1, 8, 8), repeats=25, steps=20)
 
 
 if __name__ == "__main__":
