@@ -8,6 +8,7 @@ import numpy as np
 from chainer.backends import cuda
 from chainer.utils import type_check
 
+from chainer_mmix.backends.cpu import elementwise
 from chainer_mmix.mixing import kernels
 from chainer_mmix.mixing.policy import current_draw
 from chainer_mmix.mixing.static import StaticWeights
@@ -43,10 +44,12 @@ class Mix(chainer.FunctionNode):
 
     def forward_cpu(self, inputs):
         (x,) = inputs
+        a, b = self._weights(x.dtype)
+        y = elementwise.mix(x, a, b, self.perm)
+        if y is not NotImplemented:
+            return (y,)
         column = (-1,) + (1,) * (x.ndim - 1)
-        a, b = (
-            np.broadcast_to(w, len(x)).reshape(column) for w in self._weights(x.dtype)
-        )
+        a, b = (np.broadcast_to(w, len(x)).reshape(column) for w in (a, b))
         y = np.empty_like(x)
         rows = max(1, _CHUNK_BYTES * len(x) // max(1, x.nbytes))
         for start in range(0, len(x), rows):

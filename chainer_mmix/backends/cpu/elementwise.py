@@ -1,7 +1,7 @@
-"""ReLU, its gradient and the sum of two arrays, where there are compiled loops.
+"""ReLU, its gradient, sums and mixing, where there are compiled loops.
 
-The public functions stand for methods of Chainer's and return ``NotImplemented`` for
-what they do not cover.
+The public functions stand for methods of Chainer's and of ``Mix``, and return
+``NotImplemented`` for what they do not cover.
 """
 
 from __future__ import annotations
@@ -56,6 +56,30 @@ def add(self, inputs):
     y = np.empty_like(a)
     loops.total(a, b, y)
     return (y,)
+
+
+def channel_sums(self, inputs):
+    """For ``Sum``, over all axes but the channels', as of the gradient by a bias."""
+    (x,) = inputs
+    if x.ndim < 2 or self.axis != (0, *range(2, x.ndim)) or self.keepdims:
+        return NotImplemented
+    if not is_channels_last(x):
+        return NotImplemented
+    loops = _loops(x)
+    if not loops:
+        return NotImplemented
+    return (loops.channel_sums(channels_last(x).reshape(-1, x.shape[1])),)
+
+
+def mix(x, a, b, perm):
+    """Returns ``a[n] * x[n] + b[n] * x[perm[n]]``; a and b are of x's dtype."""
+    loops = _loops(x)
+    if not loops:
+        return NotImplemented
+    y = np.empty_like(x)
+    a, b = (np.ascontiguousarray(np.broadcast_to(w, len(x))) for w in (a, b))
+    loops.mix(x, a, b, np.ascontiguousarray(perm, np.int64), y)
+    return y
 
 
 def _loops(x):

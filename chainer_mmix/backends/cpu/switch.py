@@ -19,6 +19,7 @@ from chainer.functions.connection.linear import (
     LinearGradWeight,
 )
 from chainer.functions.math.basic_math import Add
+from chainer.functions.math.sum import Sum
 from chainer.functions.normalization import batch_normalization as chainers_bn
 from chainer.functions.normalization.batch_normalization import (
     GeneralBatchNormalizationImpl,
@@ -66,6 +67,7 @@ FAST: dict[tuple[object, str], Callable] = {
     (ReLU, "forward_cpu"): elementwise.relu,
     (ReLUGrad2, "forward_cpu"): elementwise.relu_backward,
     (Add, "forward"): elementwise.add,
+    (Sum, "forward"): elementwise.channel_sums,
     (MomentumSGDRule, "update_core_cpu"): optimizers.momentum_sgd,
     (AdamRule, "update_core_cpu"): optimizers.adam,
 }

@@ -4,6 +4,7 @@ from chainer_mmix.backends.cpu.loops.batch_normalization import (
     bn_apply,
     bn_backward,
     bn_forward,
+    channel_sums,
 )
 from chainer_mmix.backends.cpu.loops.correlation import (
     correlate,
@@ -12,6 +13,7 @@ from chainer_mmix.backends.cpu.loops.correlation import (
 )
 from chainer_mmix.backends.cpu.loops.elementwise import (
     adam,
+    mix,
     momentum_sgd,
     relu,
     relu_backward,
@@ -31,10 +33,12 @@ __all__ = [
     "bn_apply",
     "bn_backward",
     "bn_forward",
+    "channel_sums",
     "correlate",
     "correlate_outputs",
     "max_backward",
     "max_forward",
+    "mix",
     "momentum_sgd",
     "relu",
     "relu_backward",

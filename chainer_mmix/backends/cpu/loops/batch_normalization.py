@@ -49,6 +49,12 @@ def bn_backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray
     return ggamma.astype(x.dtype), gbeta.astype(x.dtype)
 
 
+def channel_sums(x) -> np.ndarray:
+    """Returns the sum of each column."""
+    sums, _, _ = _of_blocks(_sums, x, x, x)
+    return sums.sum(0).astype(x.dtype)
+
+
 def _of_blocks(task, x, other, values):
     """Returns two sums of each block of rows, and how many rows it has."""
     m, c = x.shape
@@ -59,6 +65,22 @@ def _of_blocks(task, x, other, values):
     counts = np.full((blocks, 1), rows)
     counts[-1] = m - (blocks - 1) * rows
     return *sums, counts
+
+
+@Task.options(fastmath=_ANY_ORDER)
+def _sums(arguments, start, stop):
+    """Sums of each block."""
+    m, c, rows = arguments[4], arguments[5], arguments[6]
+    x = carray(floats(arguments[0]), (m, c))
+    sums = carray(doubles(arguments[3]), (2, -(-m // rows), c))
+    part = np.empty(c, np.float32)
+    for block in range(start, stop):
+        part[:] = 0
+        for i in range(block * rows, min(m, (block + 1) * rows)):
+            for q in range(c):
+                part[q] += x[i, q]
+        for q in range(c):
+            sums[0, block, q] = part[q]
 
 
 @Task.options(fastmath=_ANY_ORDER)

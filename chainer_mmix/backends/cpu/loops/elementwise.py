@@ -9,7 +9,7 @@ import numpy as np
 from numba import carray
 
 from chainer_mmix.backends.cpu.loops import pool
-from chainer_mmix.backends.cpu.loops.intrinsics import floats
+from chainer_mmix.backends.cpu.loops.intrinsics import floats, integers
 from chainer_mmix.backends.cpu.loops.pool import Task
 
 _GRAIN = 1 << 15  # elements that are worth a thread
@@ -26,6 +26,12 @@ def relu_backward(y: np.ndarray, gy: np.ndarray, gx: np.ndarray) -> None:
 def total(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
     """Adds a and b."""
     pool.run(_total, y.size, _GRAIN, a, b, y)
+
+
+def mix(x: np.ndarray, a, b, perm: np.ndarray, y: np.ndarray) -> None:
+    """Writes a[n] * x[n] + b[n] * x[perm[n]] to y[n]; perm is of int64."""
+    size = x.size // len(x)
+    pool.run(_mix, len(x), -(-_GRAIN // size), x, a, b, perm, y, size)
 
 
 def momentum_sgd(p, g, v, lr: float, momentum: float) -> None:
@@ -62,6 +68,20 @@ def _total(arguments, start, stop):
     y = carray(floats(arguments[2]), stop)
     for i in range(start, stop):
         y[i] = a[i] + b[i]
+
+
+@Task
+def _mix(arguments, start, stop):
+    size = arguments[5]
+    a = carray(floats(arguments[1]), stop)
+    b = carray(floats(arguments[2]), stop)
+    perm = carray(integers(arguments[3]), stop)
+    for n in range(start, stop):
+        own = carray(floats(arguments[0] + 4 * n * size), size)
+        other = carray(floats(arguments[0] + 4 * perm[n] * size), size)
+        y = carray(floats(arguments[4] + 4 * n * size), size)
+        for i in range(size):
+            y[i] = a[n] * own[i] + b[n] * other[i]
 
 
 @Task
