@@ -129,13 +129,13 @@ class ChainerLoader(SourceFileLoader):
 
         switch.install()
         if os.environ.get("CHAINER_MMIX_CUDA"):
-            from chainer_mmix.backends import cuda
+            from chainer_mmix.backends.cuda import switch
 
-            cuda.install()
+            switch.install()
         if os.environ.get("CHAINER_MMIX_CUDNN"):
-            from chainer_mmix.backends import cudnn
+            from chainer_mmix.backends.cudnn import switch
 
-            cudnn.install()
+            switch.install()
 
 
 def patched(name: str, source: str) -> str:
