@@ -88,7 +88,12 @@ def apply(xp, x, mean, inv_std, gamma, beta):
     if not covered(x, mean, inv_std, gamma, beta):
         return NotImplemented
     loops = compiled.loops(x.dtype)
-    if loops and mean.size == x.shape[1] and is_channels_last(x):
+    if (
+        loops
+        and mean.ndim == x.ndim
+        and mean.shape[1] == mean.size == x.shape[1]
+        and is_channels_last(x)
+    ):
         c = mean.size
         x = channels_last(x)
         y = np.empty_like(x)
@@ -106,7 +111,8 @@ def _covers(self, axis, gamma, x, other) -> bool:
         # A subclass computes its statistics over several processes.
         type(self) is GeneralBatchNormalizationImpl
         and covered(x, gamma, other)
-        and gamma.ndim == 1
+        and gamma.shape == x.shape[1:2]
+        and other.shape in (x.shape, gamma.shape)
         and axis == (0, *range(2, x.ndim))
         and (compiled.loops(x.dtype) or _pays(x))
     )

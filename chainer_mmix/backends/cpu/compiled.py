@@ -23,10 +23,11 @@ def _load() -> ModuleType | None:
     # Late: importing Numba takes as long as importing Chainer.
     try:
         from chainer_mmix.backends.cpu import loops
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         warnings.warn(
-            f"Numba cannot be imported, so that NumPy has to do: {error}. Install a "
-            "Numba for this NumPy, or uninstall it.",
+            f"Numba cannot be used, so that NumPy has to do: {error}. Install a Numba "
+            "for this NumPy, or uninstall it; if it finds no folder for its cache, set "
+            "NUMBA_CACHE_DIR.",
             stacklevel=2,
         )
         return None

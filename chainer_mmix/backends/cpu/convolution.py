@@ -20,7 +20,11 @@ _NARROW = 4  # channels
 
 def forward(self, x, W, b):
     """For ``Convolution2DFunction``."""
-    if not covered(x, W) or _narrow(self, W.shape):
+    if (
+        not covered(x, W)
+        or _narrow(self, W.shape)
+        or x.shape[1] != _channels(self, W.shape)
+    ):
         return NotImplemented
     (_, _, h, w), (_, _, kh, kw) = x.shape, W.shape
     out_h = get_conv_outsize(h, kh, self.sy, self.ph, self.cover_all, self.dy)
@@ -38,6 +42,10 @@ def gradient_w(self, x, gy):
     """For ``Convolution2DGradW``."""
     if x.dtype != self.W_dtype or not covered(x, gy) or _narrow(self, self.W_shape):
         return NotImplemented
+    if len(x) != len(gy) or gy.shape[1] != self.W_shape[0]:
+        return NotImplemented
+    if x.shape[1] != _channels(self, self.W_shape):
+        return NotImplemented
     axes = _axes(self, x.shape[2:], gy.shape[2:], self.W_shape[2:])
     correlate_outputs = _functions(x.dtype).correlate_outputs
     parts = _groups(self, (channels_last(x), 3), (channels_last(gy), 3))
@@ -52,7 +60,7 @@ def gradient_w(self, x, gy):
 
 def transposed(self, x, W, b):
     """For ``Deconvolution2DFunction``, which is also the gradient by x."""
-    if not covered(x, W) or _narrow(self, W.shape):
+    if not covered(x, W) or _narrow(self, W.shape) or x.shape[1] != len(W):
         return NotImplemented
     axes = _axes(self, (self.outh, self.outw), x.shape[2:], W.shape[2:])
     kernel = _counting(W, axes).transpose(2, 3, 0, 1)
@@ -70,6 +78,11 @@ def _axes(self, image, out, kernel) -> tuple[Axis, Axis]:
         Axis.of(image[0], out[0], kernel[0], self.sy, self.dy, self.ph),
         Axis.of(image[1], out[1], kernel[1], self.sx, self.dx, self.pw),
     )
+
+
+def _channels(self, W_shape: tuple[int, ...]) -> int:
+    """Returns the number of channels of the images."""
+    return W_shape[1] * self.groups
 
 
 def _narrow(self, W_shape: tuple[int, ...]) -> bool:

@@ -23,7 +23,7 @@ def forward(self, inputs):
     x, W, *b = inputs
     loops = _loops(x.size * len(W), x, W, *b)
     # A static graph records what Chainer's own code calls.
-    if not loops or chainer.config.schedule_func is not None:
+    if not loops or x.shape[1] != W.shape[1] or chainer.config.schedule_func:
         return NotImplemented
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))
@@ -35,7 +35,7 @@ def gradient_x(self, inputs):
     """For ``LinearGradData``."""
     W, gy = inputs
     loops = _loops(gy.size * W.shape[1], W, gy)
-    if not loops:
+    if not loops or gy.shape[1] != len(W):
         return NotImplemented
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))
@@ -47,7 +47,7 @@ def gradient_w(self, inputs):
     """For ``LinearGradWeight``."""
     x, gy = inputs
     loops = _loops(gy.size * x.shape[1], x, gy)
-    if not loops or self._w_dtype != x.dtype:
+    if not loops or len(x) != len(gy) or self._w_dtype != x.dtype:
         return NotImplemented
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))

@@ -72,7 +72,8 @@ def _covers(arrays) -> bool:
         grad is not None
         and covered(*arrays)
         and data.size > _PIECE
-        and all(a.flags.c_contiguous for a in arrays)
+        and all(a.flags.c_contiguous and a.shape == data.shape for a in arrays)
+        and all(a.flags.writeable for a in arrays if a is not grad)
     )
 
 

@@ -40,6 +40,8 @@ def max_backward(self, inputs):
     func = self.func
     if func.ndim != 2 or not covered(gy) or func.indexes.dtype != np.uint8:
         return NotImplemented
+    if gy.shape != func.indexes.shape:
+        return NotImplemented
     axes = _axes(func._in_shape[2:], func.ksize, func.stride, func.pad, func.cover_all)
     gy, indexes = channels_last(gy), channels_last(func.indexes)
     gx = _images(func._in_shape, gy.dtype)
@@ -67,6 +69,8 @@ def average_backward(self, inputs):
     if not covered(gy):
         return NotImplemented
     axes = _axes(self._in_shape[2:], *_window(self))
+    if gy.shape != (*self._in_shape[:2], axes[0].out, axes[1].out):
+        return NotImplemented
     gx = _images(self._in_shape, gy.dtype)
     _functions(gy.dtype).average_backward(channels_last(gy), gx, axes)
     return (channels_first(gx),)

@@ -99,15 +99,20 @@ def test_gradient_check():
         )
 
 
-@pytest.mark.parametrize("axis", [(0,), (0, 1, 2), (0, 2)])
-def test_other_axes(axis, chainers_own):
+@pytest.mark.parametrize("axis", [(0,), (0, 1, 2), (0, 2), (0, 1, 3)])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("shape", [(5, 4, 3, 2), (3, 3, 3, 3)])
+def test_other_axes(axis, train, shape, chainers_own, lay_out):
     def compute():
         random = np.random.RandomState(0)
-        x = random.randn(5, 4, 3, 2).astype("f")
-        shape = [n for i, n in enumerate(x.shape) if i not in axis]
-        gamma, beta = random.randn(2, *shape).astype("f")
+        x = lay_out(random.randn(*shape).astype("f"), "channels last")
+        rest = [n for i, n in enumerate(shape) if i not in axis]
+        gamma, beta, mean = random.randn(3, *rest).astype("f")
         with mock.patch.object(bn, "_SMALL", 0):
-            return F.batch_normalization(x, gamma, beta, axis=axis).array
+            if train:
+                return F.batch_normalization(x, gamma, beta, axis=axis).array
+            y = F.fixed_batch_normalization(x, gamma, beta, mean, mean**2, axis=axis)
+            return y.array
 
     with chainers_own():
         wanted = compute()

@@ -49,3 +49,30 @@ def test_a_parameter_without_gradient_stays():
     model.W.grad = None
     rule.update()
     assert np.all(model.W.array == 1)
+
+
+@pytest.mark.parametrize("optimizer", ["MomentumSGD", "Adam"])
+def test_arrays_that_do_not_fit_are_chainers_error(optimizer, chainers_own):
+    def outcome(change):
+        model = chainer.Link()
+        with model.init_scope():
+            model.W = chainer.Parameter(np.ones((1 << 16,), "f"))
+        rule = getattr(chainer.optimizers, optimizer)().setup(model)
+        model.W.grad = np.ones((1 << 16,), "f")
+        rule.update()
+        change(model.W)
+        with pytest.raises(ValueError) as info:
+            rule.update()
+        return str(info.value)
+
+    def grow(param):
+        param.array = np.ones((1 << 17,), "f")
+        param.grad = np.ones((1 << 17,), "f")
+
+    def lock(param):
+        param.array.flags.writeable = False
+
+    for change in (grow, lock):
+        with chainers_own():
+            wanted = outcome(change)
+        assert outcome(change) == wanted

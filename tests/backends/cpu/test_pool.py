@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 from numba import carray
 
 from chainer_mmix.backends.cpu.loops import pool
-from chainer_mmix.backends.cpu.loops.intrinsics import integers
+from chainer_mmix.backends.cpu.loops.intrinsics import add, integers, load
 
 
 @pool.Task
@@ -48,29 +48,77 @@ def test_callers_in_several_threads():
     assert all(np.all(counts == 300) for counts in results)
 
 
-def work_in_child(connection):
-    counts = np.zeros(1000, np.int64)
-    pool.run(count_up, len(counts), 1, counts, 3)
-    connection.send(counts.tolist())
-
-
-@pytest.mark.skipif(not hasattr(pool.os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_process_has_threads_of_its_own():
-    with mock.patch.object(pool, "count", lambda: 2):
-        work_in_child(mock.Mock())
-        context = multiprocessing.get_context("fork")
-        receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=work_in_child, args=(sender,))
-        child.start()
-        assert receiver.poll(60)
-        assert receiver.recv() == [3] * 1000
-        child.join(60)
-    assert child.exitcode == 0
-
-
 def test_as_many_threads_as_blas():
     with threadpool_limits(1, user_api="blas"):
         assert pool.count() == 1
     with threadpool_limits(3, user_api="blas"):
         assert pool.count() == 3
+
+
+@pool.Task
+def meet(arguments, start, stop):
+    """Waits until two parts are there, each in a thread of its own."""
+    here = arguments[0]
+    add(here, 1)
+    for _ in range(20_000_000):
+        if load(here) >= 2:
+            add(here + 8, 1)
+            return
+
+
+def have_met():
+    counts = np.zeros(2, np.int64)
+    for _ in range(200):  # a thread that is only now woken is late
+        counts[:] = 0
+        pool.run(meet, 2, 1, counts)
+        if counts[1] == 2:
+            return True
+    return False
+
+
+def send_whether_met(connection):
+    connection.send(have_met())
+
+
+@pytest.mark.skipif(not hasattr(pool.os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_parts_run_at_the_same_time_and_after_a_fork_too():
+    with mock.patch.object(pool, "count", lambda: 2):
+        assert have_met()
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=send_whether_met, args=(sender,))
+        child.start()
+        assert receiver.poll(60)
+        assert receiver.recv()
+        child.join(60)
+    assert child.exitcode == 0
+
+
+@pool.Task
+def be_slow(arguments, start, stop):
+    """All but the first part take long."""
+    counts = carray(integers(arguments[0]), stop)
+    if start > 0:
+        for _ in range(100_000):
+            load(arguments[0])
+    for i in range(start, stop):
+        counts[i] = 1
+
+
+def test_returns_when_the_last_part_is_done():
+    with mock.patch.object(pool, "count", lambda: 2):
+        for _ in range(200):
+            counts = np.zeros(2, np.int64)
+            pool.run(be_slow, 2, 1, counts)
+            assert counts.tolist() == [1, 1]
+
+
+def test_where_no_thread_can_be_started():
+    counts = np.zeros(100, np.int64)
+    with (
+        mock.patch.object(pool, "count", lambda: 50),
+        mock.patch.object(pool.threading.Thread, "start", side_effect=RuntimeError),
+    ):
+        pool.run(count_up, len(counts), 1, counts, 2)
+    assert np.all(counts == 2)

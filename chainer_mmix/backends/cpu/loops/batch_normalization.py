@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numba import carray
 
@@ -14,7 +16,7 @@ _BLOCK = 1 << 14  # elements that stay in the cache
 _ROWS = 128  # added up in float32 before they go into a sum in float64
 
 # Sums may be taken in any order, as the processor's vectors do.
-_ANY_ORDER = {"contract", "nsz", "reassoc"}
+_summing = functools.partial(Task, fastmath={"contract", "nsz", "reassoc"})
 
 
 def bn_forward(x, gamma, beta, eps, y) -> tuple[np.ndarray, ...]:
@@ -67,7 +69,7 @@ def _of_blocks(task, x, other, values):
     return *sums, counts
 
 
-@Task.options(fastmath=_ANY_ORDER)
+@_summing
 def _sums(arguments, start, stop):
     """Sums of each block."""
     m, c, rows = arguments[4], arguments[5], arguments[6]
@@ -83,7 +85,7 @@ def _sums(arguments, start, stop):
             sums[0, block, q] = part[q]
 
 
-@Task.options(fastmath=_ANY_ORDER)
+@_summing
 def _deviations(arguments, start, stop):
     """Sums, and squares around the mean, of each block."""
     m, c, rows = arguments[4], arguments[5], arguments[6]
@@ -105,12 +107,10 @@ def _deviations(arguments, start, stop):
                 d = x[i, q] - mean[q]
                 part[q] += d * d
         for q in range(c):
-            # The mean is rounded: take off what that adds.
-            d = sums[0, block, q] / (last - first) - mean[q]
-            sums[1, block, q] = part[q] - d * d * (last - first)
+            sums[1, block, q] = part[q]
 
 
-@Task.options(fastmath=_ANY_ORDER)
+@_summing
 def _apply(arguments, start, stop):
     c = arguments[3]
     x = carray(floats(arguments[0]), (stop, c))
@@ -121,7 +121,7 @@ def _apply(arguments, start, stop):
             y[i, q] = (x[i, q] - values[0, q]) * values[1, q] + values[2, q]
 
 
-@Task.options(fastmath=_ANY_ORDER)
+@_summing
 def _products(arguments, start, stop):
     """Sums of gy * (x - mean), and of gy, of each block."""
     m, c, rows = arguments[4], arguments[5], arguments[6]
@@ -142,7 +142,7 @@ def _products(arguments, start, stop):
             sums[1, block, q] = part[q]
 
 
-@Task.options(fastmath=_ANY_ORDER)
+@_summing
 def _gradient(arguments, start, stop):
     c = arguments[4]
     x = carray(floats(arguments[0]), (stop, c))

@@ -45,7 +45,7 @@ def correlate(
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     count = -(-d // COLUMNS)
     k = w.shape[0] * w.shape[1] * c
-    if any(stride < 0 or stride % w.itemsize for stride in w.strides[2:]):
+    if min(w.strides[2:]) < 0 or any(stride % w.itemsize for stride in w.strides):
         w = np.ascontiguousarray(w)
     panels = buffer("panels", (count, k, COLUMNS), x.dtype)
     strides = [stride // w.itemsize for stride in w.strides]
@@ -158,7 +158,7 @@ def scatter(
         return correlate(y, w[rows, columns], (y_turned, x_turned), b)
     x = np.zeros((len(y), y_axis.size, x_axis.size, w.shape[3]), y.dtype)
     if b is not None:
-        x += b
+        x += b  # where no tap arrives
     for i in range(min(y_axis.stride, y_axis.size)):
         for j in range(min(x_axis.stride, x_axis.size)):
             arriving = _arriving(y_axis, i), _arriving(x_axis, j)

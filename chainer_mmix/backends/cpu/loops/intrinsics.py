@@ -1,4 +1,8 @@
-"""What Numba cannot say in Python: atomic operations and a product in registers."""
+"""What Numba cannot say in Python: atomic operations and a product in registers.
+
+Numba's cache knows a function by the file that it is in: after a change here, remove
+``__pycache__``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 _INT = ir.IntType(64)
@@ -14,7 +18,11 @@ _FLOAT = ir.FloatType()
 
 # A tile of results that fits into the registers: 12 of AVX's 16, 12 of AVX-512's 32,
 # 24 of NEON's 32.
-LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8
+LANES = 8
+if (
+    config.CPU_NAME is None and config.CPU_FEATURES is None
+):  # Numba compiles for the host
+    LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8
 VECTORS = 2
 ROWS = 6
 COLUMNS = VECTORS * LANES
@@ -183,13 +191,13 @@ def multiply_tile(typingctx, a, row, col, b, line, n, start, step, c, out):
             builder.gep(a, [builder.load(builder.gep(row, [_INT(i)]))])
             for i in range(ROWS)
         ]
-        first = [read(start, builder.mul(step, offset)) for offset in outs]
         multiply_add = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(vector, [vector] * 3),
             f"llvm.fmuladd.v{LANES}f32",
         )
         undefined = ir.Constant(vector, ir.Undefined)
+        nothing = ir.Constant(vector, [0.0] * LANES)
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 
         before = builder.block
@@ -217,14 +225,16 @@ def multiply_tile(typingctx, a, row, col, b, line, n, start, step, c, out):
         k.add_incoming(following, loop)
         for i in range(ROWS):
             for v in range(VECTORS):
-                sums[i][v].add_incoming(first[i][v], before)
+                sums[i][v].add_incoming(nothing, before)
                 sums[i][v].add_incoming(results[i][v], loop)
         builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
 
         builder.position_at_end(after)
-        for offset, values in zip(outs, results, strict=True):
-            for at, value in zip(vectors(c, offset), values, strict=True):
-                builder.store(value, at, align=4)
+        # Last, so that the products are not rounded at the size of all before them.
+        firsts = [read(start, builder.mul(step, offset)) for offset in outs]
+        for offset, first, values in zip(outs, firsts, results, strict=True):
+            for v, at in enumerate(vectors(c, offset)):
+                builder.store(builder.fadd(first[v], values[v]), at, align=4)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 10), codegen

@@ -31,8 +31,8 @@ _LIMIT = 1 << 32  # of parts
 # Where in the common memory, in bytes. _NEXT is the number of a piece of work, times
 # _LIMIT, plus that of its next part: who counts it up has that part. A late thread
 # cannot take a part of a piece that is over, as the number has changed.
-_NEXT, _DONE, _AWAKE = 0, 64, 128
-_TASK, _ARGUMENTS, _N, _STEP, _PARTS = range(192, 232, 8)
+_NEXT, _DONE, _AWAKE, _BUSY = 0, 64, 128, 192
+_TASK, _ARGUMENTS, _N, _STEP, _PARTS, _WANTED = range(256, 304, 8)
 
 _SIGNATURE = types.void(types.CPointer(types.intp), types.intp, types.intp)
 
@@ -50,10 +50,6 @@ class Task:
         self._function = function
         self._options = options
 
-    @classmethod
-    def options(cls, **options) -> Callable[[Callable], Task]:
-        return functools.partial(cls, **options)
-
     @functools.cached_property
     def compiled(self):
         options = {"cache": True, "error_model": "numpy", **self._options}
@@ -69,20 +65,14 @@ def run(task: Task, n: int, grain: int, *arguments: np.ndarray | int) -> None:
             have a multiple of this.
         arguments: The task gets an int64 for each: for an array its address.
     """
-    values = [a if type(a) is int else a.ctypes.data for a in arguments]
-    address = task.compiled.address
+    values = [a.ctypes.data if isinstance(a, np.ndarray) else int(a) for a in arguments]
     packed = np.array(values, np.int64)
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
-    if not helpers or not _lock.acquire(blocking=False):
-        _alone(address, packed.ctypes.data, n)
-        return
-    try:
-        # Some more parts than threads, for threads that are late or held up.
-        step = max(1, n // (grain * 4 * (helpers + 1))) * grain
+    # Some more parts than threads, for threads that are late or held up.
+    step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
+    if helpers:
         _call_up(helpers)
-        _lead(_memory.ctypes.data, address, packed.ctypes.data, n, step)
-    finally:
-        _lock.release()
+    _lead(_memory.ctypes.data, task.compiled.address, packed.ctypes.data, n, step)
 
 
 def count() -> int:
@@ -91,7 +81,10 @@ def count() -> int:
     ``OMP_NUM_THREADS`` and threadpoolctl limit them with those of BLAS.
     """
     blas = _blas()
-    return blas.get_num_threads() if blas else os.cpu_count() or 1
+    if blas:
+        return blas.get_num_threads()
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() else os.cpu_count() or 1
 
 
 @functools.cache
@@ -121,12 +114,18 @@ if hasattr(os, "register_at_fork"):
 def _call_up(wanted: int) -> None:
     """Starts or wakes threads; this task may be done before they are there."""
     global _threads
-    while _threads < wanted:
-        arguments = _memory, _sleepers
-        threading.Thread(target=_serve, args=arguments, daemon=True).start()
-        _threads += 1
-    for _ in range(wanted - int(_memory[_AWAKE // 8])):
-        _sleepers.put(None)
+    with _lock:
+        _memory[_WANTED // 8] = wanted
+        while _threads < wanted:
+            arguments = _memory, _sleepers
+            try:
+                threading.Thread(target=_serve, args=arguments, daemon=True).start()
+            except RuntimeError:  # The system has no more: it goes without.
+                return
+            _threads += 1
+        coming = int(_memory[_AWAKE // 8]) + _sleepers.qsize()
+        for _ in range(wanted - coming):
+            _sleepers.put(None)
 
 
 def _serve(memory: np.ndarray, sleepers: SimpleQueue) -> None:
@@ -139,13 +138,12 @@ _compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compile
-def _alone(task, arguments, n):
-    call(task, arguments, 0, n)
-
-
-@_compile
 def _lead(memory, task, arguments, n, step):
     parts = -(-n // step)
+    # One caller at a time has helpers.
+    if parts == 1 or not exchange(memory + _BUSY, 0, 1):
+        call(task, arguments, 0, n)
+        return
     piece = (load(memory + _NEXT) // _LIMIT + 1) * _LIMIT
     store(memory + _NEXT, piece + _LIMIT - 1)  # nobody finds a part while this changes
     store(memory + _DONE, 0)
@@ -159,13 +157,14 @@ def _lead(memory, task, arguments, n, step):
         pass
     while load(memory + _DONE) < parts:
         give_way()
+    store(memory + _BUSY, 0)
 
 
 @_compile
 def _follow(memory, looks):
     add(memory + _AWAKE, 1)
     left = looks
-    while left:
+    while left and load(memory + _AWAKE) <= load(memory + _WANTED):
         left = looks if _take_part(memory) else left - 1
         give_way()
     add(memory + _AWAKE, -1)

@@ -28,6 +28,7 @@ from chainer_mmix.backends.cpu.loops.pool import Task
 
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
+_SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
 _NONE, _ONE = np.int64(0), np.int64(1)
 
@@ -92,7 +93,7 @@ def _pack(address, sk, sn, found, out):
             for q in range(found):
                 out[k, q] = a[k * sk + q * sn]
             for q in range(found, COLUMNS):
-                out[k, q] = 0
+                out[k, q] = 0  # nobody reads what comes of it, but NaN would be slow
 
 
 @Task
@@ -146,15 +147,17 @@ def correlate(arguments, start, stop):
                 if i0 == i1 or j0 == j1:  # nothing but padding
                     _fill(first, y, out, m, n)
                     continue
-                if j1 - j0 == g.taps_x:
-                    count = _ONE
-                    parts[0, 0] = i0 * g.taps_x * g.c
-                    parts[0, 1] = i1 * g.taps_x * g.c
-                else:
-                    count = i1 - i0
-                    for i in range(count):
-                        parts[i, 0] = ((i0 + i) * g.taps_x + j0) * g.c
-                        parts[i, 1] = ((i0 + i) * g.taps_x + j1) * g.c
+                # Rows of the kernel that are met in whole are one part.
+                rows_met = i1 - i0 if j1 - j0 == g.taps_x else _ONE
+                count = _NONE
+                for i in range(i0, i1, rows_met):
+                    at = (i * g.taps_x + j0) * g.c
+                    last = at + rows_met * (j1 - j0) * g.c
+                    while at < last:
+                        parts[count, 0] = at
+                        at = min(at + _SUM, last)
+                        parts[count, 1] = at
+                        count += 1
                 _multiply(
                     x, row, m, col, panels, k, line, parts, count, first, y, out, n
                 )
