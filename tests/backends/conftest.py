@@ -31,36 +31,6 @@ def python(tmp_path):
     return run
 
 
-@pytest.fixture(params=["75", "80", "90", "100"])
-def nvrtc(request, monkeypatch):
-    """``nvrtc(source, name)`` compiles CUDA for a device that need not be here."""
-    pytest.importorskip("cupy")
-    from cupy._core import core
-    from cupy.cuda import compiler
-
-    arch, built = request.param, []
-
-    def compile_only(source, options=(), *args, **kwargs):
-        binary, _ = compiler.compile_using_nvrtc(source, options, arch, "kernel.cu")
-        built.append(binary)
-        raise StopIteration
-
-    monkeypatch.setattr(compiler, "_compile_module_with_cache", compile_only)
-    monkeypatch.setattr(
-        compiler,
-        "_get_arch_for_options_for_nvrtc",
-        lambda _: ("-arch=sm_" + arch, "cubin"),
-    )
-
-    def compile_(source, name, raw=False):
-        with pytest.raises(StopIteration):
-            core.compile_with_cache(source, (), prepend_cupy_headers=not raw)
-        binary = built.pop()
-        assert binary[:4] == b"\x7fELF" and name.encode() in binary
-
-    return compile_
-
-
 @pytest.fixture
 def elementwise_source():
     """Returns what CuPy would give to NVRTC for an ElementwiseKernel and arrays."""

@@ -50,6 +50,11 @@ class Axis(NamedTuple):
         pad -= first * dilation
         return cls(size, out, first, last - first, stride, dilation, pad)
 
+    @classmethod
+    def each(cls, size: int):
+        """Each step sees one element of the image, its own."""
+        return cls(size, size, first=0, taps=1, stride=1, dilation=1, pad=0)
+
     @property
     def trivial(self) -> bool:
         """Whether each step sees one element of the image, its own."""

@@ -63,10 +63,8 @@ def channel_sums(self, inputs):
     (x,) = inputs
     if x.ndim < 2 or self.axis != (0, *range(2, x.ndim)) or self.keepdims:
         return NotImplemented
-    if not is_channels_last(x):
-        return NotImplemented
     loops = _loops(x)
-    if not loops:
+    if not loops or not is_channels_last(x):
         return NotImplemented
     return (loops.channel_sums(channels_last(x).reshape(-1, x.shape[1])),)
 

@@ -16,6 +16,8 @@ from chainer_mmix.backends.cpu.layout import covered
 
 # Multiplications: with fewer BLAS starts no threads, with more it is faster.
 _FEW, _MANY = 1 << 15, 1 << 22
+# Examples are images of one pixel.
+_ONE = Axis.each(1), Axis.each(1)
 
 
 def forward(self, inputs):
@@ -27,7 +29,7 @@ def forward(self, inputs):
         return NotImplemented
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))
-    y = loops.correlate(_as_images(x), W.T[None, None], _one(x), *b)
+    y = loops.correlate(_as_images(x), W.T[None, None], _ONE, *b)
     return (y.reshape(len(x), -1),)
 
 
@@ -39,7 +41,7 @@ def gradient_x(self, inputs):
         return NotImplemented
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))
-    gx = loops.correlate(_as_images(gy), W[None, None], _one(gy))
+    gx = loops.correlate(_as_images(gy), W[None, None], _ONE)
     return (gx.reshape(len(gy), -1),)
 
 
@@ -51,7 +53,7 @@ def gradient_w(self, inputs):
         return NotImplemented
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))
-    gW = loops.correlate_outputs(_as_images(x), _as_images(gy), _one(x))
+    gW = loops.correlate_outputs(_as_images(x), _as_images(gy), _ONE)
     return (gW.reshape(gy.shape[1], -1),)
 
 
@@ -63,8 +65,3 @@ def _loops(work: int, *arrays):
 
 def _as_images(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x)[:, None, None]
-
-
-def _one(x) -> tuple[Axis, Axis]:
-    """A kernel of one element on images of one."""
-    return (Axis(1, 1, 0, 1, 1, 1, 0),) * 2

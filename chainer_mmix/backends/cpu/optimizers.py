@@ -77,13 +77,9 @@ def _covers(arrays) -> bool:
     )
 
 
-def _flat(arrays) -> list[np.ndarray]:
-    return [a.reshape(-1) for a in arrays]
-
-
 def _pieces(arrays) -> Iterator[list[np.ndarray]]:
     """Yields matching pieces of the arrays, and memory of the same size."""
-    flat = _flat(arrays)
+    flat = [a.reshape(-1) for a in arrays]
     memory = buffer("piece", (_PIECE,), flat[0].dtype)
     for start in range(0, len(flat[0]), _PIECE):
         views = [a[start : start + _PIECE] for a in flat]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 
@@ -42,6 +41,7 @@ from chainer_mmix.backends.cpu import (
     optimizers,
     pooling,
 )
+from chainer_mmix.backends.either import either
 
 FAST: dict[tuple[object, str], Callable] = {
     (FunctionNode, "apply"): function_node.apply,
@@ -100,14 +100,5 @@ def use(path: str) -> None:
     """
     compiled.wanted = path == "numba"
     for (owner, name), original in ORIGINALS.items():
-        method = original if path == "chainer" else _either(FAST[owner, name], original)
+        method = original if path == "chainer" else either(FAST[owner, name], original)
         setattr(owner, name, method)
-
-
-def _either(fast: Callable, original: Callable) -> Callable:
-    @functools.wraps(original)
-    def call(*args, **kwargs):
-        result = fast(*args, **kwargs)
-        return original(*args, **kwargs) if result is NotImplemented else result
-
-    return call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from chainer.functions.normalization.batch_normalization import (
 )
 
 from chainer_mmix.backends.cudnn import batch_normalization, convolution, elementwise
+from chainer_mmix.backends.either import either
 
 FAST: dict[tuple[type, str], Callable] = {
     (Convolution2DFunction, "forward_gpu"): convolution.forward,
@@ -70,17 +70,6 @@ def use(on: bool) -> None:
     for (owner, name), original in ORIGINALS.items():
         setattr(owner, name, either(FAST[owner, name], original) if on else original)
     _on = on
-
-
-def either(fast: Callable, original: Callable) -> Callable:
-    """Returns a function that calls ``original`` for what ``fast`` does not cover."""
-
-    @functools.wraps(original)
-    def call(*args, **kwargs):
-        result = fast(*args, **kwargs)
-        return original(*args, **kwargs) if result is NotImplemented else result
-
-    return call
 
 
 def describe() -> str:

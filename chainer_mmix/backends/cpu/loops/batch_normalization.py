@@ -22,8 +22,10 @@ _summing = functools.partial(Task, fastmath={"contract", "nsz", "reassoc"})
 def bn_forward(x, gamma, beta, eps, y) -> tuple[np.ndarray, ...]:
     """Normalises x into y; returns mean, variance and 1 / deviation."""
     m = len(x)
-    sums, squares, counts = _of_blocks(_deviations, x, x, gamma)
+    (sums, squares), rows = _of_blocks(_deviations, x)
     exact = sums.sum(0) / m
+    counts = np.full((len(sums), 1), rows)
+    counts[-1] = m - (len(sums) - 1) * rows
     # The sum of squares around the blocks' means, and that of these around the mean.
     squares = squares.sum(0) + (counts * (sums / counts - exact) ** 2).sum(0)
     mean, var = exact.astype(x.dtype), (squares / m).astype(x.dtype)
@@ -42,7 +44,7 @@ def bn_apply(x, mean, scale, beta, y) -> None:
 def bn_backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]:
     """Writes the gradient by x; returns those by gamma and beta."""
     m, c = x.shape
-    products, sums, _ = _of_blocks(_products, x, gy, mean)
+    (products, sums), _ = _of_blocks(_products, x, gy, mean)
     ggamma, gbeta = products.sum(0) * inv_std, sums.sum(0)
     scale = gamma * inv_std
     slope, shift = -scale * inv_std * ggamma / m, -scale * gbeta / m
@@ -53,28 +55,26 @@ def bn_backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray
 
 def channel_sums(x) -> np.ndarray:
     """Returns the sum of each column."""
-    sums, _, _ = _of_blocks(_sums, x, x, x)
+    (sums, _), _ = _of_blocks(_sums, x)
     return sums.sum(0).astype(x.dtype)
 
 
-def _of_blocks(task, x, other, values):
-    """Returns two sums of each block of rows, and how many rows it has."""
+def _of_blocks(task, x, *others):
+    """Returns two sums of each block of rows, and how many rows a block has."""
     m, c = x.shape
     rows = max(1, min(_ROWS, _BLOCK // c))
     blocks = -(-m // rows)
     sums = np.empty((2, blocks, c))
-    pool.run(task, blocks, -(-_GRAIN // (rows * c)), x, other, values, sums, m, c, rows)
-    counts = np.full((blocks, 1), rows)
-    counts[-1] = m - (blocks - 1) * rows
-    return *sums, counts
+    pool.run(task, blocks, -(-_GRAIN // (rows * c)), x, sums, m, c, rows, *others)
+    return sums, rows
 
 
 @_summing
 def _sums(arguments, start, stop):
     """Sums of each block."""
-    m, c, rows = arguments[4], arguments[5], arguments[6]
+    m, c, rows = arguments[2], arguments[3], arguments[4]
     x = carray(floats(arguments[0]), (m, c))
-    sums = carray(doubles(arguments[3]), (2, -(-m // rows), c))
+    sums = carray(doubles(arguments[1]), (2, -(-m // rows), c))
     part = np.empty(c, np.float32)
     for block in range(start, stop):
         part[:] = 0
@@ -88,9 +88,9 @@ def _sums(arguments, start, stop):
 @_summing
 def _deviations(arguments, start, stop):
     """Sums, and squares around the mean, of each block."""
-    m, c, rows = arguments[4], arguments[5], arguments[6]
+    m, c, rows = arguments[2], arguments[3], arguments[4]
     x = carray(floats(arguments[0]), (m, c))
-    sums = carray(doubles(arguments[3]), (2, -(-m // rows), c))
+    sums = carray(doubles(arguments[1]), (2, -(-m // rows), c))
     part, mean = np.empty(c, np.float32), np.empty(c, np.float32)
     for block in range(start, stop):
         first, last = block * rows, min(m, (block + 1) * rows)
@@ -124,11 +124,11 @@ def _apply(arguments, start, stop):
 @_summing
 def _products(arguments, start, stop):
     """Sums of gy * (x - mean), and of gy, of each block."""
-    m, c, rows = arguments[4], arguments[5], arguments[6]
+    m, c, rows = arguments[2], arguments[3], arguments[4]
     x = carray(floats(arguments[0]), (m, c))
-    gy = carray(floats(arguments[1]), (m, c))
-    mean = carray(floats(arguments[2]), c)
-    sums = carray(doubles(arguments[3]), (2, -(-m // rows), c))
+    gy = carray(floats(arguments[5]), (m, c))
+    mean = carray(floats(arguments[6]), c)
+    sums = carray(doubles(arguments[1]), (2, -(-m // rows), c))
     product, part = np.empty(c, np.float32), np.empty(c, np.float32)
     for block in range(start, stop):
         product[:] = 0

@@ -54,7 +54,7 @@ def correlate(
     start = np.zeros(count * COLUMNS, x.dtype)
     if b is not None:
         start[:d] = b
-    taps, alike, geometry = _tables(*x.shape[1:], *axes)
+    _, elements, alike, geometry = _tables(*x.shape[1:], *axes)
     pool.run(
         products.correlate,
         len(x) * y_axis.out,
@@ -62,7 +62,7 @@ def correlate(
         x,
         panels,
         start,
-        (taps[:, None] + np.arange(c)).reshape(-1),
+        elements,
         y,
         d,
         *(stride // y.itemsize for stride in y.strides[:3]),
@@ -80,9 +80,9 @@ def _correlate_few(x, w, b):
     The images are packed instead of the kernel.
     """
     c, d = w.shape[2:]
-    rows = Axis(d, d, 0, 1, 1, 1, 0), Axis(1, 1, 0, 1, 1, 1, 0)
+    axes = Axis.each(d), Axis.each(1)
     matrix = np.ascontiguousarray(w.reshape(c, d).T)
-    y = correlate(matrix[None, :, None], x.reshape(-1, c).T[None, None], rows)
+    y = correlate(matrix[None, :, None], x.reshape(-1, c).T[None, None], axes)
     y = np.ascontiguousarray(y.reshape(d, -1).T).reshape(*x.shape[:3], d)
     if b is not None:
         y += b
@@ -120,14 +120,13 @@ def correlate_outputs(
 def _outer(x, y, axes):
     """Returns the same with shape (taps_h * taps_w * C, D)."""
     c, d = x.shape[3], y.shape[3]
-    taps, _, geometry = _tables(*x.shape[1:], *axes)
-    meet = _meeting(*axes)
+    taps, _, _, geometry = _tables(*x.shape[1:], *axes)
     total = np.zeros((len(taps) * c, d), x.dtype)
     tiles = len(taps) * -(-c // ROWS)
     # Each part looks through all images: as many as there are threads.
     least = -(-_WORK // (y.size * ROWS))
     grain = max(least, -(-tiles // pool.count()))
-    arguments = x, taps, y, d, total, len(x), *meet, *geometry
+    arguments = x, taps, y, d, total, len(x), *_meeting(*axes), *geometry
     pool.run(products.correlate_outputs, tiles, grain, *arguments)
     return total
 
@@ -151,11 +150,8 @@ def scatter(
     """
     y_axis, x_axis = axes
     if y_axis.stride == x_axis.stride == 1:
-        (y_turned, rows), (x_turned, columns) = (
-            _arriving(y_axis, 0),
-            _arriving(x_axis, 0),
-        )
-        return correlate(y, w[rows, columns], (y_turned, x_turned), b)
+        turned, taps = zip(*(_arriving(axis, 0) for axis in axes), strict=True)
+        return correlate(y, w[taps], turned, b)
     x = np.zeros((len(y), y_axis.size, x_axis.size, w.shape[3]), y.dtype)
     if b is not None:
         x += b  # where no tap arrives
@@ -199,13 +195,14 @@ def _seen(x: np.ndarray, axes: tuple[Axis, Axis]):
     rows, columns = (
         slice(-axis.pad, axis.extent - axis.pad, axis.stride) for axis in axes
     )
-    trivial = tuple(Axis(axis.out, axis.out, 0, 1, 1, 1, 0) for axis in axes)
-    return np.ascontiguousarray(x[:, rows, columns]), trivial
+    each = tuple(Axis.each(axis.out) for axis in axes)
+    return np.ascontiguousarray(x[:, rows, columns]), each
 
 
 @functools.lru_cache(256)
 def _tables(h: int, w: int, c: int, y_axis: Axis, x_axis: Axis):
-    """Returns where taps lie from where a step begins, what is alike, the geometry."""
+    """Returns where taps, and their elements, lie from where a step begins, which steps
+    are alike, and the geometry."""
     rows = np.arange(y_axis.taps) * (y_axis.dilation * w)
     columns = np.arange(x_axis.taps) * x_axis.dilation
     taps = ((rows[:, None] + columns) * c).reshape(-1)
@@ -223,7 +220,8 @@ def _tables(h: int, w: int, c: int, y_axis: Axis, x_axis: Axis):
         y_axis.dilation,
         x_axis.dilation,
     )
-    return taps, (_alike(y_axis), _alike(x_axis)), geometry
+    elements = (taps[:, None] + np.arange(c)).reshape(-1)
+    return taps, elements, (_alike(y_axis), _alike(x_axis)), geometry
 
 
 def _alike(axis: Axis) -> np.ndarray:
