@@ -1,5 +1,6 @@
 import multiprocessing
 import threading
+import time
 from unittest import mock
 
 import numpy as np
@@ -84,6 +85,8 @@ def send_whether_met(connection):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_parts_run_at_the_same_time_and_after_a_fork_too():
     with mock.patch.object(pool, "count", lambda: 2):
+        assert have_met()
+        time.sleep(0.5)  # until the thread sleeps
         assert have_met()
         context = multiprocessing.get_context("fork")
         receiver, sender = context.Pipe(duplex=False)
