@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class Axis(NamedTuple):
     pad: int
 
     @classmethod
+    @functools.lru_cache(1024)
     def of(cls, size: int, out: int, kernel: int, stride: int, dilation: int, pad: int):
         first, last = 0, kernel
         while first + 1 < last and first * dilation + (out - 1) * stride < pad:

@@ -13,6 +13,8 @@ from chainer.utils.conv import get_conv_outsize
 
 from chainer_mmix.backends.cpu import compiled, correlation
 from chainer_mmix.backends.cpu.columns import Axis
+from chainer_mmix.backends.cpu.elementwise import channel_sums
+from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.backends.cpu.layout import channels_first, channels_last, covered
 
 _NARROW = 4  # channels
@@ -33,9 +35,29 @@ def forward(self, x, W, b):
         return NotImplemented  # Chainer has the message
     axes = _axes(self, (h, w), (out_h, out_w), (kh, kw))
     kernel = _counting(W, axes).transpose(2, 3, 1, 0)
+    self._axes = axes
     correlate = _functions(x.dtype).correlate
     parts = _groups(self, (channels_last(x), 3), (kernel, 3), (b, 0))
     return (_join([correlate(x, w, axes, b) for x, w, b in parts]),)
+
+
+def backward(self, indexes, grad_outputs):
+    """For ``Convolution2DFunction``."""
+    axes = vars(self).get("_axes")
+    x, W = (node.data for node in self.inputs[:2])
+    gy = grad_outputs[0].raw_array
+    if axes is None or not unwatched() or not covered(x, W, gy):
+        return NotImplemented
+    if gy.shape != (len(x), len(W), axes[0].out, axes[1].out):
+        return NotImplemented
+    gradients = []
+    if 0 in indexes:
+        gradients.append(_transposed(self, gy, W, None, axes))
+    if 1 in indexes:
+        gradients.append(_gradient_w(self, x, gy, W.shape, axes))
+    if 2 in indexes:
+        gradients.append(channel_sums(gy))
+    return [gradient(array) for array in gradients]
 
 
 def gradient_w(self, x, gy):
@@ -47,15 +69,19 @@ def gradient_w(self, x, gy):
     if x.shape[1] != _channels(self, self.W_shape):
         return NotImplemented
     axes = _axes(self, x.shape[2:], gy.shape[2:], self.W_shape[2:])
+    return (_gradient_w(self, x, gy, self.W_shape, axes),)
+
+
+def _gradient_w(self, x, gy, W_shape, axes):
     correlate_outputs = _functions(x.dtype).correlate_outputs
     parts = _groups(self, (channels_last(x), 3), (channels_last(gy), 3))
     gWs = [correlate_outputs(x, gy, axes) for x, gy in parts]
     gW = gWs[0] if len(gWs) == 1 else np.concatenate(gWs)
-    if gW.shape == self.W_shape and gW.flags.c_contiguous:
-        return (gW,)
-    result = np.zeros(self.W_shape, x.dtype)
+    if gW.shape == W_shape and gW.flags.c_contiguous:
+        return gW
+    result = np.zeros(W_shape, x.dtype)
     _counting(result, axes)[...] = gW
-    return (result,)
+    return result
 
 
 def transposed(self, x, W, b):
@@ -63,10 +89,14 @@ def transposed(self, x, W, b):
     if not covered(x, W) or _narrow(self, W.shape) or x.shape[1] != len(W):
         return NotImplemented
     axes = _axes(self, (self.outh, self.outw), x.shape[2:], W.shape[2:])
+    return (_transposed(self, x, W, b, axes),)
+
+
+def _transposed(self, x, W, b, axes):
     kernel = _counting(W, axes).transpose(2, 3, 0, 1)
     scatter = _functions(x.dtype).scatter
     parts = _groups(self, (channels_last(x), 3), (kernel, 2), (b, 0))
-    return (_join([scatter(x, w, axes, b) for x, w, b in parts]),)
+    return _join([scatter(x, w, axes, b) for x, w, b in parts])
 
 
 def _functions(dtype) -> ModuleType:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from chainer_mmix.backends.cpu import compiled
+from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.backends.cpu.layout import (
     channels_first,
     channels_last,
@@ -31,10 +32,22 @@ def relu(self, inputs):
     return (y,)
 
 
-def relu_backward(self, inputs):
+def relu_backward(self, indexes, grad_outputs):
+    """For ``ReLU``."""
+    if not self._retained_output_data or not unwatched():
+        return NotImplemented
+    (y,) = self._retained_output_data
+    gx = _relu_gradient(y, grad_outputs[0].raw_array)
+    return gx if gx is NotImplemented else (gradient(gx),)
+
+
+def relu_gradient(self, inputs):
     """For ``ReLUGrad2``."""
-    (gy,) = inputs
-    y = self.b
+    gx = _relu_gradient(self.b, *inputs)
+    return gx if gx is NotImplemented else (gx,)
+
+
+def _relu_gradient(y, gy):
     loops = _loops(y)
     if not loops or not covered(gy, y) or gy.shape != y.shape:
         return NotImplemented
@@ -44,7 +57,7 @@ def relu_backward(self, inputs):
         gy = channels_first(channels_last(gy))
     gx = np.empty_like(y)
     loops.relu_backward(y, gy, gx)
-    return (gx,)
+    return gx
 
 
 def add(self, inputs):
@@ -58,25 +71,31 @@ def add(self, inputs):
     return (y,)
 
 
-def channel_sums(self, inputs):
-    """For ``Sum``, over all axes but the channels', as of the gradient by a bias."""
+def sums(self, inputs):
+    """For ``Sum``, over all axes but the channels'."""
     (x,) = inputs
     if x.ndim < 2 or self.axis != (0, *range(2, x.ndim)) or self.keepdims:
         return NotImplemented
+    return (channel_sums(x),) if _loops(x) else NotImplemented
+
+
+def channel_sums(x: np.ndarray) -> np.ndarray:
+    """Sums over all axes but the channels', as the gradient by a bias does."""
     loops = _loops(x)
     if not loops or not is_channels_last(x):
-        return NotImplemented
-    return (loops.channel_sums(channels_last(x).reshape(-1, x.shape[1])),)
+        return x.sum((0, *range(2, x.ndim)))
+    return loops.channel_sums(channels_last(x).reshape(-1, x.shape[1]))
 
 
 def mix(x, a, b, perm):
-    """Returns ``a[n] * x[n] + b[n] * x[perm[n]]``; a and b are of x's dtype."""
+    """Returns ``a[n] * x[n] + b[n] * x[perm[n]]``."""
     loops = _loops(x)
     if not loops:
         return NotImplemented
     y = np.empty_like(x)
-    a, b = (np.ascontiguousarray(np.broadcast_to(w, len(x))) for w in (a, b))
-    loops.mix(x, a, b, np.ascontiguousarray(perm, np.int64), y)
+    weights = np.empty((2, len(x)), x.dtype)
+    weights[0], weights[1] = a, b
+    loops.mix(x, weights, np.ascontiguousarray(perm, np.int64), y)
     return y
 
 

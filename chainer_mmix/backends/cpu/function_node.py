@@ -10,18 +10,41 @@ import weakref
 import chainer
 import numpy as np
 from chainer import FunctionNode, Variable
+from chainer.variable import VariableNode
+
+
+def unwatched() -> bool:
+    """Tells whether a gradient may be computed without a function of its own.
+
+    It may if nobody wants its gradient, and nobody looks on.
+    """
+    own, common = _settings()
+    return not (
+        own.get("enable_backprop", common.enable_backprop) or _watched(own, common)
+    )
+
+
+def _settings() -> tuple[dict, chainer.configuration.GlobalConfig]:
+    """Returns those of this thread and those of all; ``chainer.config`` is slow."""
+    return chainer.config._local.__dict__, chainer.global_config
+
+
+def _watched(own, common) -> bool:
+    return (
+        own.get("debug", common.debug)
+        or own.get("schedule_func", common.schedule_func) is not None
+        or bool(chainer.get_function_hooks())
+    )
+
+
+def gradient(array: np.ndarray) -> Variable:
+    return Variable._init_unchecked(array, is_chainerx_array=False)
 
 
 def apply(self, inputs):
     """For ``FunctionNode``; ``NotImplemented`` for what it does not cover."""
-    config = chainer.config
-    if (
-        not inputs
-        or config.debug
-        or config.schedule_func is not None
-        or self._n_local_function_hooks
-        or chainer.get_function_hooks()
-    ):
+    own, common = _settings()
+    if not inputs or self._n_local_function_hooks or _watched(own, common):
         return NotImplemented
     variables, in_data = [], []
     for x in inputs:
@@ -35,7 +58,7 @@ def apply(self, inputs):
         in_data.append(array)
     in_data = tuple(in_data)
     self._input_layouts = (None,) * len(variables)
-    if config.type_check:
+    if own.get("type_check", common.type_check):
         self._check_data_type_forward(in_data)
     if type(self).check_layout_forward is not FunctionNode.check_layout_forward:
         self.check_layout_forward(variables)
@@ -57,7 +80,7 @@ def apply(self, inputs):
             for y in outputs
         ]
     )
-    if config.enable_backprop:
+    if own.get("enable_backprop", common.enable_backprop):
         self.rank = max([x.rank for x in variables])
         for y in ret:
             y.creator_node = self
@@ -72,8 +95,30 @@ def apply(self, inputs):
             self._retained_output_data = tuple(
                 [outputs[index] for index in self._output_indexes_to_retain]
             )
-        self.lazy_grad_sum = config.lazy_grad_sum
+        self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
     return ret
+
+
+def device_of(*arrays):
+    """For ``get_device_from_array``."""
+    for array in arrays:
+        if array is not None and type(array) is not np.ndarray:
+            return NotImplemented
+    return _CPU
+
+
+def check_grad_type(func, x, is_node_x, gx):
+    """For ``_check_grad_type``, if the gradient fits."""
+    if (
+        type(gx) is np.ndarray
+        and type(x) is VariableNode
+        and gx.shape == x.shape
+        and gx.dtype == x.dtype
+        and x._layout is None
+        and (x._data is None or type(x._data) is np.ndarray)
+    ):
+        return None
+    return NotImplemented
 
 
 def _plain(self, outputs) -> bool:
@@ -106,4 +151,5 @@ def _finish_as_chainer(self, inputs, outputs):
             self.forward = own
 
 
+_CPU = chainer.backend.CpuDevice()
 _CHAINERS_OWN = FunctionNode.apply

@@ -9,10 +9,13 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 def covered(*arrays) -> bool:
     """Tells whether all are non-empty NumPy arrays of one dtype, float32 or float64."""
-    dtype = arrays[0].dtype
-    return dtype in _DTYPES and all(
-        type(a) is np.ndarray and a.dtype == dtype and a.size for a in arrays
-    )
+    dtype = getattr(arrays[0], "dtype", None)
+    if dtype not in _DTYPES:
+        return False
+    for a in arrays:
+        if type(a) is not np.ndarray or a.dtype != dtype or not a.size:
+            return False
+    return True
 
 
 def is_channels_last(x: np.ndarray) -> bool:

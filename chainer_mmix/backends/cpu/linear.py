@@ -12,6 +12,7 @@ import numpy as np
 
 from chainer_mmix.backends.cpu import compiled
 from chainer_mmix.backends.cpu.columns import Axis
+from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.backends.cpu.layout import covered
 
 # Multiplications: with fewer BLAS starts no threads, with more it is faster.
@@ -33,28 +34,59 @@ def forward(self, inputs):
     return (y.reshape(len(x), -1),)
 
 
+def backward(self, indexes, grad_outputs):
+    """For ``LinearFunction``."""
+    x, W = (node.data for node in self.inputs[:2])
+    gy = grad_outputs[0].raw_array
+    if not unwatched() or not covered(x, W, gy) or gy.shape != (len(x), len(W)):
+        return NotImplemented
+    gradients = []
+    if 0 in indexes:
+        gx = _gradient_x(W, gy)
+        gradients.append(gy.dot(W) if gx is NotImplemented else gx)
+    if 1 in indexes:
+        gW = _gradient_w(x, gy)
+        gradients.append(gy.T.dot(x) if gW is NotImplemented else gW)
+    if 2 in indexes:
+        gradients.append(gy.sum(0))
+    return [gradient(array) for array in gradients]
+
+
 def gradient_x(self, inputs):
     """For ``LinearGradData``."""
-    W, gy = inputs
-    loops = _loops(gy.size * W.shape[1], W, gy)
-    if not loops or gy.shape[1] != len(W):
-        return NotImplemented
+    gx = _gradient_x(*inputs)
+    if gx is NotImplemented:
+        return gx
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))
-    gx = loops.correlate(_as_images(gy), W[None, None], _ONE)
-    return (gx.reshape(len(gy), -1),)
+    return (gx,)
 
 
 def gradient_w(self, inputs):
     """For ``LinearGradWeight``."""
     x, gy = inputs
-    loops = _loops(gy.size * x.shape[1], x, gy)
-    if not loops or len(x) != len(gy) or self._w_dtype != x.dtype:
-        return NotImplemented
+    gW = _gradient_w(x, gy) if self._w_dtype == x.dtype else NotImplemented
+    if gW is NotImplemented:
+        return gW
     self._config_use_ideep = chainer.config.use_ideep
     self.retain_inputs((0, 1))
+    return (gW,)
+
+
+def _gradient_x(W, gy):
+    loops = _loops(gy.size * W.shape[1], W, gy)
+    if not loops or gy.shape[1] != len(W):
+        return NotImplemented
+    gx = loops.correlate(_as_images(gy), W[None, None], _ONE)
+    return gx.reshape(len(gy), -1)
+
+
+def _gradient_w(x, gy):
+    loops = _loops(gy.size * x.shape[1], x, gy)
+    if not loops or len(x) != len(gy):
+        return NotImplemented
     gW = loops.correlate_outputs(_as_images(x), _as_images(gy), _ONE)
-    return (gW.reshape(gy.shape[1], -1),)
+    return gW.reshape(gy.shape[1], -1)
 
 
 def _loops(work: int, *arrays):

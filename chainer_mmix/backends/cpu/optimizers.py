@@ -9,12 +9,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from chainer.optimizer import UpdateRule
 
 from chainer_mmix.backends.cpu import compiled
 from chainer_mmix.backends.cpu.columns import buffer
 from chainer_mmix.backends.cpu.layout import covered
 
 _PIECE = 1 << 15  # elements
+
+
+def update(self, param):
+    """For ``UpdateRule``."""
+    if (
+        type(param.raw_array) is not np.ndarray
+        or self._use_fp32_update
+        or param._loss_scale is not None
+        or param.layout is not None
+        or type(self).update_core is not UpdateRule.update_core
+    ):
+        return NotImplemented
+    if not self.enabled:
+        return None
+    self.t += 1
+    if self._state is None or any(
+        [type(value) is not np.ndarray for value in self._state.values()]
+    ):
+        self._init_states(param)
+    self._hookable.call_hooks("pre", (self, param))
+    self.update_core_cpu(param)
+    self._hookable.call_hooks("post", (self, param))
+    return None
+
+
+def reallocate_cleared_grads(self):
+    """For ``GradientMethod``: where nothing is cleared, it takes no names."""
+    for param in self.target.params(False):
+        if param._grad is None:
+            return NotImplemented
+    return None
 
 
 def momentum_sgd(self, param):
@@ -71,7 +103,7 @@ def _covers(arrays) -> bool:
     return (
         grad is not None
         and covered(*arrays)
-        and data.size > _PIECE
+        and (data.size > _PIECE or compiled.loops(data.dtype))
         and all(a.flags.c_contiguous and a.shape == data.shape for a in arrays)
         and all(a.flags.writeable for a in arrays if a is not grad)
     )

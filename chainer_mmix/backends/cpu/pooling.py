@@ -13,6 +13,7 @@ from chainer.utils.conv import get_conv_outsize
 
 from chainer_mmix.backends.cpu import compiled, windows
 from chainer_mmix.backends.cpu.columns import Axis
+from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.backends.cpu.layout import channels_first, channels_last, covered
 
 
@@ -34,10 +35,21 @@ def max_forward(self, inputs):
     return (channels_first(y),)
 
 
-def max_backward(self, inputs):
+def max_backward(self, indexes, grad_outputs):
+    """For ``MaxPoolingND``."""
+    if not unwatched():
+        return NotImplemented
+    gx = _max_gradient(self, grad_outputs[0].raw_array)
+    return gx if gx is NotImplemented else (gradient(gx),)
+
+
+def max_gradient(self, inputs):
     """For ``MaxPoolingNDGrad``."""
-    (gy,) = inputs
-    func = self.func
+    gx = _max_gradient(self.func, *inputs)
+    return gx if gx is NotImplemented else (gx,)
+
+
+def _max_gradient(func, gy):
     if func.ndim != 2 or not covered(gy) or func.indexes.dtype != np.uint8:
         return NotImplemented
     if gy.shape != func.indexes.shape:
@@ -46,7 +58,7 @@ def max_backward(self, inputs):
     gy, indexes = channels_last(gy), channels_last(func.indexes)
     gx = _images(func._in_shape, gy.dtype)
     _functions(gy.dtype).max_backward(gy, indexes, gx, axes)
-    return (channels_first(gx),)
+    return channels_first(gx)
 
 
 def average_forward(self, inputs):
@@ -74,6 +86,19 @@ def average_backward(self, inputs):
     gx = _images(self._in_shape, gy.dtype)
     _functions(gy.dtype).average_backward(channels_last(gy), gx, axes)
     return (channels_first(gx),)
+
+
+def mean_backward(self, indexes, grad_outputs):
+    """For ``Mean``, where it is over the pixels of images."""
+    gy = grad_outputs[0].raw_array
+    shape = self.inputs[0].shape
+    if self.axis != (2, 3) or self.keepdims or len(shape) != 4 or not covered(gy):
+        return NotImplemented
+    if gy.shape != shape[:2] or not unwatched():
+        return NotImplemented
+    gx = _images(shape, gy.dtype)
+    gx[...] = (gy * gy.dtype.type(self.multiplier))[:, None, None]
+    return (gradient(channels_first(gx)),)
 
 
 def _functions(dtype) -> ModuleType:

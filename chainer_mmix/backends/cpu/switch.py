@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from chainer import FunctionNode
+from chainer import FunctionNode, backend, variable
 from chainer.functions.activation.relu import ReLU, ReLUGrad2
 from chainer.functions.connection.convolution_2d import (
     Convolution2DFunction,
@@ -17,6 +17,7 @@ from chainer.functions.connection.linear import (
     LinearGradData,
     LinearGradWeight,
 )
+from chainer.functions.math.average import Mean
 from chainer.functions.math.basic_math import Add
 from chainer.functions.math.sum import Sum
 from chainer.functions.normalization import batch_normalization as chainers_bn
@@ -28,6 +29,7 @@ from chainer.functions.pooling.average_pooling_2d import (
     AveragePooling2DGrad,
 )
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
+from chainer.optimizer import GradientMethod, UpdateRule
 from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
 
@@ -45,6 +47,8 @@ from chainer_mmix.backends.either import either
 
 FAST: dict[tuple[object, str], Callable] = {
     (FunctionNode, "apply"): function_node.apply,
+    (backend, "get_device_from_array"): function_node.device_of,
+    (variable, "_check_grad_type"): function_node.check_grad_type,
     **{
         (owner, name): fast
         for owner, fast in (
@@ -54,20 +58,27 @@ FAST: dict[tuple[object, str], Callable] = {
         )
         for name in ("_forward_cpu_core", "_forward_grouped_convolution")
     },
+    (Convolution2DFunction, "backward"): convolution.backward,
     (LinearFunction, "forward"): linear.forward,
+    (LinearFunction, "backward"): linear.backward,
     (LinearGradData, "forward"): linear.gradient_x,
     (LinearGradWeight, "forward"): linear.gradient_w,
     (GeneralBatchNormalizationImpl, "forward"): batch_normalization.forward,
     (GeneralBatchNormalizationImpl, "backward"): batch_normalization.backward,
     (chainers_bn, "_apply_bn_fwd"): batch_normalization.apply,
     (MaxPoolingND, "forward_cpu"): pooling.max_forward,
-    (MaxPoolingNDGrad, "forward_cpu"): pooling.max_backward,
+    (MaxPoolingND, "backward"): pooling.max_backward,
+    (MaxPoolingNDGrad, "forward_cpu"): pooling.max_gradient,
     (AveragePooling2D, "forward_cpu"): pooling.average_forward,
     (AveragePooling2DGrad, "forward_cpu"): pooling.average_backward,
+    (Mean, "backward"): pooling.mean_backward,
     (ReLU, "forward_cpu"): elementwise.relu,
-    (ReLUGrad2, "forward_cpu"): elementwise.relu_backward,
+    (ReLU, "backward"): elementwise.relu_backward,
+    (ReLUGrad2, "forward_cpu"): elementwise.relu_gradient,
     (Add, "forward"): elementwise.add,
-    (Sum, "forward"): elementwise.channel_sums,
+    (Sum, "forward"): elementwise.sums,
+    (UpdateRule, "update"): optimizers.update,
+    (GradientMethod, "reallocate_cleared_grads"): optimizers.reallocate_cleared_grads,
     (MomentumSGDRule, "update_core_cpu"): optimizers.momentum_sgd,
     (AdamRule, "update_core_cpu"): optimizers.adam,
 }

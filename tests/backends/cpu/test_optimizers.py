@@ -76,3 +76,75 @@ def test_arrays_that_do_not_fit_are_chainers_error(optimizer, chainers_own):
         with chainers_own():
             wanted = outcome(change)
         assert outcome(change) == wanted
+
+
+def scaled(rule, param):
+    param.grad *= 2
+
+
+def clipped(rule, param):
+    param.array.clip(-1, 1, out=param.array)
+
+
+class OwnRule(chainer.optimizers.sgd.SGDRule):
+    def update_core(self, param):
+        param.array -= 3 * param.grad
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda rule: rule.add_hook(scaled, timing="pre"),
+        lambda rule: rule.add_hook(clipped, timing="post"),
+        lambda rule: setattr(rule, "enabled", False),
+        lambda rule: setattr(rule.hyperparam, "lr", 0.5),
+    ],
+    ids=["hook before", "hook after", "disabled", "own rate"],
+)
+def test_what_an_update_rule_is_told(prepare, chainers_own):
+    def train():
+        model = chainer.links.Linear(3, 2, initialW=np.ones((2, 3)))
+        optimizer = chainer.optimizers.MomentumSGD(0.1).setup(model)
+        prepare(model.W.update_rule)
+        for _ in range(2):
+            optimizer.update(lambda: chainer.functions.sum(model(np.ones((4, 3), "f"))))
+        return model.W.array.tolist(), model.W.update_rule.t
+
+    with chainers_own():
+        wanted = train()
+    assert train() == wanted
+
+
+def test_a_rule_of_the_users():
+    model = chainer.links.Linear(3, 2, initialW=np.ones((2, 3)))
+    optimizer = chainer.optimizers.SGD().setup(model)
+    model.W.update_rule = OwnRule()
+    optimizer.update(lambda: chainer.functions.sum(model(np.ones((4, 3), "f"))))
+    assert np.all(model.W.array == 1 - 3 * 4)
+
+
+def test_half_precision_with_a_master_copy(chainers_own):
+    def train():
+        with chainer.using_config("dtype", np.float16):
+            model = chainer.links.Linear(3, 2, initialW=np.ones((2, 3)))
+        optimizer = chainer.optimizers.MomentumSGD(0.1)
+        optimizer.use_fp32_update()
+        optimizer.setup(model)
+        for _ in range(3):
+            for param in model.params():
+                param.grad = np.full(param.shape, 1e-3, np.float16)
+            optimizer.update()
+        master = model.W.update_rule._fp32_param.array
+        return master.dtype, master.tolist(), model.W.array.tolist()
+
+    with chainers_own():
+        wanted = train()
+    assert train() == wanted
+
+
+def test_cleared_gradients_become_zeros():
+    model = chainer.links.Linear(3, 2)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    model.cleargrads()
+    optimizer.update()
+    assert not model.W.grad.any()

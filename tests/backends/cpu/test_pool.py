@@ -125,3 +125,20 @@ def test_where_no_thread_can_be_started():
     ):
         pool.run(count_up, len(counts), 1, counts, 2)
     assert np.all(counts == 2)
+
+
+def test_addresses():
+    a = np.zeros((3, 4, 5), np.float32)
+    locked = a.copy()
+    locked.flags.writeable = False
+    arrays = (
+        a,
+        a[1:, ::-1, 2:],
+        a.T,
+        locked,
+        a[:0],
+        np.array(1),
+        np.broadcast_to(a, (2, 3, 4, 5)),
+    )
+    for array in arrays:
+        assert pool.address(array) == array.ctypes.data

@@ -45,7 +45,7 @@ def correlate(
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     count = -(-d // COLUMNS)
     k = w.shape[0] * w.shape[1] * c
-    if min(w.strides[2:]) < 0 or any(stride % w.itemsize for stride in w.strides):
+    if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = np.ascontiguousarray(w)
     panels = buffer("panels", (count, k, COLUMNS), x.dtype)
     strides = [stride // w.itemsize for stride in w.strides]
@@ -65,7 +65,7 @@ def correlate(
         elements,
         y,
         d,
-        *(stride // y.itemsize for stride in y.strides[:3]),
+        *[stride // y.itemsize for stride in y.strides[:3]],
         k,
         *alike,
         *map(len, alike),
@@ -165,6 +165,7 @@ def scatter(
     return x
 
 
+@functools.lru_cache(1024)
 def _arriving(axis: Axis, first: int) -> tuple[Axis | None, slice]:
     """Returns how elements first, first + stride, ... see the outputs, by which taps.
 

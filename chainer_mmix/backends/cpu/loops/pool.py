@@ -6,9 +6,11 @@ sleep, since to wake it takes longer than most tasks. Meanwhile it gives way to 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import threading
+from array import array
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -51,9 +53,10 @@ class Task:
         self._options = options
 
     @functools.cached_property
-    def compiled(self):
+    def address(self) -> int:
         options = {"cache": True, "error_model": "numpy", **self._options}
-        return numba.cfunc(_SIGNATURE, **options)(self._function)
+        self._compiled = numba.cfunc(_SIGNATURE, **options)(self._function)
+        return self._compiled.address
 
 
 def run(task: Task, n: int, grain: int, *arguments: np.ndarray | int) -> None:
@@ -65,14 +68,28 @@ def run(task: Task, n: int, grain: int, *arguments: np.ndarray | int) -> None:
             have a multiple of this.
         arguments: The task gets an int64 for each: for an array its address.
     """
-    values = [a.ctypes.data if isinstance(a, np.ndarray) else int(a) for a in arguments]
-    packed = np.array(values, np.int64)
+    packed = array(
+        "q",
+        [address(a) if type(a) is np.ndarray else a for a in arguments],
+    )
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
     # Some more parts than threads, for threads that are late or held up.
     step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
     if helpers:
         _call_up(helpers)
-    _lead(_memory.ctypes.data, task.compiled.address, packed.ctypes.data, n, step)
+    _lead(_place, task.address, packed.buffer_info()[0], n, step)
+
+
+def address(a: np.ndarray) -> int:
+    """Returns ``a.ctypes.data`` in a fifth of the time.
+
+    NumPy's C interface has it where the head of the Python object ends.
+    """
+    return _read(id(a) + _HEAD).value
+
+
+_read = ctypes.c_int64.from_address
+_HEAD = object.__basicsize__
 
 
 def count() -> int:
@@ -99,9 +116,10 @@ def _blas():
 
 def _start_anew() -> None:
     """A process has no threads at first, nor after a fork."""
-    global _lock, _memory, _sleepers, _threads
+    global _lock, _memory, _place, _sleepers, _threads
     _lock = threading.Lock()
-    _memory = np.zeros(40, np.int64)
+    _memory = array("q", [0] * 40)
+    _place, _ = _memory.buffer_info()
     _sleepers = SimpleQueue()
     _threads = 0
 
@@ -114,6 +132,8 @@ if hasattr(os, "register_at_fork"):
 def _call_up(wanted: int) -> None:
     """Starts or wakes threads; this task may be done before they are there."""
     global _threads
+    if _memory[_WANTED // 8] == wanted <= _memory[_AWAKE // 8]:
+        return
     with _lock:
         _memory[_WANTED // 8] = wanted
         while _threads < wanted:
@@ -123,14 +143,15 @@ def _call_up(wanted: int) -> None:
             except RuntimeError:  # The system has no more: it goes without.
                 return
             _threads += 1
-        coming = int(_memory[_AWAKE // 8]) + _sleepers.qsize()
+        coming = _memory[_AWAKE // 8] + _sleepers.qsize()
         for _ in range(wanted - coming):
             _sleepers.put(None)
 
 
-def _serve(memory: np.ndarray, sleepers: SimpleQueue) -> None:
+def _serve(memory: array, sleepers: SimpleQueue) -> None:
+    place, _ = memory.buffer_info()
     while True:
-        _follow(memory.ctypes.data, _LOOKS)
+        _follow(place, _LOOKS)
         sleepers.get()
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numba import carray
 
@@ -14,6 +15,8 @@ from chainer_mmix.backends.cpu.loops.intrinsics import bytes_, floats, twelve
 from chainer_mmix.backends.cpu.loops.pool import Task
 
 _GRAIN = 1 << 15  # elements that are worth a thread
+
+_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 def max_forward(x, y, indexes, axes: tuple[Axis, Axis]) -> None:
@@ -52,22 +55,35 @@ def _max_forward(arguments, start, stop):
     x = carray(floats(arguments[0]), (n, h, w, c))
     y = carray(floats(arguments[1]), (n * out_h, out_w, c))
     indexes = carray(bytes_(arguments[2]), (n * out_h, out_w, c))
+    # As wide as the values, so that the processor compares several at once.
+    taps = np.empty(c, np.int32)
     for line in range(start, stop):
         image, top = line // out_h, line % out_h * sy - py
         for b in range(out_w):
             left = b * sx - px
-            y[line, b] = -np.inf
-            indexes[line, b] = 0
+            largest = y[line, b]
+            largest[:] = -np.inf
+            taps[:] = 0
             for i in range(max(0, -top), min(taps_y, h - top)):
                 for j in range(max(0, -left), min(taps_x, w - left)):
-                    tap = np.uint8(i * taps_x + j)
-                    for q in range(c):
-                        value = x[image, top + i, left + j, q]
-                        last = y[line, b, q]
-                        # As numpy.argmax: the first NaN is the largest.
-                        larger = value > last or (value != value and last == last)
-                        y[line, b, q] = value if larger else last
-                        indexes[line, b, q] = tap if larger else indexes[line, b, q]
+                    _keep_larger(
+                        x[image, top + i, left + j],
+                        largest,
+                        taps,
+                        np.int32(i * taps_x + j),
+                    )
+            for q in range(c):
+                indexes[line, b, q] = taps[q]
+
+
+@_compile
+def _keep_larger(values, largest, taps, tap):
+    for q in range(len(taps)):
+        value, last = values[q], largest[q]
+        # As numpy.argmax: the first NaN is the largest.
+        larger = (value > last) | ((value != value) & (last == last))
+        largest[q] = value if larger else last
+        taps[q] = tap if larger else taps[q]
 
 
 @Task
