@@ -2,6 +2,7 @@ import chainer_mmix  # noqa: F401, I001  (Chainer needs it imported first)
 
 import os
 
+import numpy as np
 import pytest
 from chainer.backends import cuda
 from hypothesis import settings
@@ -49,3 +50,30 @@ def nvrtc(request, monkeypatch):
         assert binary[:4] == b"\x7fELF" and name.encode() in binary
 
     return compile_
+
+
+@pytest.fixture
+def elementwise_source():
+    """Returns what CuPy would give to NVRTC for an ElementwiseKernel and arrays."""
+    cupy = pytest.importorskip("cupy")
+    from cupy._core import _carray, _kernel
+
+    def source(kernel, inputs, outputs=()):
+        inputs, outputs = ([np.dtype(t) for t in ts] for ts in (inputs, outputs))
+        types = kernel._decide_params_type(tuple(inputs), tuple(outputs))
+        arrays = [
+            _kernel._ArgInfo(1, cupy.ndarray, dtype, 1, True, True)
+            for dtype in (*types[0], *types[1])
+        ]
+        size = _kernel._ArgInfo(2, _carray.Indexer, None, 1, True, True)
+        return _kernel._get_elementwise_kernel_code(
+            (*arrays, size),
+            types[2],
+            kernel.params,
+            kernel.operation,
+            kernel.name,
+            kernel.preamble,
+            **kernel.kwargs,
+        )
+
+    return source

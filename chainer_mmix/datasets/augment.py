@@ -1,10 +1,26 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import chainer
 import numpy as np
 from chainercv import transforms
+
+
+class AugmentDraw(NamedTuple):
+    """What :class:`Augment` does to one example.
+
+    Attributes:
+        angle (float): Degrees by which the image is rotated, counter-clockwise.
+        top, left (int): Where the crop begins in the padded image.
+        flip (bool): Whether the crop is mirrored left to right.
+    """
+
+    angle: float
+    top: int
+    left: int
+    flip: bool
 
 
 class Augment:
@@ -26,6 +42,15 @@ class Augment:
         self.angle = angle
         self.flip = flip
 
+    def draw(self) -> AugmentDraw:
+        """Draws what to do to the next example."""
+        return AugmentDraw(
+            random.uniform(-self.angle, self.angle),
+            random.randint(0, 2 * self.padding),
+            random.randint(0, 2 * self.padding),
+            self.flip and random.choice([True, False]),
+        )
+
     def __call__(self, example: tuple) -> tuple[np.ndarray, np.int32]:
         """Transforms one example.
 
@@ -36,11 +61,12 @@ class Augment:
             tuple: A new image of the same shape and dtype, and the label.
         """
         image, label = example
-        size = image.shape[1:]
-        angle = random.uniform(-self.angle, self.angle)
+        _, height, width = image.shape
+        angle, top, left, flip = self.draw()
         # Without this, the result depends on whether OpenCV is installed.
         with chainer.using_config("cv_rotate_backend", "PIL"):
             image = transforms.rotate(image, angle, expand=False)
         side = (self.padding, self.padding)
-        image = transforms.random_crop(np.pad(image, ((0, 0), side, side)), size)
-        return transforms.random_flip(image, x_random=self.flip, copy=True), label
+        image = np.pad(image, ((0, 0), side, side))
+        image = image[:, top : top + height, left : left + width]
+        return transforms.flip(image, x_flip=flip, copy=True), label

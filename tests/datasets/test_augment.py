@@ -2,6 +2,7 @@ import random
 
 import numpy as np
 import pytest
+from chainercv import transforms
 from scipy import ndimage
 
 from chainer_mmix.datasets import DATASETS, Augment
@@ -86,3 +87,17 @@ def test_digits_are_never_flipped():
     assert not DATASETS["digits"].augment.flip
     assert DATASETS["cifar10"].augment.flip
     assert DATASETS["cifar100"].augment.flip
+
+
+def test_the_draws_are_those_of_chainercv(image):
+    augment = Augment(padding=2, angle=0, flip=True)
+    padded = np.pad(image, ((0, 0), (2, 2), (2, 2)))
+    for seed in range(20):
+        random.seed(seed)
+        random.uniform(0, 0)
+        expected = transforms.random_crop(padded, (8, 8))
+        expected = transforms.random_flip(expected, x_random=True)
+        following = random.random()
+        random.seed(seed)
+        np.testing.assert_array_equal(augment((image, 0))[0], expected)
+        assert random.random() == following

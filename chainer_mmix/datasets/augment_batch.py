@@ -1,0 +1,151 @@
+"""What :class:`~chainer_mmix.datasets.Augment` does, to a whole batch on its device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from chainer import backend
+from chainer.backends import cuda
+
+from chainer_mmix.datasets.augment import AugmentDraw
+
+_N_COLUMN = 8  # of the table
+
+
+def augment_batch(images, table, dtype):
+    """Takes images out of an array and augments them.
+
+    On a GPU it is one kernel. The numbers are those that Pillow gets, to the rounding
+    of float32.
+
+    Source: ``Image.rotate`` and ``bilinear_filter32F`` of Pillow.
+
+    Args:
+        images (array): float32 array of shape (N, C, H, W), NumPy or CuPy.
+        table (array): What :func:`make_table` returns, for B of the images, on the same
+            device.
+        dtype (numpy.dtype): That of the result.
+
+    Returns:
+        array: Of shape (B, C, H, W).
+    """
+    shape = images.shape[1:]
+    if backend.get_array_module(images) is np:
+        return _augment_numpy(images, table).astype(dtype, copy=False)
+    y = cuda.cupy.empty((len(table), *shape), dtype)
+    # Products must not be fused with sums, or the GPU rounds otherwise than a CPU.
+    kernel = cuda.elementwise(*kernel_source(*shape), options=("--fmad=false",))
+    return kernel(images, table, y)
+
+
+def make_table(
+    indices: Sequence[int],
+    draws: Sequence[AugmentDraw],
+    padding: int,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Puts what :func:`augment_batch` has to know into one array, for one transfer.
+
+    Args:
+        indices (sequence of int): Which images to take.
+        draws (sequence of AugmentDraw): What to do to each.
+        padding (int): That of the Augment that has drawn.
+        size (tuple of int): Height and width of the images.
+
+    Returns:
+        numpy.ndarray: float64 array of shape (B, 8). Its columns are the index; the
+        offsets of the crop, y and x; 1 for a flip, else 0; and a, b, c, f of the
+        rotation, which takes the pixel at (x, y) from
+        (a x + b y + c, -b x + a y + f).
+    """
+    height, width = size
+    table = np.empty((len(indices), _N_COLUMN))
+    for row, index, draw in zip(table, indices, draws, strict=True):
+        # As in Pillow, to the last digit.
+        angle = -math.radians(draw.angle % 360.0)
+        a, b = round(math.cos(angle), 15), round(math.sin(angle), 15)
+        c = a * -(width / 2) + b * -(height / 2) + width / 2
+        f = -b * -(width / 2) + a * -(height / 2) + height / 2
+        row[:] = (
+            *(index, draw.top - padding, draw.left - padding, draw.flip),
+            *(a, b, c, f),
+        )
+    return table
+
+
+def _augment_numpy(images: np.ndarray, table: np.ndarray) -> np.ndarray:
+    _, n_channel, height, width = images.shape
+    index, top, left, flip, a, b, c, f = table.T[:, :, None, None]
+    x, y = np.arange(width), np.arange(height)[:, None]
+    x = np.where(flip, width - 1 - x, x) + left
+    y = y + top
+    is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    x, y = x + 0.5, y + 0.5
+    x, y = a * x + b * y + c, -b * x + a * y + f
+    is_inside = is_inside & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    x, y = x - 0.5, y - 0.5
+    left, top = np.floor(x), np.floor(y)
+    dx, dy = x - left, y - top
+
+    def pixels(y, x):
+        y = y.clip(0, height - 1)
+        x = x.clip(0, width - 1)
+        at = ((index * (n_channel * height) + y) * width + x).astype(np.intp)[:, None]
+        channels = np.arange(n_channel)[:, None, None] * (height * width)
+        return images.ravel().take(at + channels)
+
+    def between(p, q, share):
+        return p + (q - p) * share[:, None]
+
+    above = between(pixels(top, left), pixels(top, left + 1), dx)
+    below = between(pixels(top + 1, left), pixels(top + 1, left + 1), dx)
+    image = between(above, below, dy)
+    return np.where(is_inside[:, None], image, 0).astype(np.float32)
+
+
+def kernel_source(n_channel: int, height: int, width: int) -> tuple[str, str, str, str]:
+    """Returns the arguments that make the kernel of an ElementwiseKernel.
+
+    The sizes are constants, since dividing by those is cheap.
+    """
+    area = height * width
+    operation = f"""
+        const ptrdiff_t n = i / {n_channel * area};
+        const ptrdiff_t row = {_N_COLUMN} * n;
+        const ptrdiff_t column = i % {width};
+        double x = (table[row + 3] != 0 ? {width - 1} - column : column)
+            + table[row + 2];
+        double y = i / {width} % {height} + table[row + 1];
+        bool is_inside = x >= 0 && x < {width} && y >= 0 && y < {height};
+        x += 0.5;
+        y += 0.5;
+        const double a = table[row + 4], b = table[row + 5];
+        double from_x = a * x + b * y + table[row + 6];
+        double from_y = -b * x + a * y + table[row + 7];
+        is_inside = is_inside && from_x >= 0 && from_x < {width}
+            && from_y >= 0 && from_y < {height};
+        float value = 0;
+        if (is_inside) {{
+            from_x -= 0.5;
+            from_y -= 0.5;
+            const int left = static_cast<int>(floor(from_x));
+            const int top = static_cast<int>(floor(from_y));
+            const double dx = from_x - left, dy = from_y - top;
+            const int x0 = left < 0 ? 0 : left;
+            const int x1 = left + 1 < {width} ? left + 1 : left;
+            const int y0 = top < 0 ? 0 : top;
+            const int y1 = top + 1 < {height} ? top + 1 : top;
+            const ptrdiff_t image = static_cast<ptrdiff_t>(table[row])
+                * {n_channel * area} + i / {area} % {n_channel} * {area};
+            const ptrdiff_t line0 = image + y0 * {width};
+            const ptrdiff_t line1 = image + y1 * {width};
+            const float p = images[line0 + x0], q = images[line0 + x1];
+            const float r = images[line1 + x0], s = images[line1 + x1];
+            const double above = p + (q - p) * dx, below = r + (s - r) * dx;
+            value = static_cast<float>(above + (below - above) * dy);
+        }}
+        z = static_cast<T>(value);
+    """
+    return "raw float32 images, raw float64 table", "T z", operation, "mmix_augment"
