@@ -212,6 +212,15 @@ def test_same_seed_same_log(main):
     assert log("a") != log("c")
 
 
+def test_data_on_the_device_changes_nothing_and_may_come_and_go(main):
+    run = [*QUICK, "--quiet", "--augment"]
+    assert main([*run, "--out", "a", "--epoch", "2"]) == 0
+    assert main([*run, "--out", "b", "--data-on-device"]) == 0
+    assert main([*run, "--out", "b", "--resume", "--epoch", "2"]) == 0
+    for entry, expected in zip(log("b"), log("a"), strict=True):
+        assert entry == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "arguments, folder, layers",
     [

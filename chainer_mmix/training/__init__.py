@@ -2,6 +2,7 @@
 
 from chainer_mmix.training.analyse import analyse
 from chainer_mmix.training.device import get_device
+from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
 from chainer_mmix.training.output import check_output, check_same_run
@@ -19,6 +20,7 @@ from chainer_mmix.training.trainer import build_trainer, run
 __all__ = [
     "DTYPES",
     "OPTIMIZERS",
+    "DeviceBatches",
     "GraphUpdater",
     "RunRecord",
     "SnapshotError",

@@ -13,6 +13,7 @@ from chainer_mmix.training.snapshots import SnapshotError, find_snapshot
 _MAY_CHANGE = {
     "analyse",
     "batchsize",
+    "data_on_device",
     "device",
     "epoch",
     "gpu",

@@ -15,6 +15,7 @@ from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.extensions import (
     FailOnNonNumber,
     HalfPrecision,
@@ -51,6 +52,7 @@ def build_trainer(
     n_retains: int = 2,
     quiet: bool = False,
     graph: bool = False,
+    data_on_device: bool = False,
 ) -> training.Trainer:
     """Builds a standard Trainer with all that one watches a run by.
 
@@ -76,17 +78,23 @@ def build_trainer(
             bar. The default is ``False``.
         graph (bool): Whether to replay CUDA graphs
             (:class:`~chainer_mmix.training.GraphUpdater`). The default is ``False``.
+        data_on_device (bool): Whether to keep all examples on the device
+            (:class:`~chainer_mmix.training.DeviceBatches`). The default is ``False``.
 
     Returns:
         ~chainer.training.Trainer: Ready to run, or to be given to
         :func:`~chainer_mmix.training.load_snapshot`.
+
+    Raises:
+        ValueError: If the examples cannot be kept on the device.
     """
     _initialize(optimizer.target, test[0], device)
+    convert = convert_test = convert_examples
+    if data_on_device:
+        convert, convert_test = (DeviceBatches(data, device) for data in (train, test))
+        train, test = convert.indices, convert_test.indices
     updater = (GraphUpdater if graph else StandardUpdater)(
-        SerialIterator(train, batchsize),
-        optimizer,
-        converter=convert_examples,
-        device=device,
+        SerialIterator(train, batchsize), optimizer, converter=convert, device=device
     )
     trainer = training.Trainer(updater, (epoch, "epoch"), str(out))
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
@@ -94,7 +102,7 @@ def build_trainer(
     validation = SerialIterator(test, batchsize, repeat=False, shuffle=False)
     trainer.extend(
         extensions.Evaluator(
-            validation, optimizer.target, converter=convert_examples, device=device
+            validation, optimizer.target, converter=convert_test, device=device
         ),
         name="validation",
     )

@@ -16,7 +16,7 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, mixup_data
 from chainer_mmix.mixing import softmax_binary_cross_entropy
-from chainer_mmix.training import GraphUpdater
+from chainer_mmix.training import DeviceBatches, GraphUpdater
 from chainer_mmix.training.extensions import MixupReport
 
 
@@ -122,13 +122,22 @@ def classify(policy=None, **kwargs):
     return ManifoldMixupClassifier(net, policy=policy, **kwargs)
 
 
-def make(updater, model, optimizer=None, prepare=None, repeat=True, epoch=5, **kwargs):
+def make(
+    updater,
+    model,
+    optimizer=None,
+    prepare=None,
+    repeat=True,
+    epoch=5,
+    data=None,
+    **kwargs,
+):
     """Makes a Trainer; the double is its ``graphs``."""
     np.random.seed(0)
     optimizer = (optimizer or chainer.optimizers.MomentumSGD)(0.05).setup(model)
     if prepare:
         prepare(optimizer)
-    iterator = iterators.SerialIterator(TupleDataset(X, T), 10, repeat=repeat)
+    iterator = iterators.SerialIterator(data or TupleDataset(X, T), 10, repeat=repeat)
     graphs = Recorder(model)
     if updater is GraphUpdater:
         kwargs = {"n_warmup": 2, "graphs": graphs, **kwargs}
@@ -384,6 +393,13 @@ def test_inputs_by_name():
     ours = run(GraphUpdater, classify(**settings), converter=convert)
     assert ours.graphs.captured == 3
     assert_same(ours, run(StandardUpdater, classify(**settings), converter=convert))
+
+
+def test_data_on_the_device():
+    batches = DeviceBatches(TupleDataset(X, T), "@numpy")
+    ours = run(GraphUpdater, classify(), data=batches.indices, converter=batches)
+    assert ours.graphs.captured == 3
+    assert_same(ours, run(StandardUpdater, classify()))
 
 
 def test_a_classifier_of_chainer_has_one_graph():

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import chainer
+import numpy as np
+from chainer.dataset import Converter, concat_examples
+from chainer.datasets import TransformDataset
+
+from chainer_mmix.datasets import Augment
+from chainer_mmix.datasets.augment_batch import augment_batch, make_table
+from chainer_mmix.training.precision import is_half
+
+
+class DeviceBatches(Converter):
+    """Makes batches of images that are kept on a device, from their indices.
+
+    It is a converter for an iterator over :attr:`indices` in place of the dataset::
+
+        batches = DeviceBatches(train, device)
+        iterator = SerialIterator(batches.indices, batchsize)
+        updater = StandardUpdater(iterator, optimizer, converter=batches, device=device)
+
+    Batches, random numbers and snapshots are those of an iterator over the dataset, but
+    images are sent to the device once, and augmented there in one kernel. On a CPU,
+    too, this is faster than one example after the other. On a GPU it is experimental:
+    it has not run on one yet.
+
+    Args:
+        dataset (sequence): Examples ``(image, label)``, the images of one shape and
+            dtype, or a :class:`chainer.datasets.TransformDataset` of such examples and
+            an :class:`~chainer_mmix.datasets.Augment`. They are read once, so nothing
+            else about them may be random.
+        device (device specifier): Where to keep them, such as ``"@cupy:0"``.
+
+    Attributes:
+        indices (range): The indices of the examples.
+
+    Raises:
+        ValueError: If the images have several shapes, or are transformed by something
+            else than an Augment.
+
+    Where ``chainer.config.dtype`` is float16 or mixed16 when it is made, images of
+    floats are rounded to float16, as by
+    :func:`~chainer_mmix.training.convert_examples`.
+    """
+
+    def __init__(
+        self, dataset: Sequence, device: str | int | chainer.backend.Device
+    ) -> None:
+        self._augment: Augment | None = None
+        if isinstance(dataset, TransformDataset):
+            dataset, augment = dataset._dataset, dataset._transform
+            if not isinstance(augment, Augment):
+                raise ValueError(
+                    f"the examples are transformed by {augment!r}, which cannot be "
+                    "done to examples on a device, but for a chainer_mmix.datasets."
+                    "Augment: iterate over the dataset itself, or transform it before"
+                )
+            self._augment = augment
+        examples = dataset[:]
+        shapes = {np.shape(image) for image, _ in examples}
+        if len(shapes) > 1:
+            some = " and ".join(map(str, sorted(shapes)[:2]))
+            raise ValueError(
+                f"images of several shapes, such as {some}, cannot be kept on a device "
+                "as one array: iterate over the dataset itself, or resize them before"
+            )
+        images, labels = concat_examples(examples)
+        self._dtype = images.dtype
+        if is_half() and images.dtype.kind == "f":
+            self._dtype = np.dtype(np.float16)
+        if self._augment is None:
+            images = images.astype(self._dtype, copy=False)
+        self._device = chainer.get_device(device)
+        self._images, self._labels = self._device.send((images, labels))
+        self.indices = range(len(labels))
+
+    def __call__(self, batch: Sequence[int], device=None) -> tuple:
+        """Makes a batch.
+
+        Args:
+            batch (sequence of int): The indices of B examples.
+            device: Not used, for the images are where they are.
+
+        Returns:
+            tuple of arrays: The images, of shape (B, C, H, W), and their labels.
+        """
+        if not isinstance(batch[0], Integral):
+            raise TypeError(
+                f"DeviceBatches takes indices, not {type(batch[0]).__name__}: iterate "
+                "over its attribute indices"
+            )
+        with chainer.using_device(self._device):
+            if self._augment is None:
+                indices = self._device.send(np.array(batch))
+                images = self._images.take(indices, axis=0)
+            else:
+                draws = [self._augment.draw() for _ in batch]
+                size = self._images.shape[2:]
+                table = make_table(batch, draws, self._augment.padding, size)
+                table = self._device.send(table)
+                images = augment_batch(self._images, table, self._dtype)
+                indices = table[:, 0].astype(np.int64)
+            return images, self._labels.take(indices, axis=0)
