@@ -89,14 +89,15 @@ def test_digits_are_never_flipped():
     assert DATASETS["cifar100"].augment.flip
 
 
-def test_the_draws_are_those_of_chainercv(image):
-    augment = Augment(padding=2, angle=0, flip=True)
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_draws_are_those_of_chainercv(image, flip):
+    augment = Augment(padding=2, angle=0, flip=flip)
     padded = np.pad(image, ((0, 0), (2, 2), (2, 2)))
     for seed in range(20):
         random.seed(seed)
         random.uniform(0, 0)
         expected = transforms.random_crop(padded, (8, 8))
-        expected = transforms.random_flip(expected, x_random=True)
+        expected = transforms.random_flip(expected, x_random=flip)
         following = random.random()
         random.seed(seed)
         np.testing.assert_array_equal(augment((image, 0))[0], expected)
