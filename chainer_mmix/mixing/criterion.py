@@ -177,6 +177,7 @@ def _multi_label(criterion: Callable, y, target_a, target_b, lam) -> chainer.Var
             values = chainer.Variable((chainer.as_array(y) >= 0) == target)
         else:
             values = criterion(y, target, reduce="no")
-        count = max(1, int((target != -1).sum()))
+        # An array, since a number would have to wait for a GPU.
+        count = (target != -1).sum().clip(1).astype(weight.dtype)
         result += F.sum(weight * F.cast(values, weight.dtype)) / count
     return F.cast(result, y.dtype)
