@@ -33,7 +33,11 @@ def augment_batch(images, table, dtype):
     """
     shape = images.shape[1:]
     if backend.get_array_module(images) is np:
-        return _augment_numpy(images, table).astype(dtype, copy=False)
+        # Some images at a time, so that all that lies between stays in the cache.
+        n = max(1, (1 << 14) // math.prod(shape[1:]))
+        parts = (table[start : start + n] for start in range(0, len(table), n))
+        y = np.concatenate([_augment_numpy(images, part) for part in parts])
+        return y.astype(dtype, copy=False)
     y = cuda.cupy.empty((len(table), *shape), dtype)
     # Products must not be fused with sums, or the GPU rounds otherwise than a CPU.
     kernel = cuda.elementwise(*kernel_source(*shape), options=("--fmad=false",))

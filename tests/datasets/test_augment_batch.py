@@ -101,7 +101,7 @@ extern "C" void run(const float* images, const double* table, T* y, ptrdiff_t si
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_kernel_as_cpp(shape, dtype, emulated):
     images = make_images(shape)
-    indices = np.random.default_rng(1).integers(0, 7, 40)
+    indices = np.random.default_rng(1).integers(0, 7, 100)
     _, table = both(Augment(2, 40.0, True), images, indices, 5)
     expected = augment_batch(images, table, np.dtype(dtype))
     np.testing.assert_array_equal(emulated(images, table, dtype), expected)
