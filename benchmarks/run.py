@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import augment
 import cpu
 import loss
 import mix
@@ -12,7 +13,7 @@ from paired import machine
 
 def main() -> None:
     print(machine())
-    for benchmark in (startup, mix, loss, training_step, cpu):
+    for benchmark in (startup, mix, loss, augment, training_step, cpu):
         benchmark.main()
 
 
