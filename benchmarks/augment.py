@@ -1,4 +1,4 @@
-"""Augmentation of a batch of 128 images on a CPU: Pillow one by one, and NumPy at once."""
+"""Augmentation of 128 images on a CPU: Pillow one by one, and NumPy at once."""
 
 from __future__ import annotations
 
