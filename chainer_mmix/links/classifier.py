@@ -184,8 +184,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             report["accuracy"] = self.accuracy
         if train:
             lam = pair[-1]
-            is_static = isinstance(lam, StaticWeights)
-            report["lam"] = lam.mean if is_static else float(np.mean(lam))
+            if isinstance(lam, StaticWeights):
+                lam = lam.mean
+            report["lam"] = lam if isinstance(lam, float) else float(np.mean(lam))
         reporter.report(report, self)
         return self.loss
 

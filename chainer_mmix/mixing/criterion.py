@@ -8,13 +8,20 @@ import chainer.functions as F
 import numpy as np
 from chainer import backend
 
+from chainer_mmix.backends.cpu import cross_entropy
 from chainer_mmix.mixing.functions import check_lam
 from chainer_mmix.mixing.losses import (
     mixup_softmax_cross_entropy,
     softmax_binary_cross_entropy,
 )
 from chainer_mmix.mixing.static import StaticWeights
-from chainer_mmix.mixing.targets import columns, mix_targets, soft_target, to_labels
+from chainer_mmix.mixing.targets import (
+    both_weights,
+    columns,
+    mix_targets,
+    soft_target,
+    to_labels,
+)
 
 _OF_CLASSES = (F.softmax_cross_entropy, softmax_binary_cross_entropy, F.accuracy)
 
@@ -46,17 +53,24 @@ def mixup_accuracy(
     """
     y = chainer.as_array(y)
     a, b = (to_labels(t, y) for t in (target_a, target_b))
+    lam = check_lam(lam, len(y))
+    accuracy = cross_entropy.accuracy(y, (a, b), both_weights(lam), ignore_label)
+    if accuracy is NotImplemented:
+        accuracy = _accuracy(y, a, b, lam, ignore_label)
+    return chainer.Variable(accuracy, requires_grad=False)
+
+
+def _accuracy(y, a, b, lam, ignore_label: int | None):
     pred = y.argmax(axis=1).reshape(a.shape)
     accuracy = 0
-    for t, share in zip((a, b), columns(check_lam(lam, len(y)), a), strict=True):
+    for t, share in zip((a, b), columns(lam, a), strict=True):
         hits = share * (pred == t)
         if ignore_label is None:
             accuracy += hits.mean()
         else:
             valid = t != ignore_label
             accuracy += (hits * valid).sum() / valid.sum().clip(1)
-    xp = backend.get_array_module(y)
-    return chainer.Variable(xp.asarray(accuracy, y.dtype), requires_grad=False)
+    return backend.get_array_module(y).asarray(accuracy, y.dtype)
 
 
 def mixup_criterion(
@@ -112,8 +126,13 @@ def mixup_criterion(
         )
     is_label = target_a.dtype.kind != "f"
     is_mixed = target_a is not target_b
-    if function is F.accuracy and (is_mixed or not is_label):
-        return mixup_accuracy(y, target_a, target_b, lam, **options)
+    if function is F.accuracy:
+        if is_mixed or not is_label:
+            return mixup_accuracy(y, target_a, target_b, lam, **options)
+        arrays = chainer.as_array(y), (chainer.as_array(target_a),)
+        accuracy = cross_entropy.accuracy(*arrays, (1.0,), **options)
+        if accuracy is not NotImplemented:
+            return chainer.Variable(accuracy, requires_grad=False)
     ce, bce = F.softmax_cross_entropy, softmax_binary_cross_entropy
     if label_smoothing and function not in (ce, bce):
         raise ValueError(

@@ -49,7 +49,7 @@ class Mix(chainer.FunctionNode):
         if y is not NotImplemented:
             return (y,)
         column = (-1,) + (1,) * (x.ndim - 1)
-        a, b = (np.broadcast_to(w, len(x)).reshape(column) for w in (a, b))
+        a, b = (np.full(len(x), w, w.dtype).reshape(column) for w in (a, b))
         y = np.empty_like(x)
         rows = max(1, _CHUNK_BYTES * len(x) // max(1, x.nbytes))
         for start in range(0, len(x), rows):
@@ -126,7 +126,7 @@ def mix(x, lam, perm) -> chainer.Variable:
         return StaticMix(forth, (lam.lam, lam.rest_back, lam.inverse)).apply((x,))[0]
     lam = check_lam(lam, n)
     perm = np.array(cuda.to_cpu(perm))  # kept for the gradient
-    if perm.shape != (n,) or not np.array_equal(np.sort(perm), np.arange(n)):
+    if perm.shape != (n,) or (np.sort(perm) != np.arange(n)).any():
         raise ValueError(
             f"perm must be a permutation of 0, ..., {n - 1} of shape ({n},), since x "
             f"has shape {x.shape}, but perm has shape {perm.shape}: {perm}"
@@ -189,7 +189,7 @@ def check_lam(lam, n: int) -> float | np.ndarray | StaticWeights:
 
     Static weights are returned as they are.
     """
-    if isinstance(lam, StaticWeights):
+    if isinstance(lam, StaticWeights) or (type(lam) is float and 0 <= lam <= 1):
         return lam
     lam = np.array(cuda.to_cpu(lam), np.float64)
     if lam.shape not in ((), (n,)):

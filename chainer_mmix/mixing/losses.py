@@ -9,9 +9,9 @@ from chainer import backend
 from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
+from chainer_mmix.backends.cpu import cross_entropy
 from chainer_mmix.mixing.functions import check_lam
-from chainer_mmix.mixing.static import StaticWeights
-from chainer_mmix.mixing.targets import check_range, soft_target
+from chainer_mmix.mixing.targets import both_weights, check_range, soft_target
 
 
 class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
@@ -45,16 +45,28 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
             )
 
     def forward(self, inputs):
-        self.retain_inputs((0,))
+        self.retain_inputs((0, 1, 2))
         x, *targets = inputs
+        if self.reduce == "mean" and self.class_weight is None:
+            result = cross_entropy.cross_entropy(
+                *(x, targets, both_weights(self.lam), self.ignore_label),
+                *(self.normalize, self.label_smoothing),
+            )
+            if result is not NotImplemented:
+                loss, self._gradient, *_ = result
+                return (loss,)
+        self._gradient = None
+        return (self._weigh(x, targets),)
+
+    def _weigh(self, x, targets):
+        """Returns the loss, and keeps what its gradient needs."""
         xp = backend.get_array_module(x)
         n, c = x.shape[:2]
         d = math.prod(x.shape[2:])
         self._log_p = _log_softmax(x).reshape(n, c, d)
         # Sums run in float32 at least, as in Chainer.
         dtype = np.promote_types(x.dtype, np.float32)
-        lam = self.lam.lam if isinstance(self.lam, StaticWeights) else self.lam
-        lam = xp.asarray(lam, dtype).reshape(-1, 1)
+        lam = xp.asarray(both_weights(self.lam)[0], dtype).reshape(-1, 1)
         rows, columns = xp.ogrid[:n, :d]
         loss = xp.zeros((n, d), dtype)
         class_weight = None
@@ -86,11 +98,16 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
                 self._smooth = self._smooth * class_weight[:, None]
             loss -= (self._smooth * self._log_p).sum(axis=1)
         loss = loss.sum() if self.reduce == "mean" else loss.reshape(target.shape)
-        return (xp.asarray(loss, x.dtype),)
+        return xp.asarray(loss, x.dtype)
 
     def backward(self, indexes, grad_outputs):
-        (x,) = self.get_retained_inputs()
         (gy,) = grad_outputs
+        is_double = chainer.config.enable_backprop  # double backpropagation
+        if self._gradient is not None and not is_double:
+            return chainer.Variable(self._gradient * gy.array), None, None
+        x, *targets = self.get_retained_inputs()
+        if self._gradient is not None:
+            self._weigh(x.array, [t.array for t in targets])
         xp = backend.get_array_module(x)
         target = xp.zeros(self._log_p.shape, self._smooth.dtype)
         total = 0
@@ -100,16 +117,16 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         if self.label_smoothing:
             target += self._smooth
             total += self._smooth.sum(axis=1)
-        if chainer.config.enable_backprop:  # double backpropagation
-            p = F.softmax(x)
-        else:
-            p = chainer.Variable(xp.exp(self._log_p).reshape(x.shape))
-        p = F.cast(p, total.dtype)
-        total = total.reshape((len(x), 1, *x.shape[2:]))
-        gx = p * F.broadcast_to(total, x.shape) - target.reshape(x.shape)
         if self.reduce == "no":
             gy = F.expand_dims(gy, 1)
-        gx *= F.broadcast_to(F.cast(gy, gx.dtype), x.shape)
+        if is_double:
+            p = F.cast(F.softmax(x), total.dtype)
+            gy = F.cast(gy, total.dtype)
+        else:
+            p = xp.exp(self._log_p).reshape(x.shape)
+            gy = gy.array
+        total = total.reshape((len(x), 1, *x.shape[2:]))
+        gx = (p * total - target.reshape(x.shape)) * gy
         return F.cast(gx, x.dtype), None, None
 
 

@@ -90,6 +90,11 @@ def mix_targets(target_a, target_b, lam):
     return (lam * a + rest * b).astype(a.dtype, copy=False)
 
 
+def both_weights(lam) -> tuple:
+    """Returns the weights of both partners."""
+    return (lam.lam, lam.rest) if isinstance(lam, StaticWeights) else (lam, 1 - lam)
+
+
 def columns(lam, like) -> tuple:
     """Returns the weights of both partners, to multiply an array (N, ...) with.
 

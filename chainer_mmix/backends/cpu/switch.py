@@ -17,6 +17,7 @@ from chainer.functions.connection.linear import (
     LinearGradData,
     LinearGradWeight,
 )
+from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.functions.math.average import Mean
 from chainer.functions.math.basic_math import Add
 from chainer.functions.math.sum import Sum
@@ -37,6 +38,7 @@ from chainer_mmix.backends.cpu import (
     batch_normalization,
     compiled,
     convolution,
+    cross_entropy,
     elementwise,
     function_node,
     linear,
@@ -79,6 +81,8 @@ FAST: dict[tuple[object, str], Callable] = {
     (Sum, "forward"): elementwise.sums,
     (UpdateRule, "update"): optimizers.update,
     (GradientMethod, "reallocate_cleared_grads"): optimizers.reallocate_cleared_grads,
+    (SoftmaxCrossEntropy, "forward_cpu"): cross_entropy.forward,
+    (SoftmaxCrossEntropy, "backward"): cross_entropy.backward,
     (MomentumSGDRule, "update_core_cpu"): optimizers.momentum_sgd,
     (AdamRule, "update_core_cpu"): optimizers.adam,
 }

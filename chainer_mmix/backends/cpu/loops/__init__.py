@@ -11,6 +11,7 @@ from chainer_mmix.backends.cpu.loops.correlation import (
     correlate_outputs,
     scatter,
 )
+from chainer_mmix.backends.cpu.loops.cross_entropy import accuracy, cross_entropy
 from chainer_mmix.backends.cpu.loops.elementwise import (
     adam,
     mix,
@@ -27,6 +28,7 @@ from chainer_mmix.backends.cpu.loops.pooling import (
 )
 
 __all__ = [
+    "accuracy",
     "adam",
     "average_backward",
     "average_forward",
@@ -36,6 +38,7 @@ __all__ = [
     "channel_sums",
     "correlate",
     "correlate_outputs",
+    "cross_entropy",
     "max_backward",
     "max_forward",
     "mix",
