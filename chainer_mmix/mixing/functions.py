@@ -9,6 +9,7 @@ from chainer.backends import cuda
 from chainer.utils import type_check
 
 from chainer_mmix.backends.cpu import elementwise
+from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.mixing import kernels
 from chainer_mmix.mixing.policy import current_draw
 from chainer_mmix.mixing.static import StaticWeights
@@ -67,7 +68,7 @@ class Mix(chainer.FunctionNode):
     def backward(self, indexes, grad_outputs):
         inverse = np.argsort(self.perm)
         b = self.b[inverse] if np.ndim(self.b) else self.b
-        return Mix(self.a, b, inverse).apply(grad_outputs)
+        return _gradient(Mix(self.a, b, inverse), grad_outputs)
 
 
 class StaticMix(Mix):
@@ -86,7 +87,14 @@ class StaticMix(Mix):
         return (kernels.mix(x, *self._weights(x.dtype), self.perm),)
 
     def backward(self, indexes, grad_outputs):
-        return StaticMix(self.back, self.forth).apply(grad_outputs)
+        return _gradient(StaticMix(self.back, self.forth), grad_outputs)
+
+
+def _gradient(function: Mix, grad_outputs: tuple) -> tuple:
+    if not unwatched():
+        return function.apply(grad_outputs)
+    (gx,) = function.forward((grad_outputs[0].array,))
+    return (gradient(gx),)
 
 
 def mix(x, lam, perm) -> chainer.Variable:

@@ -10,6 +10,7 @@ from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
 from chainer_mmix.backends.cpu import cross_entropy
+from chainer_mmix.backends.cpu.function_node import gradient
 from chainer_mmix.mixing.functions import check_lam
 from chainer_mmix.mixing.targets import both_weights, check_range, soft_target
 
@@ -104,7 +105,7 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         (gy,) = grad_outputs
         is_double = chainer.config.enable_backprop  # double backpropagation
         if self._gradient is not None and not is_double:
-            return chainer.Variable(self._gradient * gy.array), None, None
+            return gradient(self._gradient * gy.array), None, None
         x, *targets = self.get_retained_inputs()
         if self._gradient is not None:
             self._weigh(x.array, [t.array for t in targets])

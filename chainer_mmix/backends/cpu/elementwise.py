@@ -89,7 +89,7 @@ def channel_sums(x: np.ndarray) -> np.ndarray:
 
 def mix(x, a, b, perm):
     """Returns ``a[n] * x[n] + b[n] * x[perm[n]]``."""
-    loops = _loops(x)
+    loops = _loops_of_any_size(x)
     if not loops:
         return NotImplemented
     y = np.empty_like(x)
@@ -101,7 +101,11 @@ def mix(x, a, b, perm):
 
 def _loops(x):
     """Returns the compiled loops if they pay, for an array without gaps."""
-    if x.size < _SMALL or not covered(x):
+    return _loops_of_any_size(x) if x.size >= _SMALL else None
+
+
+def _loops_of_any_size(x):
+    if not covered(x):
         return None
     if not x.flags.c_contiguous and not (x.ndim > 1 and is_channels_last(x)):
         return None
