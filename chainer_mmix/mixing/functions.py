@@ -45,10 +45,10 @@ class Mix(chainer.FunctionNode):
 
     def forward_cpu(self, inputs):
         (x,) = inputs
-        a, b = self._weights(x.dtype)
-        y = elementwise.mix(x, a, b, self.perm)
+        y = elementwise.mix(x, self.a, self.b, self.perm)
         if y is not NotImplemented:
             return (y,)
+        a, b = self._weights(x.dtype)
         column = (-1,) + (1,) * (x.ndim - 1)
         a, b = (np.full(len(x), w, w.dtype).reshape(column) for w in (a, b))
         y = np.empty_like(x)
