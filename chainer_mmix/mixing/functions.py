@@ -6,7 +6,6 @@ import chainer
 import chainer.functions as F
 import numpy as np
 from chainer.backends import cuda
-from chainer.utils import type_check
 
 from chainer_mmix.backends.cpu import elementwise
 from chainer_mmix.backends.cpu.function_node import gradient, unwatched
@@ -34,10 +33,6 @@ class Mix(chainer.FunctionNode):
         self.a = a
         self.b = b
         self.perm = perm
-
-    def check_type_forward(self, in_types) -> None:
-        type_check._argname(in_types, ("x",))
-        type_check.expect(in_types[0].dtype.kind == "f", in_types[0].ndim > 0)
 
     def _weights(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         dtype = np.promote_types(dtype, np.float32)
