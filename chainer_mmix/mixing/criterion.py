@@ -8,7 +8,9 @@ import chainer.functions as F
 import numpy as np
 from chainer import backend
 
-from chainer_mmix.backends.cpu import cross_entropy
+from chainer_mmix.backends.cpu import cross_entropy as on_cpu
+from chainer_mmix.backends.cuda import cross_entropy as on_gpu
+from chainer_mmix.backends.either import either
 from chainer_mmix.mixing.functions import check_lam
 from chainer_mmix.mixing.losses import (
     mixup_softmax_cross_entropy,
@@ -23,6 +25,7 @@ from chainer_mmix.mixing.targets import (
     to_labels,
 )
 
+_in_one_pass = either(on_cpu.accuracy, on_gpu.accuracy)
 _OF_CLASSES = (F.softmax_cross_entropy, softmax_binary_cross_entropy, F.accuracy)
 
 
@@ -54,7 +57,7 @@ def mixup_accuracy(
     y = chainer.as_array(y)
     a, b = (to_labels(t, y) for t in (target_a, target_b))
     lam = check_lam(lam, len(y))
-    accuracy = cross_entropy.accuracy(y, (a, b), both_weights(lam), ignore_label)
+    accuracy = _in_one_pass(y, (a, b), both_weights(lam), ignore_label)
     if accuracy is NotImplemented:
         accuracy = _accuracy(y, a, b, lam, ignore_label)
     return chainer.Variable(accuracy, requires_grad=False)
@@ -130,7 +133,7 @@ def mixup_criterion(
         if is_mixed or not is_label:
             return mixup_accuracy(y, target_a, target_b, lam, **options)
         arrays = chainer.as_array(y), (chainer.as_array(target_a),)
-        accuracy = cross_entropy.accuracy(*arrays, (1.0,), **options)
+        accuracy = _in_one_pass(*arrays, (1.0,), **options)
         if accuracy is not NotImplemented:
             return chainer.Variable(accuracy, requires_grad=False)
     ce, bce = F.softmax_cross_entropy, softmax_binary_cross_entropy

@@ -9,10 +9,14 @@ from chainer import backend
 from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
-from chainer_mmix.backends.cpu import cross_entropy
+from chainer_mmix.backends.cpu import cross_entropy as on_cpu
 from chainer_mmix.backends.cpu.function_node import gradient
+from chainer_mmix.backends.cuda import cross_entropy as on_gpu
+from chainer_mmix.backends.either import either
 from chainer_mmix.mixing.functions import check_lam
 from chainer_mmix.mixing.targets import both_weights, check_range, soft_target
+
+_in_one_pass = either(on_cpu.cross_entropy, on_gpu.cross_entropy)
 
 
 class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
@@ -49,7 +53,7 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         self.retain_inputs((0, 1, 2))
         x, *targets = inputs
         if self.reduce == "mean" and self.class_weight is None:
-            result = cross_entropy.cross_entropy(
+            result = _in_one_pass(
                 *(x, targets, both_weights(self.lam), self.ignore_label),
                 *(self.normalize, self.label_smoothing),
             )
@@ -105,7 +109,10 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         (gy,) = grad_outputs
         is_double = chainer.config.enable_backprop  # double backpropagation
         if self._gradient is not None and not is_double:
-            return gradient(self._gradient * gy.array), None, None
+            xp = backend.get_array_module(gy)
+            gx = xp.empty_like(self._gradient, dtype=gy.dtype)
+            xp.multiply(self._gradient, gy.array, gx)
+            return gradient(gx), None, None
         x, *targets = self.get_retained_inputs()
         if self._gradient is not None:
             self._weigh(x.array, [t.array for t in targets])

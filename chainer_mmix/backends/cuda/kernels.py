@@ -1,6 +1,8 @@
-"""CUDA of the optimizer step: a block works on one piece of one parameter.
+"""CUDA of the optimizer step and of what labels cost.
 
-``RULES`` has the expressions of Chainer's own kernels.
+In the step, a block works on one piece of one parameter; ``RULES`` has the expressions
+of Chainer's own kernels. The labels of a batch are the work of one block, of which each
+warp takes a sample at a time.
 """
 
 from __future__ import annotations
@@ -122,3 +124,140 @@ extern "C" __global__ void mmix_finite(
         if (!isfinite(gradient(t, i))) is_bad[piece.tensor] = 1;
     }}
 }}"""
+
+WARPS = 16
+
+# All warps run as many rounds; in the last, some have no sample of their own. Sums are
+# in float32, always in the same order.
+LABELS = f"""
+#include <cuda_fp16.h>
+constexpr int WARPS = {WARPS};
+struct Sample {{
+    const double* each;  // the weights of the first targets, if each has its own
+    double lam;
+    __device__ float weight(int k, int i) const {{
+        const double first = each ? each[i] : lam;
+        return k == 0 ? first : 1 - first;
+    }}
+}};
+__device__ float warp_sum(float value) {{
+    for (int n = 16; n > 0; n /= 2) value += __shfl_xor_sync(~0u, value, n);
+    return value;
+}}
+// What all warps have, each in its first thread.
+__device__ float block_sum(float value) {{
+    __shared__ float sums[WARPS];
+    __syncthreads();
+    if (threadIdx.x == 0) sums[threadIdx.y] = value;
+    __syncthreads();
+    float sum = 0;
+    for (int i = 0; i < WARPS; ++i) sum += sums[i];
+    return sum;
+}}
+template <typename L> __device__ float count(const L* t, int n, long long ignored) {{
+    float sum = 0;
+    for (int i = threadIdx.y * 32 + threadIdx.x; i < n; i += 32 * WARPS)
+        sum += t[i] != ignored;
+    return block_sum(warp_sum(sum));
+}}
+template <typename T, typename L> __device__ void cross_entropy(
+        const T* logits, const L* a, const L* b, Sample sample, int n, int c,
+        long long ignored, int normalize, float smoothing, float* gradients, T* loss) {{
+    const L* targets[] = {{a, b}};
+    float counts[2], sum = 0;
+    for (int k = 0; k < 2; ++k)
+        counts[k] = normalize ? fmaxf(count(targets[k], n, ignored), 1) : n;
+    for (int start = 0; start < n; start += WARPS) {{
+        const bool is_own = start + threadIdx.y < n;
+        const int i = is_own ? start + threadIdx.y : n - 1;
+        const T* x = logits + static_cast<long long>(i) * c;
+        float* gradient = gradients + static_cast<long long>(i) * c;
+        float largest = x[0], total = 0, all = 0;
+        for (int j = threadIdx.x; j < c; j += 32)
+            largest = fmaxf(largest, static_cast<float>(x[j]));
+        for (int m = 16; m > 0; m /= 2)
+            largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, m));
+        for (int j = threadIdx.x; j < c; j += 32) {{
+            const float value = static_cast<float>(x[j]) - largest;
+            total += expf(value);
+            if (smoothing) all += value;
+        }}
+        total = warp_sum(total);
+        all = warp_sum(all) / c - logf(total);  // the mean of log p
+        long long labels[2];
+        float hits[2], weight = 0, part = 0;
+        for (int k = 0; k < 2; ++k) {{
+            const bool valid = targets[k][i] != ignored;
+            const float share = valid ? sample.weight(k, i) / counts[k] : 0;
+            const long long t = valid ? targets[k][i] : 0;
+            // A label out of range is seen: it makes NaN.
+            const float log_p = t < 0 || t >= c
+                ? nanf("") : static_cast<float>(x[t]) - largest - logf(total);
+            hits[k] = share * (1 - smoothing);
+            labels[k] = t;
+            part -= hits[k] * log_p;
+            if (smoothing) part -= share * smoothing * all;
+            weight += share;
+        }}
+        if (!is_own) continue;
+        sum += part;
+        for (int j = threadIdx.x; j < c; j += 32) {{
+            float target = weight * smoothing / c;
+            for (int k = 0; k < 2; ++k) target += labels[k] == j ? hits[k] : 0;
+            const float p = expf(static_cast<float>(x[j]) - largest) / total;
+            gradient[j] = weight * p - target;
+        }}
+    }}
+    sum = block_sum(sum);
+    if (threadIdx.x == 0 && threadIdx.y == 0) *loss = static_cast<T>(sum);
+}}
+template <typename T, typename L> __device__ void accuracy(
+        const T* scores, const L* a, const L* b, Sample sample, int n, int c,
+        long long ignored, T* result) {{
+    const L* targets[] = {{a, b}};
+    float sums[2] = {{0, 0}}, accuracy = 0;
+    for (int start = 0; start < n; start += WARPS) {{
+        const bool is_own = start + threadIdx.y < n;
+        const int i = is_own ? start + threadIdx.y : n - 1;
+        const T* y = scores + static_cast<long long>(i) * c;
+        int best = c;
+        float largest = 0;
+        // The first of the largest, or the first NaN.
+        auto compare = [&](float value, int j) {{
+            if (j >= c) return;
+            const bool more = isnan(value) > isnan(largest) || value > largest;
+            const bool same = isnan(value) ? isnan(largest) : value == largest;
+            if (best == c || more || (same && j < best)) best = j, largest = value;
+        }};
+        for (int j = threadIdx.x; j < c; j += 32) compare(y[j], j);
+        for (int m = 16; m > 0; m /= 2) {{
+            const float value = __shfl_xor_sync(~0u, largest, m);
+            compare(value, __shfl_xor_sync(~0u, best, m));
+        }}
+        for (int k = 0; k < 2; ++k) {{
+            const long long t = targets[k][i];
+            if (is_own && t != ignored && t == best) sums[k] += sample.weight(k, i);
+        }}
+    }}
+    for (int k = 0; k < 2; ++k)
+        accuracy += block_sum(sums[k]) / fmaxf(count(targets[k], n, ignored), 1);
+    if (threadIdx.x == 0 && threadIdx.y == 0) *result = static_cast<T>(accuracy);
+}}
+#define KERNELS(T, t, L, l) \\
+extern "C" __global__ void mmix_cross_entropy_##t##_##l( \\
+        const T* x, const L* a, const L* b, const double* each, double lam, int n, \\
+        int c, long long ignored, int normalize, float smoothing, float* gradient, \\
+        T* loss) {{ \\
+    cross_entropy(x, a, b, Sample{{each, lam}}, n, c, ignored, normalize, smoothing, \\
+                  gradient, loss); \\
+}} \\
+extern "C" __global__ void mmix_accuracy_##t##_##l( \\
+        const T* y, const L* a, const L* b, const double* each, double lam, int n, \\
+        int c, long long ignored, T* result) {{ \\
+    accuracy(y, a, b, Sample{{each, lam}}, n, c, ignored, result); \\
+}}
+KERNELS(float, float32, int, int32)
+KERNELS(float, float32, long long, int64)
+KERNELS(__half, float16, int, int32)
+KERNELS(__half, float16, long long, int64)
+"""

@@ -41,6 +41,9 @@ class CudaLauncher:
         _launch(kernel, len(pieces), rows, pieces, is_bad)
         return is_bad.get() == 0
 
+    def one_block(self, source: str, name: str, block: tuple, *args) -> None:
+        _kernel(source, name)((1,), block, args)
+
 
 def table(tensors: Sequence[Tensor]) -> np.ndarray:
     """Returns what the kernels know of the tensors, one ``kernels.TENSOR`` each."""

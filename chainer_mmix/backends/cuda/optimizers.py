@@ -66,6 +66,9 @@ class Launcher(Protocol):
     def finite(self, arrays: Sequence) -> np.ndarray:
         """Tells for each array, on the host, whether all its elements are finite."""
 
+    def one_block(self, source: str, name: str, block: tuple, *args) -> None:
+        """Runs a kernel in one block; its arguments are arrays and NumPy scalars."""
+
 
 launcher: Launcher | None = None  # what use() has chosen
 

@@ -1,4 +1,4 @@
-"""Puts the optimizer step of this package into Chainer's classes."""
+"""Puts this package's optimizer step into Chainer's classes, and its losses to work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from chainer.backends import cuda
 from chainer.optimizer import GradientMethod, Optimizer
 
-from chainer_mmix.backends.cuda import optimizers
+from chainer_mmix.backends.cuda import cross_entropy, optimizers
 
 FAST = {
     (GradientMethod, "update"): optimizers.update,
@@ -27,7 +27,8 @@ def install() -> None:
     if wanted not in ("0", "1"):
         raise ImportError(
             f"CHAINER_MMIX_CUDA={wanted} is unknown: set it to 1 for one kernel a step "
-            "of an optimizer, or to 0, or leave it unset, for Chainer's own code"
+            "of an optimizer and one a loss, or to 0, or leave it unset, for Chainer's "
+            "own code"
         )
     if wanted == "1" and cuda.available:
         use()
@@ -43,12 +44,13 @@ def use(launcher: optimizers.Launcher | None = None) -> None:
         from chainer_mmix.backends.cuda.launcher import CudaLauncher
 
         launcher = CudaLauncher()
-    optimizers.launcher = launcher
+    optimizers.launcher = cross_entropy.launcher = launcher
     for (owner, name), fast in FAST.items():
         setattr(owner, name, fast)
 
 
 def use_chainers() -> None:
     """Switches the whole process back to Chainer's own code."""
+    cross_entropy.launcher = None
     for (owner, name), original in ORIGINALS.items():
         setattr(owner, name, original)

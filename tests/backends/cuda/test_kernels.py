@@ -8,6 +8,7 @@ from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
 from chainer_mmix.backends.cuda import kernels, switch
 from chainer_mmix.backends.cuda.optimizers import Tensor
+from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
 
 
 @pytest.mark.parametrize("rule", kernels.RULES)
@@ -25,6 +26,10 @@ def test_the_rules_compile(rule, nvrtc):
 )
 def test_clipping_and_the_check_compile(source, name, nvrtc):
     nvrtc(source, name, raw=True)
+
+
+def test_losses_and_accuracies_compile(nvrtc):
+    nvrtc(kernels.LABELS, "mmix_accuracy_float16_int64", raw=True)  # the last of all
 
 
 def test_pieces_cover_each_element_once():
@@ -102,3 +107,31 @@ def test_on_a_gpu(make, dtype):
     tolerance = 1e-5 if dtype == "f" else 1e-2
     for a, b in zip(actual, wanted, strict=True):
         np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("dtype", ["f", "e"])
+@pytest.mark.parametrize("shape", [(128, 10), (33, 1000)])
+def test_losses_and_accuracies_on_a_gpu(shape, dtype, each):
+    random = np.random.RandomState(0)
+    x = random.standard_normal(shape).astype(dtype)
+    a, b = random.randint(-1, shape[1], (2, shape[0])).astype("i")
+    lam = random.random_sample(shape[0]) if each else 0.3
+    results = []
+    switch.use()
+    try:
+        for device in map(chainer.get_device, ("@numpy", "@cupy:0")):
+            v = chainer.Variable(device.send(x))
+            targets = device.send((a, b))
+            loss = mixup_softmax_cross_entropy(v, *targets, lam, label_smoothing=0.1)
+            loss.backward(loss_scale=1024)
+            accuracy = mixup_accuracy(v, *targets, lam, ignore_label=-1)
+            arrays = loss.array, v.grad, accuracy.array
+            results.append(chainer.get_device("@numpy").send(arrays))
+    finally:
+        switch.use_chainers()
+    tolerance = 1e-5 if dtype == "f" else 1e-2
+    for host, gpu in zip(*results, strict=True):
+        assert host.dtype == gpu.dtype
+        np.testing.assert_allclose(host, gpu, tolerance, tolerance)

@@ -11,6 +11,7 @@
 #define __device__
 #define __shared__ static
 using std::isfinite;
+using std::isnan;
 using std::min;
 typedef _Float16 __half;
 inline float __half2float(__half x) { return static_cast<float>(x); }
@@ -19,6 +20,17 @@ struct Dim { unsigned x, y; };
 inline thread_local Dim threadIdx, blockIdx;
 inline std::barrier<>* block_barrier;
 inline void __syncthreads() { block_barrier->arrive_and_wait(); }
+
+// All threads of the block must come here.
+template <typename T> T __shfl_xor_sync(unsigned, T value, int mask) {
+    static T values[1024];
+    const unsigned i = threadIdx.y * 32 + threadIdx.x;
+    values[i] = value;
+    __syncthreads();
+    const T other = values[i ^ mask];
+    __syncthreads();
+    return other;
+}
 
 template <typename... A, std::size_t... I>
 void call(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
