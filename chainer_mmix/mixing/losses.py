@@ -72,7 +72,7 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         # Sums run in float32 at least, as in Chainer.
         dtype = np.promote_types(x.dtype, np.float32)
         lam = xp.asarray(both_weights(self.lam)[0], dtype).reshape(-1, 1)
-        rows, columns = xp.ogrid[:n, :d]
+        rows, columns = xp.arange(n)[:, None], xp.arange(d)
         loss = xp.zeros((n, d), dtype)
         class_weight = None
         if self.class_weight is not None:
