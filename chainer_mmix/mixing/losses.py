@@ -10,7 +10,7 @@ from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
 from chainer_mmix.backends.cpu import cross_entropy as on_cpu
-from chainer_mmix.backends.cpu.function_node import gradient
+from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.backends.cuda import cross_entropy as on_gpu
 from chainer_mmix.backends.either import either
 from chainer_mmix.mixing.functions import check_lam
@@ -107,8 +107,8 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
 
     def backward(self, indexes, grad_outputs):
         (gy,) = grad_outputs
-        is_double = chainer.config.enable_backprop  # double backpropagation
-        if self._gradient is not None and not is_double:
+        is_array = unwatched()
+        if self._gradient is not None and is_array:
             xp = backend.get_array_module(gy)
             gx = xp.empty_like(self._gradient, dtype=gy.dtype)
             xp.multiply(self._gradient, gy.array, gx)
@@ -127,12 +127,12 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
             total += self._smooth.sum(axis=1)
         if self.reduce == "no":
             gy = F.expand_dims(gy, 1)
-        if is_double:
-            p = F.cast(F.softmax(x), total.dtype)
-            gy = F.cast(gy, total.dtype)
-        else:
+        if is_array:
             p = xp.exp(self._log_p).reshape(x.shape)
             gy = gy.array
+        else:
+            p = F.cast(F.softmax(x), total.dtype)
+            gy = F.cast(gy, total.dtype)
         total = total.reshape((len(x), 1, *x.shape[2:]))
         gx = (p * total - target.reshape(x.shape)) * gy
         return F.cast(gx, x.dtype), None, None
