@@ -11,11 +11,9 @@ from chainer import backend
 from chainer_mmix.backends.cpu import cross_entropy as on_cpu
 from chainer_mmix.backends.cuda import cross_entropy as on_gpu
 from chainer_mmix.backends.either import either
+from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
 from chainer_mmix.mixing.functions import check_lam
-from chainer_mmix.mixing.losses import (
-    mixup_softmax_cross_entropy,
-    softmax_binary_cross_entropy,
-)
+from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
 from chainer_mmix.mixing.static import StaticWeights
 from chainer_mmix.mixing.targets import (
     both_weights,

@@ -14,7 +14,7 @@ from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.backends.cuda import cross_entropy as on_gpu
 from chainer_mmix.backends.either import either
 from chainer_mmix.mixing.functions import check_lam
-from chainer_mmix.mixing.targets import both_weights, check_range, soft_target
+from chainer_mmix.mixing.targets import both_weights, check_range
 
 _in_one_pass = either(on_cpu.cross_entropy, on_gpu.cross_entropy)
 
@@ -200,50 +200,3 @@ def check_label_smoothing(label_smoothing: float) -> None:
     """Raises a ValueError if it is not in [0, 1]."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing}")
-
-
-def softmax_binary_cross_entropy(y, t) -> chainer.Variable:
-    r"""Binary cross entropy of the softmax, the mean over samples and classes.
-
-    With :math:`p = \mathrm{softmax}(y)`, it is the mean of
-    :math:`-t_k \log p_k - (1 - t_k) \log(1 - p_k)`. This is what the paper's published
-    code minimises. As long as all classes are about equally probable, its gradient is
-    that of :func:`chainer.functions.softmax_cross_entropy` divided by :math:`C - 1`,
-    so that plain SGD needs a larger learning rate. Neither large logits nor a sure
-    prediction overflows. In half precision its gradient of many classes underflows
-    without loss scaling.
-
-    Source: ``bce_loss(softmax(output), target_reweighted)`` there.
-
-    Args:
-        y (~chainer.Variable or array): Logits, a float array of shape
-            :math:`(N, C, d_1, ...)` with :math:`C > 1`.
-        t (~chainer.Variable or array): Labels, an integer array of shape
-            :math:`(N, d_1, ...)`, or a float array of the shape of ``y``: one-hot,
-            mixed or smoothed targets.
-
-    Returns:
-        ~chainer.Variable: A scalar.
-
-    Raises:
-        ValueError: If there is one class only, a label is out of range, or ``t`` does
-            not fit ``y``.
-    """
-    y = chainer.as_variable(y)
-    if y.shape[1] == 1:
-        raise ValueError(
-            f"y has one class, shape {y.shape}, whose softmax is always 1: use "
-            "chainer.functions.sigmoid_cross_entropy"
-        )
-    t = soft_target(t, y)
-    xp = backend.get_array_module(y)
-    log_p = F.log_softmax(y)
-    # Only the largest p comes near 1, where log(1 - p) must be had from the others.
-    classes = xp.arange(y.shape[1]).reshape(-1, *[1] * (y.ndim - 2))
-    largest = y.array.argmax(axis=1, keepdims=True) == classes
-    others = F.logsumexp(F.where(largest, xp.full_like(y.array, -np.inf), y), axis=1)
-    log_rest = others - F.logsumexp(y, axis=1)
-    log_rest = F.broadcast_to(F.expand_dims(log_rest, 1), y.shape)
-    p = F.where(largest, xp.zeros_like(y.array), F.exp(log_p))
-    log_q = F.where(largest, log_rest, F.log1p(-p))
-    return -F.mean(t * log_p + (1 - t) * log_q)
