@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -42,8 +43,10 @@ class Axis(NamedTuple):
     pad: int
 
     @classmethod
-    @functools.lru_cache(1024)
+    @functools.lru_cache(1024, typed=True)  # 2.0, which fails, must not be kept for 2
     def of(cls, size: int, out: int, kernel: int, stride: int, dilation: int, pad: int):
+        numbers = size, out, kernel, stride, dilation, pad
+        size, out, kernel, stride, dilation, pad = map(operator.index, numbers)
         first, last = 0, kernel
         while first + 1 < last and first * dilation + (out - 1) * stride < pad:
             first += 1

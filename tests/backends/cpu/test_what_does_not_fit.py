@@ -93,6 +93,12 @@ def test_numbers_of_numpy():
         np.testing.assert_array_equal(a.array, b.array)
 
 
+def test_a_stride_that_is_no_integer_leaves_nothing_behind():
+    with pytest.raises(TypeError):
+        F.convolution_2d(X, W, stride=3.0, pad=2)
+    assert F.convolution_2d(X, W, stride=3, pad=2).ndim == 4
+
+
 def test_sums_of_many_products_are_as_precise_as_in_chainer(chainers_own):
     random = np.random.RandomState(0)
     x, gy = random.rand(16, 4, 32, 32), random.rand(16, 8, 32, 32)
