@@ -110,7 +110,7 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         is_array = unwatched()
         if self._gradient is not None and is_array:
             xp = backend.get_array_module(gy)
-            gx = xp.empty_like(self._gradient, dtype=gy.dtype)
+            gx = xp.empty_like(self._gradient, dtype=self.inputs[0].dtype)
             xp.multiply(self._gradient, gy.array, gx)
             return gradient(gx), None, None
         x, *targets = self.get_retained_inputs()

@@ -36,7 +36,8 @@ def backward(self, input_indexes, grad_outputs):
     own = getattr(self, "_mmix_gradient", None)
     if own is None or not unwatched():
         return NotImplemented
-    return gradient(own * grad_outputs[0].array), None
+    gy = grad_outputs[0].array
+    return gradient(np.multiply(own, gy, dtype=own.dtype)), None
 
 
 def cross_entropy(

@@ -160,6 +160,21 @@ def test_large_batches_and_other_options(function, chainers_own):
 
 
 @pytest.mark.parametrize("function", [plain, mixed])
+def test_gradient_of_the_dtype_of_the_logits(function):
+    x, gy = chainer.Variable(logits(3, 4)), chainer.Variable(np.array(0.5))
+    (gx,) = chainer.grad([function(x, labels(0, 3, 4))], [x], [gy])
+    assert gx.dtype == "float32"
+
+
+@pytest.mark.parametrize("normalize", [None, np.True_, 0.5])
+def test_normalize_may_be_anything(normalize):
+    x, t = logits(3, 4), np.array([0, -1, 2])
+    found = F.softmax_cross_entropy(x, t, normalize=normalize)
+    right = F.softmax_cross_entropy(x, t, normalize=bool(normalize))
+    assert found.array == right.array
+
+
+@pytest.mark.parametrize("function", [plain, mixed])
 def test_gradient_of_a_small_difference(function):
     t = labels(0, 3, 4)
     check = {"eps": 1e-2, "atol": 1e-3, "rtol": 1e-3}

@@ -36,7 +36,7 @@ def cross_entropy(
     numbers = np.array([label_smoothing, 0.0])
     sizes = *labels.shape, x.shape[1]
     arrays = x, labels, weights, p, gradient, numbers
-    pool.run(_cross_entropy, 1, 1, *arrays, *sizes, ignore_label, normalize)
+    pool.run(_cross_entropy, 1, 1, *arrays, *sizes, ignore_label, bool(normalize))
     loss, count = numbers.tolist()
     return loss, count
 
