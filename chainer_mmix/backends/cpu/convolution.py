@@ -22,20 +22,10 @@ _NARROW = 4  # channels
 
 def forward(self, x, W, b):
     """For ``Convolution2DFunction``."""
-    if (
-        not covered(x, W)
-        or _narrow(self, W.shape)
-        or x.shape[1] != _channels(self, W.shape)
-    ):
+    axes = _fit(self, x.shape, W.shape) if covered(x, W) else None
+    if axes is None:
         return NotImplemented
-    (_, _, h, w), (_, _, kh, kw) = x.shape, W.shape
-    out_h = get_conv_outsize(h, kh, self.sy, self.ph, self.cover_all, self.dy)
-    out_w = get_conv_outsize(w, kw, self.sx, self.pw, self.cover_all, self.dx)
-    if out_h <= 0 or out_w <= 0:
-        return NotImplemented  # Chainer has the message
-    axes = _axes(self, (h, w), (out_h, out_w), (kh, kw))
     kernel = _counting(W, axes).transpose(2, 3, 1, 0)
-    self._axes = axes
     correlate = _functions(x.dtype).correlate
     parts = _groups(self, (channels_last(x), 3), (kernel, 3), (b, 0))
     return (_join([correlate(x, w, axes, b) for x, w, b in parts]),)
@@ -43,12 +33,13 @@ def forward(self, x, W, b):
 
 def backward(self, indexes, grad_outputs):
     """For ``Convolution2DFunction``."""
-    axes = vars(self).get("_axes")
+    # Not those of the forward pass, if a Variable has got another array since.
     x, W = (node.data for node in self.inputs[:2])
     gy = grad_outputs[0].raw_array
-    if axes is None or not unwatched() or not covered(x, W, gy):
+    if not unwatched() or not covered(x, W, gy):
         return NotImplemented
-    if gy.shape != (len(x), len(W), axes[0].out, axes[1].out):
+    axes = _fit(self, x.shape, W.shape, gy.shape)
+    if axes is None:
         return NotImplemented
     gradients = []
     if 0 in indexes:
@@ -62,13 +53,11 @@ def backward(self, indexes, grad_outputs):
 
 def gradient_w(self, x, gy):
     """For ``Convolution2DGradW``."""
-    if x.dtype != self.W_dtype or not covered(x, gy) or _narrow(self, self.W_shape):
+    if x.dtype != self.W_dtype or not covered(x, gy):
         return NotImplemented
-    if len(x) != len(gy) or gy.shape[1] != self.W_shape[0]:
+    axes = _fit(self, x.shape, self.W_shape, gy.shape)
+    if axes is None:
         return NotImplemented
-    if x.shape[1] != _channels(self, self.W_shape):
-        return NotImplemented
-    axes = _axes(self, x.shape[2:], gy.shape[2:], self.W_shape[2:])
     return (_gradient_w(self, x, gy, self.W_shape, axes),)
 
 
@@ -101,6 +90,20 @@ def _transposed(self, x, W, b, axes):
 
 def _functions(dtype) -> ModuleType:
     return compiled.loops(dtype) or correlation
+
+
+def _fit(self, x_shape, W_shape, y_shape=None) -> tuple[Axis, Axis] | None:
+    """Returns how W steps along x; ``None`` for what is not covered or does not fit."""
+    (n, c, h, w), (d, _, kh, kw) = x_shape, W_shape
+    if _narrow(self, W_shape) or c != _channels(self, W_shape):
+        return None
+    out_h = get_conv_outsize(h, kh, self.sy, self.ph, self.cover_all, self.dy)
+    out_w = get_conv_outsize(w, kw, self.sx, self.pw, self.cover_all, self.dx)
+    if out_h <= 0 or out_w <= 0:
+        return None  # Chainer has the message
+    if y_shape not in (None, (n, d, out_h, out_w)):
+        return None
+    return _axes(self, (h, w), (out_h, out_w), (kh, kw))
 
 
 def _axes(self, image, out, kernel) -> tuple[Axis, Axis]:

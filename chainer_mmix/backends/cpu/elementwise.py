@@ -37,6 +37,9 @@ def relu_backward(self, indexes, grad_outputs):
     if not self._retained_output_data or not unwatched():
         return NotImplemented
     (y,) = self._retained_output_data
+    node = self.outputs[0]()
+    if node is not None and node.data is not y:  # a Variable has got another array
+        return NotImplemented
     gx = _relu_gradient(y, grad_outputs[0].raw_array)
     return gx if gx is NotImplemented else (gradient(gx),)
 

@@ -52,7 +52,7 @@ def max_gradient(self, inputs):
 def _max_gradient(func, gy):
     if func.ndim != 2 or not covered(gy) or func.indexes.dtype != np.uint8:
         return NotImplemented
-    if gy.shape != func.indexes.shape:
+    if gy.shape != func.indexes.shape or gy.dtype != func._in_dtype:
         return NotImplemented
     axes = _axes(func._in_shape[2:], func.ksize, func.stride, func.pad, func.cover_all)
     gy, indexes = channels_last(gy), channels_last(func.indexes)

@@ -98,3 +98,47 @@ def test_a_gradient_that_does_not_fit(function, chainers_own):
         with chainers_own():
             right = outcome(shape)
         assert outcome(shape) == right
+
+
+def test_a_gradient_of_another_dtype(function, chainers_own):
+    f, arrays = function
+    gy = np.random.RandomState(1).randn(*f(*arrays).shape)
+    with chainers_own():
+        right = gradients(f, arrays, gy=gy)
+    for a, b in zip(gradients(f, arrays, gy=gy), right, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a.array, b.array, rtol=1e-4, atol=1e-4)
+
+
+# As if a Variable were used again, or weights loaded, before the backward pass.
+@pytest.mark.parametrize(
+    ("which", "shape"), [(0, (2, 8, 4, 4)), (0, (2, 4, 9, 9)), (1, (8, 8, 1, 1))]
+)
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_convolution_of_another_shape_since(which, shape, wanted, chainers_own):
+    def outcome():
+        shapes = (2, 8, 9, 9), (8, 8, 3, 3)
+        inputs = [chainer.Variable(np.ones(s, "f")) for s in shapes]
+        y = F.convolution_2d(*inputs, pad=1)
+        inputs[which].array = np.ones(shape, "f")
+        gy = chainer.Variable(np.ones_like(y.array))
+        try:
+            return chainer.grad([y], [inputs[wanted]], [gy])[0].shape
+        except Exception as error:
+            return type(error)
+
+    with chainers_own():
+        right = outcome()
+    assert outcome() == right
+
+
+def test_relu_whose_output_is_another_since(chainers_own):
+    def outcome():
+        x = chainer.Variable(np.random.RandomState(0).randn(10000).astype("f"))
+        y = F.relu(x)
+        y.array = 1 - y.array
+        return chainer.grad([y], [x], [chainer.Variable(np.ones_like(y.array))])[0]
+
+    with chainers_own():
+        right = outcome()
+    np.testing.assert_array_equal(outcome().array, right.array)
