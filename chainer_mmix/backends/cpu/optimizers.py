@@ -25,7 +25,7 @@ def update(self, param):
         or self._use_fp32_update
         or param._loss_scale is not None
         or param.layout is not None
-        or type(self).update_core is not UpdateRule.update_core
+        or getattr(self.update_core, "__func__", None) is not UpdateRule.update_core
     ):
         return NotImplemented
     if not self.enabled:

@@ -98,8 +98,9 @@ class OwnRule(chainer.optimizers.sgd.SGDRule):
         lambda rule: rule.add_hook(clipped, timing="post"),
         lambda rule: setattr(rule, "enabled", False),
         lambda rule: setattr(rule.hyperparam, "lr", 0.5),
+        lambda rule: setattr(rule, "update_core", lambda param: param.array.fill(7)),
     ],
-    ids=["hook before", "hook after", "disabled", "own rate"],
+    ids=["hook before", "hook after", "disabled", "own rate", "own update"],
 )
 def test_what_an_update_rule_is_told(prepare, chainers_own):
     def train():
