@@ -38,8 +38,8 @@ class DeviceBatches(Converter):
         indices (range): The indices of the examples.
 
     Raises:
-        ValueError: If the images have several shapes, or are transformed by something
-            else than an Augment.
+        ValueError: If the images have several shapes, are transformed by something
+            else than an Augment, or are to be augmented but are not float32.
 
     Where ``chainer.config.dtype`` is float16 or mixed16 when it is made, images of
     floats are rounded to float16, as by
@@ -52,7 +52,7 @@ class DeviceBatches(Converter):
         self._augment: Augment | None = None
         if isinstance(dataset, TransformDataset):
             dataset, augment = dataset._dataset, dataset._transform
-            if not isinstance(augment, Augment):
+            if type(augment).__call__ is not Augment.__call__:
                 raise ValueError(
                     f"the examples are transformed by {augment!r}, which cannot be "
                     "done to examples on a device, but for a chainer_mmix.datasets."
@@ -68,6 +68,10 @@ class DeviceBatches(Converter):
                 "as one array: iterate over the dataset itself, or resize them before"
             )
         images, labels = concat_examples(examples)
+        if self._augment and images.dtype != np.float32:
+            raise ValueError(
+                f"images of dtype {images.dtype} cannot be augmented: make them float32"
+            )
         self._dtype = images.dtype
         if is_half() and images.dtype.kind == "f":
             self._dtype = np.dtype(np.float16)

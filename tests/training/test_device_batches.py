@@ -120,8 +120,20 @@ def test_another_transform_is_refused():
     def darken(example):
         return example[0] / 2, example[1]
 
-    with pytest.raises(ValueError, match=r"darken.*, which cannot be done"):
-        DeviceBatches(TransformDataset(make_dataset(), darken), "@numpy")
+    class Darken(Augment):
+        def __call__(self, example):
+            return darken(super().__call__(example))
+
+    for transform in (darken, Darken(1)):
+        with pytest.raises(ValueError, match=r"[dD]arken.*, which cannot be done"):
+            DeviceBatches(TransformDataset(make_dataset(), transform), "@numpy")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float64"])
+def test_augmented_images_of_another_dtype_are_refused(dtype):
+    dataset = TransformDataset(make_dataset(dtype=dtype), Augment(1))
+    with pytest.raises(ValueError, match=f"{dtype} .* make them float32"):
+        DeviceBatches(dataset, "@numpy")
 
 
 def test_examples_in_place_of_indices_are_refused():
