@@ -92,9 +92,9 @@ def mean_backward(self, indexes, grad_outputs):
     """For ``Mean``, where it is over the pixels of images."""
     gy = grad_outputs[0].raw_array
     shape = self.inputs[0].shape
-    if self.axis != (2, 3) or self.keepdims or len(shape) != 4 or not covered(gy):
+    if self.axis != (2, 3) or gy.shape != shape[:2]:
         return NotImplemented
-    if gy.shape != shape[:2] or not unwatched():
+    if not covered(gy) or not unwatched():
         return NotImplemented
     gx = _images(shape, gy.dtype)
     gx[...] = (gy * gy.dtype.type(self.multiplier))[:, None, None]
