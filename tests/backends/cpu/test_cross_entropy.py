@@ -245,6 +245,23 @@ def test_hooks_see_what_they_see_in_chainer(chainers_own):
     assert names() == wanted
 
 
+@pytest.mark.parametrize("cache_score", [False, True])
+def test_chainers_own_backward_after_ours_forward(cache_score, chainers_own):
+    def outcome():
+        x = chainer.Variable(logits(3, 4))
+        t = np.array([0, -1, 2])
+        loss = F.softmax_cross_entropy(x, t, cache_score=cache_score)
+        with function_hooks.TimerHook():
+            loss.backward()
+        return loss.creator.y is None, x.grad
+
+    with chainers_own():
+        wanted = outcome()
+    found = outcome()
+    assert found[0] == wanted[0] == (not cache_score)
+    np.testing.assert_allclose(found[1], wanted[1], 1e-5, 1e-7)
+
+
 @given(
     n=st.integers(1, 6),
     n_class=st.integers(2, 5),
@@ -269,6 +286,12 @@ def test_accuracy(n, n_class, layout, ignore_label, odd, each, lay_out):
     got = mixup_accuracy(lay_out(y, layout), a, b, lam, ignore_label)
     assert got.dtype == "float32" and got.shape == ()
     np.testing.assert_allclose(got.array, wanted, 1e-6)
+
+
+def test_accuracy_of_too_few_labels():
+    t = np.array([0])
+    with pytest.raises(ValueError):
+        mixup_accuracy(logits(3, 4), t, t, 0.3)
 
 
 @pytest.mark.parametrize("ignore_label", [None, -1])

@@ -87,6 +87,36 @@ def test_what_a_graph_knows(chainers_own):
     assert outcome() == wanted
 
 
+class Answering(FunctionNode):
+    """Gives the gradient it is told to."""
+
+    def __init__(self, gx):
+        super().__init__()
+        self.gx = gx
+
+    def forward(self, inputs):
+        return (inputs[0].copy(),)
+
+    def backward(self, indexes, grad_outputs):
+        return (Variable(self.gx),)
+
+
+@pytest.mark.parametrize(
+    "gx", [np.ones(3), np.ones(3, "e"), np.ones(4, "f"), np.ones((1, 3), "f")]
+)
+def test_gradients_are_checked_as_in_chainer(gx, chainers_own):
+    def outcome():
+        (y,) = Answering(gx).apply((Variable(ONE),))
+        y.grad = ONE
+        with pytest.raises((TypeError, ValueError)) as info:
+            y.backward()
+        return info.type, str(info.value)
+
+    with chainers_own():
+        wanted = outcome()
+    assert outcome() == wanted
+
+
 def test_hooks_see_each_function():
     with chainer.function_hooks.TimerHook() as hook:
         F.relu(Variable(ONE)) + 1

@@ -1,5 +1,7 @@
 """Gradients that are computed without a function of their own."""
 
+from unittest import mock
+
 import chainer
 import chainer.functions as F
 import numpy as np
@@ -22,11 +24,18 @@ FUNCTIONS = {
     "relu": (F.relu, [(16, 32, 5, 5)]),
     "max pooling": (lambda x: F.max_pooling_2d(x, 3, 2, 1), [(8, 32, 9, 8)]),
     "average": (lambda x: F.average(x, axis=(2, 3)), [(8, 32, 9, 8)]),
+    "average over other axes": (
+        lambda x: F.average(x, axis=(1, 3)),
+        [(8, 9, 9, 8)],
+    ),
     "average, kept": (
         lambda x: F.average(x, axis=(2, 3), keepdims=True),
         [(8, 32, 9, 8)],
     ),
 }
+
+
+NOT_COVERED = "average over other axes", "average, kept"
 
 
 @pytest.fixture(params=list(FUNCTIONS))
@@ -64,6 +73,18 @@ def test_as_with_gradients_of_their_own(function):
         assert a.creator is None
         assert b.creator is not None
         np.testing.assert_array_equal(a.array, b.array)
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n not in NOT_COVERED])
+def test_no_function_is_applied(name, path):
+    if name == "relu" and path == "numpy":
+        pytest.skip("is Chainer's own")
+    f, shapes = FUNCTIONS[name]
+    inputs = [chainer.Variable(np.ones(shape, "f")) for shape in shapes]
+    y = f(*inputs)
+    gy = chainer.Variable(np.ones_like(y.array))
+    with mock.patch.object(chainer.FunctionNode, "apply", None):
+        chainer.grad([y], inputs, [gy])
 
 
 def test_of_some_inputs(function):

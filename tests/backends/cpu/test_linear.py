@@ -52,11 +52,11 @@ def test_static_graph_runs_again():
 
         @static_graph
         def forward(self, x):
-            return self.fc(x)
+            return chainer.functions.relu(self.fc(x))
 
     net = Net()
     random = np.random.RandomState(0)
     for x in random.randn(3, 32, 64).astype("float32"):
         y = net(chainer.Variable(x))
         wanted = x @ net.fc.W.array.T + net.fc.b.array
-        np.testing.assert_allclose(y.array, wanted, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(y.array, wanted.clip(0), rtol=1e-4, atol=1e-4)

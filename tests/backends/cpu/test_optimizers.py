@@ -116,6 +116,19 @@ def test_what_an_update_rule_is_told(prepare, chainers_own):
     assert train() == wanted
 
 
+def test_loss_scale(chainers_own):
+    def train():
+        model = chainer.links.Linear(3, 2, initialW=np.ones((2, 3)))
+        optimizer = chainer.optimizers.MomentumSGD(0.1).setup(model)
+        optimizer.set_loss_scale(8.0)
+        optimizer.update(lambda: chainer.functions.sum(model(np.ones((4, 3), "f"))))
+        return model.W.array.tolist(), model.W.grad.tolist()
+
+    with chainers_own():
+        wanted = train()
+    assert train() == wanted
+
+
 def test_a_rule_of_the_users():
     model = chainer.links.Linear(3, 2, initialW=np.ones((2, 3)))
     optimizer = chainer.optimizers.SGD().setup(model)

@@ -93,6 +93,13 @@ def test_numbers_of_numpy():
         np.testing.assert_array_equal(a.array, b.array)
 
 
+def test_arrays_whose_elements_are_not_aligned():
+    records = np.zeros(W.shape, [("value", "f4"), ("byte", "u1")])
+    records["value"] = W
+    found, right = F.convolution_2d(X, records["value"]), F.convolution_2d(X, W)
+    np.testing.assert_array_equal(found.array, right.array)
+
+
 def test_a_stride_that_is_no_integer_leaves_nothing_behind():
     with pytest.raises(TypeError):
         F.convolution_2d(X, W, stride=3.0, pad=2)
