@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from chainer.backends import cuda
 
+_C_TYPES = {"float32": "float", "float64": "double"}
 
-def mix_source(per_sample: bool) -> tuple[str, str, str, str]:
+
+def mix_source(per_sample: bool, dtype: str) -> tuple[str, str, str, str]:
     """Returns the arguments that make the mixing kernel of an ElementwiseKernel.
 
-    W, the type of the weights, is float32 or better: half precision is rounded once.
+    Args:
+        per_sample (bool): Whether each sample has weights of its own.
+        dtype (str): The weights' dtype, named because CuPy cannot tell that of scalars:
+            float32 or better, so that half precision is rounded once.
     """
     raw, at = ("raw ", "[n]") if per_sample else ("", "")
+    c = _C_TYPES[dtype]
     operation = f"""
         ptrdiff_t n = i / inner;
         ptrdiff_t partner = i + (perm[n] - n) * inner;
         y = static_cast<T>(
-            a{at} * static_cast<W>(x[i]) + b{at} * static_cast<W>(x[partner]));
+            a{at} * static_cast<{c}>(x[i]) + b{at} * static_cast<{c}>(x[partner]));
     """
     return (
-        f"raw T x, raw int32 perm, {raw}W a, {raw}W b, int64 inner",
+        f"raw T x, raw int32 perm, {raw}{dtype} a, {raw}{dtype} b, int64 inner",
         "T y",
         operation,
         "mmix_mix_per_sample" if per_sample else "mmix_mix",
@@ -35,6 +41,6 @@ def mix(x, a, b, perm):
     """
     y = cuda.cupy.empty_like(x)
     if x.size:
-        kernel = cuda.elementwise(*mix_source(per_sample=a.ndim > 0))
+        kernel = cuda.elementwise(*mix_source(a.ndim > 0, a.dtype.name))
         kernel(x, perm, a, b, x.size // len(x), y)
     return y

@@ -15,11 +15,11 @@ ARRAY, INDEXER, SCALAR = 1, 2, 3  # the kinds of CuPy's _ArgInfo
 
 def cuda_source(dtype, per_sample, contiguous):
     """What CuPy would give to NVRTC for these arguments."""
-    kernel = cupy.ElementwiseKernel(*mix_source(per_sample))
     x = np.dtype(dtype)
     w = np.promote_types(x, np.float32)
-    i32, i64 = np.dtype(np.int32), np.dtype(np.int64)
-    given = (x, i32, w, w, i64)
+    kernel = cupy.ElementwiseKernel(*mix_source(per_sample, w.name))
+    weight = w if per_sample else None  # CuPy has no dtype of a scalar here
+    given = (x, np.dtype(np.int32), weight, weight, None)
     in_types, out_types, type_map = kernel._decide_params_type(given, (x,))
 
     def array(dtype):
