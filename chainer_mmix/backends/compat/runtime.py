@@ -15,16 +15,26 @@ def wide(value):
 
     NumPy 1 did so wherever one met a Python number, so sums and means of scalars were
     64-bit. Since NumPy 2 (NEP 50) they have the type of the scalar, and overflow.
-    Everything else (Python numbers, larger arrays, CuPy's arrays) is returned as it is.
+    CuPy has never done so: its half precision is widened to float32, in which a sum
+    over an epoch is good enough. Everything else (Python numbers, larger arrays) is
+    returned as it is.
     """
-    if (
-        isinstance(value, (numpy.generic, numpy.ndarray))
-        and value.ndim == 0
-        and value.dtype.itemsize < 8
-        and value.dtype.kind in _WIDE
-    ):
-        return _WIDE[value.dtype.kind](value)
+    if isinstance(value, (numpy.generic, numpy.ndarray)):
+        if value.ndim == 0 and value.dtype.itemsize < 8 and value.dtype.kind in _WIDE:
+            return _WIDE[value.dtype.kind](value)
+    elif _is_half_on_a_gpu(value):
+        return value.astype(numpy.float32)
     return value
+
+
+def _is_half_on_a_gpu(value) -> bool:
+    from chainer.backends import cuda  # which imports this module
+
+    return (
+        isinstance(value, cuda.ndarray)
+        and value.ndim == 0
+        and value.dtype == numpy.float16
+    )
 
 
 def cast(value, dtype):

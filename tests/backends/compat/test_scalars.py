@@ -24,6 +24,22 @@ def test_mean_of_many_large_values(dtype):
     assert mean.dtype == np.float64
 
 
+@pytest.mark.gpu
+def test_half_precision_on_a_gpu():
+    summary = reporter.Summary()
+    for _ in range(3000):
+        summary.add(chainer.get_device("@cupy:0").send(np.asarray(100, "f2")))
+    assert tuple(map(float, summary.make_statistics())) == (100, 0)
+
+
+def test_half_precision_of_cupy_is_widened(monkeypatch):
+    class Array:
+        ndim, dtype, astype = 0, np.dtype("f2"), staticmethod(np.ones(()).astype)
+
+    monkeypatch.setattr(chainer.backends.cuda, "ndarray", Array)
+    assert wide(Array()).dtype == np.float32
+
+
 def elements(dtype):
     """Values whose squares add up to less than 2**63, as on NumPy 1 they had to."""
     if dtype.kind == "f":
