@@ -205,6 +205,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     ),
     # CuPy 9 and later import without a CUDA driver: "available" must mean "usable".
     # CuPy 13 and later do not wait until an array in pinned memory has been read.
+    # CuPy 14 cannot be reinstalled with cuDNN, as a warning at each import told users.
     "chainer.backends.cuda": (
         Patch(
             "    available = True\nexcept",
@@ -212,6 +213,10 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "available = True\nexcept",
         ),
         Patch("cupy.asarray(array)", "_mmix.send(cupy, array)", 2),
+        Patch(
+            "if (not cudnn_enabled and",
+            "if (_cupy_major < 14 and not cudnn_enabled and",
+        ),
     ),
     # CuPy 14 no longer includes half precision everywhere, and warns of missing NCCL.
     "chainer.training.updaters.multiprocess_parallel_updater": (

@@ -92,3 +92,13 @@ def test_to_gpu():
         sent = cuda.to_gpu(source)
         source[:] = 0
         np.testing.assert_array_equal(sent.get(), array)
+
+
+@pytest.mark.parametrize("major", [13, 14])
+def test_nobody_is_told_to_reinstall_cupy_14(major, monkeypatch, recwarn):
+    monkeypatch.setattr(cuda, "available", True)
+    monkeypatch.setattr(cuda, "_cupy_major", major)
+    monkeypatch.setattr(cuda, "_cudnn_disabled_by_user", False, raising=False)
+    monkeypatch.setattr(cuda.check_cuda_available, "_already_warned", False, False)
+    cuda.check_cuda_available()
+    assert len(recwarn) == (major < 14)
