@@ -321,6 +321,11 @@ def fill_in(args: argparse.Namespace, model_class: type) -> None:
         args.layer_mix = list(model_class.default_layer_mix)
     if args.loss_scale is not None and args.dtype == "float32":
         raise ValueError("--loss-scale is for --dtype float16 or mixed16, not float32")
+    if args.dtype == "float16" and args.optimizer in ("adam", "adamw"):
+        raise ValueError(
+            f"--dtype float16 is not for --optimizer {args.optimizer}, since squares "
+            "of gradients vanish in it: use --dtype mixed16, or momentum_sgd"
+        )
     if args.switch_prob != 0.5 and 0 in (args.alpha, args.cutmix_alpha):
         raise ValueError("--switch-prob is for --cutmix-alpha and --alpha above 0")
     if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:

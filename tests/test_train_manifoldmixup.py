@@ -112,6 +112,7 @@ BAD_INPUT = [
     ("--model cnn --resume file", "file is not a snapshot"),
     ("--model cnn --out file", "is a file"),
     ("--dtype float8", "invalid choice: 'float8'"),
+    ("--dtype float16", "--dtype float16 is not for --optimizer adam"),
     ("--loss-scale 8", "--loss-scale is for --dtype float16 or mixed16"),
     ("--dtype mixed16 --loss-scale 0", "must be a finite number > 0, not 0"),
     ("--graph", "--graph is for a GPU, not @numpy"),
