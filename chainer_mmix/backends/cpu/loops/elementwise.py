@@ -5,17 +5,14 @@ All arrays have one shape and the same memory layout, without gaps.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba import carray
 
 from chainer_mmix.backends.cpu.loops import pool
-from chainer_mmix.backends.cpu.loops.intrinsics import floats, integers
+from chainer_mmix.backends.cpu.loops.intrinsics import floats, integers, jit
 from chainer_mmix.backends.cpu.loops.pool import Task
 
 _GRAIN = 1 << 15  # elements that are worth a thread
-
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 def relu(x: np.ndarray, y: np.ndarray) -> None:
@@ -50,7 +47,7 @@ def adam(p, g, m, v, alpha, rate1, rate2, eps, eta, keep) -> None:
     pool.run(_adam, p.size, _GRAIN, p, g, m, v, rates)
 
 
-@_compile
+@jit
 def _part(address, start, stop):
     """Views elements from ``start`` on; indexes below zero would cost the vectors."""
     return carray(floats(address + 4 * start), stop - start)

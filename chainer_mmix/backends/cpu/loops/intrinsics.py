@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 
 import llvmlite.binding as llvm
+import numba
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
+
+# For what tasks call.
+jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 _INT = ir.IntType(64)
 _FLOAT = ir.FloatType()

@@ -23,6 +23,7 @@ from chainer_mmix.backends.cpu.loops.intrinsics import (
     call,
     exchange,
     give_way,
+    jit,
     load,
     store,
 )
@@ -68,10 +69,8 @@ def run(task: Task, n: int, grain: int, *arguments: np.ndarray | int) -> None:
             have a multiple of this.
         arguments: The task gets an int64 for each: for an array its address.
     """
-    packed = array(
-        "q",
-        [address(a) if type(a) is np.ndarray else a for a in arguments],
-    )
+    values = [address(a) if type(a) is np.ndarray else a for a in arguments]
+    packed = array("q", values)
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
     # Some more parts than threads, for threads that are late or held up.
     step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
@@ -155,10 +154,7 @@ def _serve(memory: array, sleepers: SimpleQueue) -> None:
         sleepers.get()
 
 
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
-
-
-@_compile
+@jit
 def _lead(memory, task, arguments, n, step):
     parts = -(-n // step)
     # One caller at a time has helpers.
@@ -181,7 +177,7 @@ def _lead(memory, task, arguments, n, step):
     store(memory + _BUSY, 0)
 
 
-@_compile
+@jit
 def _follow(memory, looks):
     add(memory + _AWAKE, 1)
     left = looks
@@ -191,7 +187,7 @@ def _follow(memory, looks):
     add(memory + _AWAKE, -1)
 
 
-@_compile
+@jit
 def _take_part(memory):
     """Does the next part, if there is one."""
     part = load(memory + _NEXT)

@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba import carray
 
 from chainer_mmix.backends.cpu.columns import Axis
 from chainer_mmix.backends.cpu.loops import pool
-from chainer_mmix.backends.cpu.loops.intrinsics import bytes_, floats, twelve
+from chainer_mmix.backends.cpu.loops.intrinsics import bytes_, floats, jit, twelve
 from chainer_mmix.backends.cpu.loops.pool import Task
 
 _GRAIN = 1 << 15  # elements that are worth a thread
-
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 def max_forward(x, y, indexes, axes: tuple[Axis, Axis]) -> None:
@@ -76,7 +73,7 @@ def _max_forward(arguments, start, stop):
                 indexes[line, b, q] = taps[q]
 
 
-@_compile
+@jit
 def _keep_larger(values, largest, taps, tap):
     for q in range(len(taps)):
         value, last = values[q], largest[q]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numba import carray
 
@@ -21,6 +20,7 @@ from chainer_mmix.backends.cpu.loops.intrinsics import (
     copy_lanes,
     floats,
     integers,
+    jit,
     multiply_tile,
     twelve,
 )
@@ -31,8 +31,6 @@ _STEPS_OUTER = 128
 _SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
 _NONE, _ONE = np.int64(0), np.int64(1)
-
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Geometry(NamedTuple):
@@ -80,7 +78,7 @@ def pack(arguments, start, stop):
                 _pack(address, sk, sn, min(COLUMNS, n - first), out[j, y, x])
 
 
-@_compile
+@jit
 def _pack(address, sk, sn, found, out):
     """Copies elements (K, found) into (K, COLUMNS) and fills up with zeros."""
     depth = len(out)
@@ -163,7 +161,7 @@ def correlate(arguments, start, stop):
                 )
 
 
-@_compile
+@jit
 def _multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
     """Sets c to the product with the panels, plus what each column begins with."""
     edge = np.empty((ROWS, COLUMNS), np.float32)
@@ -200,7 +198,7 @@ def _multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
                         results[q] = edge[r, q]
 
 
-@_compile
+@jit
 def _fill(values, c, out, m, n):
     """Sets c to what each column begins with."""
     values = carray(floats(values), n)
