@@ -8,7 +8,7 @@ import numpy as np
 from chainer.backends import cuda
 
 from chainer_mmix.backends.cpu import elementwise
-from chainer_mmix.backends.cpu.function_node import gradient, unwatched
+from chainer_mmix.backends.cpu.function_node import gradients, unwatched
 from chainer_mmix.mixing import kernels
 from chainer_mmix.mixing.policy import current_draw
 from chainer_mmix.mixing.static import StaticWeights
@@ -88,8 +88,7 @@ class StaticMix(Mix):
 def _gradient(function: Mix, grad_outputs: tuple) -> tuple:
     if not unwatched():
         return function.apply(grad_outputs)
-    (gx,) = function.forward((grad_outputs[0].array,))
-    return (gradient(gx),)
+    return gradients(function.forward((grad_outputs[0].array,)))
 
 
 def mix(x, lam, perm) -> chainer.Variable:

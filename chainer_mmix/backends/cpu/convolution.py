@@ -14,7 +14,7 @@ from chainer.utils.conv import get_conv_outsize
 from chainer_mmix.backends.cpu import compiled, correlation
 from chainer_mmix.backends.cpu.columns import Axis
 from chainer_mmix.backends.cpu.elementwise import channel_sums
-from chainer_mmix.backends.cpu.function_node import gradient, unwatched
+from chainer_mmix.backends.cpu.function_node import gradients, unwatched
 from chainer_mmix.backends.cpu.layout import channels_first, channels_last, covered
 
 _NARROW = 4  # channels
@@ -41,14 +41,14 @@ def backward(self, indexes, grad_outputs):
     axes = _fit(self, x.shape, W.shape, gy.shape)
     if axes is None:
         return NotImplemented
-    gradients = []
+    arrays = []
     if 0 in indexes:
-        gradients.append(_transposed(self, gy, W, None, axes))
+        arrays.append(_transposed(self, gy, W, None, axes))
     if 1 in indexes:
-        gradients.append(_gradient_w(self, x, gy, W.shape, axes))
+        arrays.append(_gradient_w(self, x, gy, W.shape, axes))
     if 2 in indexes:
-        gradients.append(channel_sums(gy))
-    return [gradient(array) for array in gradients]
+        arrays.append(channel_sums(gy))
+    return gradients(arrays)
 
 
 def gradient_w(self, x, gy):

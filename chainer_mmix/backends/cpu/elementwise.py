@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from chainer_mmix.backends.cpu import compiled
-from chainer_mmix.backends.cpu.function_node import gradient, unwatched
+from chainer_mmix.backends.cpu.function_node import gradients, unwatched
 from chainer_mmix.backends.cpu.layout import (
     channels_first,
     channels_last,
@@ -40,14 +40,12 @@ def relu_backward(self, indexes, grad_outputs):
     node = self.outputs[0]()
     if node is not None and node.data is not y:  # a Variable has got another array
         return NotImplemented
-    gx = _relu_gradient(y, grad_outputs[0].raw_array)
-    return gx if gx is NotImplemented else (gradient(gx),)
+    return gradients(_relu_gradient(y, grad_outputs[0].raw_array))
 
 
 def relu_gradient(self, inputs):
     """For ``ReLUGrad2``."""
-    gx = _relu_gradient(self.b, *inputs)
-    return gx if gx is NotImplemented else (gx,)
+    return _relu_gradient(self.b, *inputs)
 
 
 def _relu_gradient(y, gy):
@@ -60,7 +58,7 @@ def _relu_gradient(y, gy):
         gy = channels_first(channels_last(gy))
     gx = np.empty_like(y)
     loops.relu_backward(y, gy, gx)
-    return gx
+    return (gx,)
 
 
 def add(self, inputs):

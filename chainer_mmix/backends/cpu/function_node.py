@@ -41,6 +41,13 @@ def gradient(array: np.ndarray) -> Variable:
     return Variable._init_unchecked(array, is_chainerx_array=False)
 
 
+def gradients(arrays):
+    """Returns what a backward method returns; ``NotImplemented`` stays."""
+    if arrays is NotImplemented:
+        return NotImplemented
+    return tuple([gradient(array) for array in arrays])
+
+
 def apply(self, inputs):
     """For ``FunctionNode``; ``NotImplemented`` for what it does not cover."""
     own, common = _settings()

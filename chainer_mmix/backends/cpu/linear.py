@@ -12,7 +12,7 @@ import numpy as np
 
 from chainer_mmix.backends.cpu import compiled
 from chainer_mmix.backends.cpu.columns import Axis
-from chainer_mmix.backends.cpu.function_node import gradient, unwatched
+from chainer_mmix.backends.cpu.function_node import gradients, unwatched
 from chainer_mmix.backends.cpu.layout import covered
 
 # Multiplications: with fewer BLAS starts no threads, with more it is faster.
@@ -40,16 +40,16 @@ def backward(self, indexes, grad_outputs):
     gy = grad_outputs[0].raw_array
     if not unwatched() or not covered(x, W, gy) or gy.shape != (len(x), len(W)):
         return NotImplemented
-    gradients = []
+    arrays = []
     if 0 in indexes:
         gx = _gradient_x(W, gy)
-        gradients.append(gy.dot(W) if gx is NotImplemented else gx)
+        arrays.append(gy.dot(W) if gx is NotImplemented else gx)
     if 1 in indexes:
         gW = _gradient_w(x, gy)
-        gradients.append(gy.T.dot(x) if gW is NotImplemented else gW)
+        arrays.append(gy.T.dot(x) if gW is NotImplemented else gW)
     if 2 in indexes:
-        gradients.append(gy.sum(0))
-    return [gradient(array) for array in gradients]
+        arrays.append(gy.sum(0))
+    return gradients(arrays)
 
 
 def gradient_x(self, inputs):

@@ -13,7 +13,7 @@ from chainer.utils.conv import get_conv_outsize
 
 from chainer_mmix.backends.cpu import compiled, windows
 from chainer_mmix.backends.cpu.columns import Axis
-from chainer_mmix.backends.cpu.function_node import gradient, unwatched
+from chainer_mmix.backends.cpu.function_node import gradients, unwatched
 from chainer_mmix.backends.cpu.layout import channels_first, channels_last, covered
 
 
@@ -39,14 +39,12 @@ def max_backward(self, indexes, grad_outputs):
     """For ``MaxPoolingND``."""
     if not unwatched():
         return NotImplemented
-    gx = _max_gradient(self, grad_outputs[0].raw_array)
-    return gx if gx is NotImplemented else (gradient(gx),)
+    return gradients(_max_gradient(self, grad_outputs[0].raw_array))
 
 
 def max_gradient(self, inputs):
     """For ``MaxPoolingNDGrad``."""
-    gx = _max_gradient(self.func, *inputs)
-    return gx if gx is NotImplemented else (gx,)
+    return _max_gradient(self.func, *inputs)
 
 
 def _max_gradient(func, gy):
@@ -58,7 +56,7 @@ def _max_gradient(func, gy):
     gy, indexes = channels_last(gy), channels_last(func.indexes)
     gx = _images(func._in_shape, gy.dtype)
     _functions(gy.dtype).max_backward(gy, indexes, gx, axes)
-    return channels_first(gx)
+    return (channels_first(gx),)
 
 
 def average_forward(self, inputs):
@@ -98,7 +96,7 @@ def mean_backward(self, indexes, grad_outputs):
         return NotImplemented
     gx = _images(shape, gy.dtype)
     gx[...] = (gy * gy.dtype.type(self.multiplier))[:, None, None]
-    return (gradient(channels_first(gx)),)
+    return gradients((channels_first(gx),))
 
 
 def _functions(dtype) -> ModuleType:
