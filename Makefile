@@ -37,7 +37,7 @@ bench: $(READY)
 
 # Chainer and ChainerCV build only beside an old setuptools, and only with the
 # compiler switched off (pyproject.toml says why).
-$(READY): pyproject.toml setup.py chainer_mmix_compat.pth
+$(READY): pyproject.toml setup.py chainer_revive.pth
 	@command -v $(PYTHON) >/dev/null \
 	  || { echo "There is no $(PYTHON): choose a Python 3.10 to 3.13 with make PYTHON=/path/to/python"; exit 1; } >&2
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" \

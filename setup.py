@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: where the models and the start-up hook go."""
+"""What pyproject.toml cannot say: where the start-up hook goes."""
 
 import os
 
@@ -29,8 +29,7 @@ class DistributionWithData(Distribution):
 
 
 setup(
-    packages=[*find_packages(include=["chainer_mmix*"]), "chainer_mmix.models"],
-    package_dir={"chainer_mmix.models": "models"},
+    packages=find_packages(include=["chainer_mmix*", "chainer_revive*"]),
     cmdclass={"install_data": InstallStartUpHook},
     distclass=DistributionWithData,
 )

@@ -1,4 +1,4 @@
-"""A training step through each path of ``chainer_mmix.backends.cpu``, and PyTorch.
+"""A training step through each path of ``chainer_revive.cpu``, and PyTorch.
 
 Each candidate has a process of its own, so that their threads do not meet and each has
 a peak of memory; they run in turns.
@@ -17,7 +17,7 @@ import numpy as np
 from paired import report
 
 from chainer_mmix import ManifoldMixupClassifier, models
-from chainer_mmix.backends import cpu
+from chainer_revive import cpu
 
 CANDIDATES = {
     "Chainer's own code": ("chainer", False),

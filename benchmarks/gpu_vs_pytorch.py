@@ -220,8 +220,7 @@ def chainer_step(network, precision, mixes, way, args):
     from chainer.datasets import TupleDataset
     from chainer.training.updaters import StandardUpdater
 
-    import models
-    from chainer_mmix import ManifoldMixupClassifier, training
+    from chainer_mmix import ManifoldMixupClassifier, models, training
 
     name, _, stem = network.partition("-")
     net = models.MODELS[name](n_class=10, **({"stem": stem} if stem else {}))
@@ -352,7 +351,7 @@ def torch_network(network: str):
 
 def layers_of(network: str) -> tuple[int, ...]:
     """Returns the mixing points that a network draws from."""
-    import models
+    from chainer_mmix import models
 
     return models.MODELS[network.partition("-")[0]].default_layer_mix
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paired import measure, report
 
-HOOK = Path(__file__).parent.parent / "chainer_mmix_compat.pth"
+HOOK = Path(__file__).parent.parent / "chainer_revive.pth"
 
 
 def process(code: str, **environment: str):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import chainer
 import numpy as np
-from chainer_mmix.models import CNN, ResNet50
 from paired import measure, report
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers
+from chainer_mmix.models import CNN, ResNet50
 
 
 def step(net, mixup: bool, shape: tuple[int, ...], layer_mix=None):

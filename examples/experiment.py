@@ -20,9 +20,9 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from chainer_mmix import ManifoldMixupClassifier, MixupSequential
-from chainer_mmix.analysis.compare import Spread
 from chainer_mmix.analysis.figure import OKABE_ITO
 from chainer_mmix.progress import Progress
+from chainer_mmix.runs.compare import Spread
 from chainer_mmix.training import set_seed
 
 # Arguments of ManifoldMixupClassifier, with the alphas of the paper. Point 0 is the

@@ -7,7 +7,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-import models
+from chainer_mmix import models
 from chainer_mmix.mixing.policy import MixupDraw, using_draw
 
 NETWORKS = {

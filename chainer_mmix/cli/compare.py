@@ -40,8 +40,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from chainer_mmix.analysis.curves import save_curves
-    from chainer_mmix.analysis.table import FORMATS
+    from chainer_mmix.runs.curves import save_curves
+    from chainer_mmix.runs.table import FORMATS
 
     out = runs.check_out(args.out, ".png", "a PNG")
     groups, comparison = runs.load(args.runs)

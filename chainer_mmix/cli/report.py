@@ -39,8 +39,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from chainer_mmix.analysis.report import make_report
     from chainer_mmix.atomic import write_atomically
+    from chainer_mmix.runs.report import make_report
 
     out = runs.check_out(args.out, ".html", "a page of HTML")
     groups, comparison = runs.load(args.runs)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chainer_mmix.analysis.compare import Comparison
-    from chainer_mmix.analysis.groups import Group
+    from chainer_mmix.runs.compare import Comparison
+    from chainer_mmix.runs.groups import Group
 
 RUNS_HELP = """\
 A RUN is a folder with the file 'log' of Chainer's LogReport. A folder without
@@ -40,9 +40,9 @@ def load(paths: Sequence[str]) -> tuple[list[Group], Comparison]:
     Raises:
         RunError: If one of them is missing or damaged.
     """
-    from chainer_mmix.analysis.compare import compare_groups
-    from chainer_mmix.analysis.groups import find_flaws, group_runs
-    from chainer_mmix.analysis.runs import find_runs, read_run
+    from chainer_mmix.runs.compare import compare_groups
+    from chainer_mmix.runs.groups import find_flaws, group_runs
+    from chainer_mmix.runs.runs import find_runs, read_run
 
     folders, left_out = find_runs(paths)
     groups = group_runs([read_run(folder) for folder in folders])
@@ -61,7 +61,7 @@ def check_out(name: str, suffix: str, kind: str) -> Path:
     Raises:
         RunError: If it ends otherwise or cannot be written.
     """
-    from chainer_mmix.analysis.runs import RunError
+    from chainer_mmix.runs.runs import RunError
 
     out = Path(name)
     if out.suffix.lower() != suffix:
@@ -86,7 +86,7 @@ def run(command: str, args: argparse.Namespace, work: Callable) -> int:
     Returns:
         int: The exit status.
     """
-    from chainer_mmix.analysis.runs import RunError
+    from chainer_mmix.runs.runs import RunError
 
     try:
         work(args)

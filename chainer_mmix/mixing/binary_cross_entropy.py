@@ -5,8 +5,8 @@ import chainer.functions as F
 import numpy as np
 from chainer import backend
 
-from chainer_mmix.backends.cpu.function_node import gradient, unwatched
 from chainer_mmix.mixing.targets import soft_target
+from chainer_revive.cpu.function_node import gradient, unwatched
 
 
 class SoftmaxBinaryCrossEntropy(chainer.FunctionNode):

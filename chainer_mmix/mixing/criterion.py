@@ -8,9 +8,6 @@ import chainer.functions as F
 import numpy as np
 from chainer import backend
 
-from chainer_mmix.backends.cpu import cross_entropy as on_cpu
-from chainer_mmix.backends.cuda import cross_entropy as on_gpu
-from chainer_mmix.backends.either import either
 from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
 from chainer_mmix.mixing.functions import check_lam
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
@@ -22,6 +19,9 @@ from chainer_mmix.mixing.targets import (
     soft_target,
     to_labels,
 )
+from chainer_revive.cpu import cross_entropy as on_cpu
+from chainer_revive.cuda import cross_entropy as on_gpu
+from chainer_revive.either import either
 
 _in_one_pass = either(on_cpu.accuracy, on_gpu.accuracy)
 _OF_CLASSES = (F.softmax_cross_entropy, softmax_binary_cross_entropy, F.accuracy)

@@ -7,11 +7,11 @@ import chainer.functions as F
 import numpy as np
 from chainer.backends import cuda
 
-from chainer_mmix.backends.cpu import elementwise
-from chainer_mmix.backends.cpu.function_node import gradients, unwatched
 from chainer_mmix.mixing import kernels
 from chainer_mmix.mixing.policy import current_draw
 from chainer_mmix.mixing.static import StaticWeights
+from chainer_revive.cpu import elementwise
+from chainer_revive.cpu.function_node import gradients, unwatched
 
 # Rows are mixed in chunks of this size, so that the intermediate values stay in cache.
 _CHUNK_BYTES = 1 << 17

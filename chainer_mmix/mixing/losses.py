@@ -9,12 +9,12 @@ from chainer import backend
 from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
-from chainer_mmix.backends.cpu import cross_entropy as on_cpu
-from chainer_mmix.backends.cpu.function_node import gradient, unwatched
-from chainer_mmix.backends.cuda import cross_entropy as on_gpu
-from chainer_mmix.backends.either import either
 from chainer_mmix.mixing.functions import check_lam
 from chainer_mmix.mixing.targets import both_weights, check_range
+from chainer_revive.cpu import cross_entropy as on_cpu
+from chainer_revive.cpu.function_node import gradient, unwatched
+from chainer_revive.cuda import cross_entropy as on_gpu
+from chainer_revive.either import either
 
 _in_one_pass = either(on_cpu.cross_entropy, on_gpu.cross_entropy)
 

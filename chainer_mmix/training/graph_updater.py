@@ -48,7 +48,7 @@ class GraphUpdater(StandardUpdater):
         n_warmup (int): How many steps of each layer run as usual before it is captured.
             The default is 3.
         graphs: What captures; by default a
-            :class:`~chainer_mmix.backends.cuda.graphs.CudaGraphs` of the current GPU.
+            :class:`~chainer_revive.cuda.graphs.CudaGraphs` of the current GPU.
 
     Raises:
         ValueError: If the model is not on a GPU.
@@ -66,7 +66,7 @@ class GraphUpdater(StandardUpdater):
                     f"GraphUpdater needs a GPU, but its model is on {device}: use "
                     "StandardUpdater there"
                 )
-            from chainer_mmix.backends.cuda.graphs import CudaGraphs
+            from chainer_revive.cuda.graphs import CudaGraphs
 
             graphs = CudaGraphs()
         self.n_warmup = n_warmup

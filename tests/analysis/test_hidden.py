@@ -6,7 +6,7 @@ import pytest
 
 from chainer_mmix import MixupLayers, MixupSequential, mixup_data
 from chainer_mmix.analysis.hidden import hidden_states
-from models import CNN
+from chainer_mmix.models import CNN
 
 
 class Plain(chainer.Chain):

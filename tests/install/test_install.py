@@ -116,14 +116,14 @@ def test_plain_pip(tmp_path, checkout):
     check(python, tmp_path)
 
     site, files = installed_files(python, tmp_path)
-    assert "chainer_mmix_compat.pth" in files
+    assert "chainer_revive.pth" in files
     top = {f.partition("/")[0] for f in files if f and not f.startswith("..")}
     assert {t for t in top if ".dist-info" not in t} == {
         "chainer_mmix",
-        "chainer_mmix_compat.pth",
+        "chainer_revive.pth",
     }
     run(python, "-m", "pip", "uninstall", "-q", "-y", "chainer-mmix", cwd=tmp_path)
-    assert not (site / "chainer_mmix_compat.pth").exists()
+    assert not (site / "chainer_revive.pth").exists()
 
     # A wheel that is built from the source distribution is the same.
     run(*pip, "build", cwd=tmp_path)
@@ -142,9 +142,9 @@ def test_make_venv(tmp_path, checkout):
     assert "Nothing to be done" in run(*make, cwd=checkout)
 
     site, files = installed_files(python, tmp_path)
-    assert "chainer_mmix_compat.pth" in files
+    assert "chainer_revive.pth" in files
     run(python, "-m", "pip", "uninstall", "-q", "-y", "chainer-mmix", cwd=tmp_path)
-    assert not (site / "chainer_mmix_compat.pth").exists()
+    assert not (site / "chainer_revive.pth").exists()
 
 
 def test_uv(tmp_path, checkout):

@@ -4,7 +4,7 @@ import pytest
 
 from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.mixing.policy import MixupDraw, using_draw
-from models import CNN
+from chainer_mmix.models import CNN
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (1, 28)])

@@ -7,8 +7,8 @@ import pytest
 from chainer.initializers import HeNormal
 from chainer.serializers import DictionarySerializer
 
-import models
-from models import (
+from chainer_mmix import models
+from chainer_mmix.models import (
     MODELS,
     PreActResNet,
     PreActResNet18,

@@ -5,7 +5,7 @@ import pytest
 from chainer.serializers import DictionarySerializer
 
 from chainer_mmix.mixing.policy import MixupDraw, using_draw
-from models import PreActResNet, PreActResNet18
+from chainer_mmix.models import PreActResNet, PreActResNet18
 
 
 class Bottlenecks(PreActResNet):

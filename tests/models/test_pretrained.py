@@ -11,7 +11,7 @@ from chainer.initializers import HeNormal
 from chainer.serializers import DictionarySerializer, save_npz
 
 from chainer_mmix import ManifoldMixupClassifier
-from models import (
+from chainer_mmix.models import (
     CNN,
     MODELS,
     PreActResNet18,

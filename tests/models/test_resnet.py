@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from chainer_mmix.mixing.policy import MixupDraw, using_draw
-from models import ResNet18, ResNet50
-from models.resnet import BasicUnit
+from chainer_mmix.models import ResNet18, ResNet50
+from chainer_mmix.models.resnet import BasicUnit
 
 NAMES = ("stem", "res2", "res3", "res4", "res5")
 

@@ -1,1 +1,0 @@
-"""What keeps Chainer alive on today's Python, NumPy and CuPy."""

@@ -1,0 +1,50 @@
+"""Reference predictors that obey the mixing contract."""
+
+from .cnn import CNN
+from .preactresnet import (
+    PreActResNet,
+    PreActResNet18,
+    PreActResNet34,
+    PreActResNet50,
+    PreActResNet101,
+    PreActResNet152,
+)
+from .pretrained import load_pretrained
+from .resnet import ResNet, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from .wideresnet import WideResNet, WideResNet28_10
+
+# All are made with n_class=; subclasses of ResNet take stem= and downsample_fb= too.
+MODELS = {
+    "resnet50": ResNet50,
+    "resnet18": ResNet18,
+    "resnet34": ResNet34,
+    "resnet101": ResNet101,
+    "resnet152": ResNet152,
+    "preactresnet18": PreActResNet18,
+    "preactresnet34": PreActResNet34,
+    "preactresnet50": PreActResNet50,
+    "preactresnet101": PreActResNet101,
+    "preactresnet152": PreActResNet152,
+    "wideresnet28_10": WideResNet28_10,
+    "cnn": CNN,
+}
+
+__all__ = [
+    "CNN",
+    "MODELS",
+    "PreActResNet",
+    "PreActResNet18",
+    "PreActResNet34",
+    "PreActResNet50",
+    "PreActResNet101",
+    "PreActResNet152",
+    "ResNet",
+    "ResNet18",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "WideResNet",
+    "WideResNet28_10",
+    "load_pretrained",
+]

@@ -1,0 +1,235 @@
+"""Numbers that compare the settings of training runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chainer_mmix.runs.groups import Group, differing_arguments
+from chainer_mmix.runs.runs import VALIDATION_ACCURACY, VALIDATION_LOSS, Run
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of one number over several runs.
+
+    Attributes:
+        mean (float): The mean, NaN when a value is NaN.
+        std (float or None): The sample standard deviation (``n - 1`` in the
+            denominator), ``None`` for a single value.
+        n (int): How many values there are.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Computes the spread of one or more values."""
+        array = np.asarray(values, np.float64)
+        if len(array) == 1 or (array == array[0]).all():
+            # Exactly no spread, where rounding of the mean would leave some.
+            mean, std = float(array[0]), 0.0
+        else:
+            with np.errstate(invalid="ignore"):
+                mean, std = float(array.mean()), float(array.std(ddof=1))
+        return cls(mean, std if len(array) > 1 else None, len(array))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One row of the table: what the runs of a setting reached.
+
+    Attributes:
+        label (str): The setting.
+        seeds (list): The seeds of the runs, ``None`` where not recorded.
+        best_accuracy (Spread): The highest validation accuracy of all epochs.
+        final_accuracy (Spread): The validation accuracy of the last evaluation.
+        final_error (Spread): The same as an error, in percent.
+        final_loss (Spread or None): The validation loss of the last evaluation;
+            ``None`` when a run has not logged it.
+        epochs (list of int): The epochs that each run has done.
+        time (Spread or None): Seconds of training; ``None`` when a run has not
+            recorded it.
+    """
+
+    label: str
+    seeds: list[Any]
+    best_accuracy: Spread
+    final_accuracy: Spread
+    final_error: Spread
+    final_loss: Spread | None
+    epochs: list[int]
+    time: Spread | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a setting's final validation accuracy is from the baseline's.
+
+    Attributes:
+        label (str): The setting.
+        points (float): Setting minus baseline, in percentage points.
+        standard_error (float or None): The standard error of ``points``;
+            ``None`` when either setting has a single run or repeats a seed.
+        p_value (float or None): Two-sided p-value of the test; ``None`` when
+            either setting has a single run or neither has any spread.
+        test (str or None): Which test: a paired t-test over the seeds when both
+            settings have the same ones, else Welch's.
+    """
+
+    label: str
+    points: float
+    standard_error: float | None
+    p_value: float | None
+    test: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Summaries of all settings, and the differences to one of them.
+
+    Attributes:
+        summaries (list of Summary): One for each setting.
+        baseline (str): The label of the setting that the others are measured
+            against.
+        differences (list of Difference): One for each other setting.
+        flaws (list of str): What makes the comparison doubtful, a line each.
+    """
+
+    summaries: list[Summary]
+    baseline: str
+    differences: list[Difference]
+    flaws: list[str]
+
+
+def compare_groups(groups: Sequence[Group], flaws: Sequence[str] = ()) -> Comparison:
+    """Compares settings by what their validation says.
+
+    The baseline is the first group known not to mix, or else the first group.
+
+    Args:
+        groups (sequence of Group): One or more settings, as from
+            :func:`~chainer_mmix.runs.groups.group_runs`.
+        flaws (sequence of str): Passed on to the result.
+
+    Returns:
+        Comparison: The numbers.
+    """
+    baseline = next((group for group in groups if group.mixes is False), groups[0])
+    return Comparison(
+        [_summarize(group) for group in groups],
+        baseline.label,
+        [_difference(group, baseline) for group in groups if group is not baseline],
+        [*flaws, *_unlike(groups, baseline)],
+    )
+
+
+def _unlike(groups: Sequence[Group], baseline: Group) -> list[str]:
+    """Says which settings differ from the baseline in more than mixing."""
+    unlike = [
+        f"{group.label} ({', '.join(differing)})"
+        for group in groups
+        if (differing := differing_arguments(group, baseline))
+    ]
+    if not unlike:
+        return []
+    return [
+        f"the difference to {baseline.label} is not one of mixing alone for "
+        f"{'; '.join(unlike)}"
+    ]
+
+
+def final_spread(group: Group, key: str) -> Spread | None:
+    """Returns the spread of a key's last values, ``None`` if a run has not logged it.
+
+    Args:
+        group (Group): The runs.
+        key (str): A key of their logs.
+    """
+    return _spread_if_known(_final(run, key) for run in group.runs)
+
+
+def _summarize(group: Group) -> Summary:
+    final = [_final(run, VALIDATION_ACCURACY) for run in group.runs]
+    return Summary(
+        group.label,
+        [run.seed for run in group.runs],
+        Spread.of([_best(run.series(VALIDATION_ACCURACY)[1]) for run in group.runs]),
+        Spread.of(final),
+        Spread.of([100 * (1 - accuracy) for accuracy in final]),
+        final_spread(group, VALIDATION_LOSS),
+        [run.epochs for run in group.runs],
+        _spread_if_known(run.time for run in group.runs),
+    )
+
+
+def _best(accuracies: np.ndarray) -> float:
+    return float(np.fmax.reduce(accuracies))
+
+
+def _final(run: Run, key: str) -> float | None:
+    values = run.series(key)[1]
+    return float(values[-1]) if len(values) else None
+
+
+def _spread_if_known(values: Iterable[float | None]) -> Spread | None:
+    known = list(values)
+    return None if None in known else Spread.of(known)
+
+
+def _difference(group: Group, baseline: Group) -> Difference:
+    finals = [
+        [100 * _final(run, VALIDATION_ACCURACY) for run in g.runs]
+        for g in (group, baseline)
+    ]
+    spread_a, spread_b = map(Spread.of, finals)
+    points = spread_a.mean - spread_b.mean
+    if None in (spread_a.std, spread_b.std):
+        return Difference(group.label, points, None, None, None)
+    if not (_independent(group) and _independent(baseline)):
+        return Difference(group.label, points, None, None, None)
+    pairs = _pairs(group, baseline)
+    if pairs is not None:
+        test = "paired t-test"
+        deltas = Spread.of([finals[0][i] - finals[1][j] for i, j in pairs])
+        error = deltas.std / math.sqrt(deltas.n)
+    else:
+        test = "Welch's t-test"
+        error = math.hypot(
+            spread_a.std / math.sqrt(spread_a.n), spread_b.std / math.sqrt(spread_b.n)
+        )
+    if not error > 0:
+        return Difference(group.label, points, error, None, None)
+    from scipy import stats  # takes a second to import: only where it is needed
+
+    if pairs is not None:
+        p = 2 * stats.t.sf(abs(points) / error, deltas.n - 1)
+    else:
+        p = stats.ttest_ind_from_stats(
+            *(spread_a.mean, spread_a.std, spread_a.n),
+            *(spread_b.mean, spread_b.std, spread_b.n),
+            equal_var=False,
+        ).pvalue
+    return Difference(group.label, points, error, float(p), test)
+
+
+def _independent(group: Group) -> bool:
+    seeds = [run.seed for run in group.runs if run.seed is not None]
+    return len(set(seeds)) == len(seeds)
+
+
+def _pairs(group: Group, baseline: Group) -> list[tuple[int, int]] | None:
+    """Pairs the runs of one seed, which share their data and initial weights.
+
+    Returns ``None`` unless both groups have the same seeds, each once.
+    """
+    a, b = ([run.seed for run in g.runs] for g in (group, baseline))
+    if None in a or sorted(map(str, a)) != sorted(map(str, b)):
+        return None
+    return [(i, b.index(seed)) for i, seed in enumerate(a)]

@@ -1,0 +1,155 @@
+"""Draws the learning curves of training runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from chainer_mmix.analysis.figure import OKABE_ITO, save_figure
+from chainer_mmix.runs.groups import Group
+from chainer_mmix.runs.runs import (
+    TRAINING_LOSS,
+    VALIDATION_ACCURACY,
+    VALIDATION_LOSS,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Told apart by their markers when there are more groups than colours.
+_MARKERS = ("", "o", "s", "^")
+CURVES_NOTE = (
+    "Lines: mean over the runs of a setting; bands: ± one sample standard deviation.\n"
+    "Training loss under mixing is measured against mixed targets: compare it neither "
+    "between settings nor with the validation loss."
+)
+
+
+def mean_curve(group: Group, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Averages one key of the logs over a group's runs, epoch by epoch.
+
+    Several entries of one epoch are averaged first. Runs may differ in length:
+    each epoch counts the runs that have a finite value there.
+
+    Args:
+        group (Group): The runs.
+        key (str): A key of their logs.
+
+    Returns:
+        tuple of numpy.ndarray: Epochs, means and sample standard deviations,
+        float64 arrays of one shape ``(E,)``. The deviation is 0 where a single
+        run has a value.
+    """
+    values: dict[float, list[float]] = {}
+    for run in group.runs:
+        epochs, series = run.series(key)
+        finite = np.isfinite(series)
+        for epoch in np.unique(epochs[finite]):
+            mean = series[finite & (epochs == epoch)].mean()
+            values.setdefault(float(epoch), []).append(float(mean))
+    epochs = sorted(values)
+    means = [np.mean(values[epoch]) for epoch in epochs]
+    stds = [
+        np.std(values[epoch], ddof=1) if len(values[epoch]) > 1 else 0.0
+        for epoch in epochs
+    ]
+    return np.array(epochs), np.array(means), np.array(stds)
+
+
+def plot_curves(groups: Sequence[Group]) -> Figure:
+    """Draws validation accuracy and losses, one colour a group.
+
+    Args:
+        groups (sequence of Group): The settings.
+
+    Returns:
+        matplotlib.figure.Figure: A figure that is independent of
+        ``matplotlib.pyplot``: no global state or backend changes.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    columns = 2 if max(len(group.label) for group in groups) < 50 else 1
+    legend_rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(10, 4.6 + 0.22 * legend_rows), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_accuracy(left, groups)
+    draw_losses(right, groups)
+    handles = []
+    for i, group in enumerate(groups):
+        n = len(group.runs)
+        label = f"{group.label} ({n} run{'s' if n > 1 else ''})"
+        handles.append(Line2D([], [], label=label, **group_style(i)))
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=columns, frameon=False
+    )
+    figure.supxlabel(CURVES_NOTE, fontsize="small", color="#444444")
+    return figure
+
+
+def draw_accuracy(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the validation accuracy of some settings."""
+    for i, group in enumerate(groups):
+        _plot_mean(axes, group, VALIDATION_ACCURACY, group_style(i), "-")
+    axes.set_title("Validation accuracy")
+    axes.set_ylabel("accuracy")
+    _draw_epochs(axes)
+
+
+def draw_losses(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the losses of some settings."""
+    for i, group in enumerate(groups):
+        _plot_mean(axes, group, VALIDATION_LOSS, group_style(i), "-")
+        _plot_mean(axes, group, TRAINING_LOSS, group_style(i), "--")
+    axes.set_title("Loss: validation (solid) and training (dashed)")
+    axes.set_ylabel("loss")
+    _draw_epochs(axes)
+
+
+def group_style(i: int) -> dict[str, str]:
+    """Returns the colour and the marker of the lines of the i-th setting."""
+    return {
+        "color": OKABE_ITO[i % len(OKABE_ITO)],
+        "marker": _MARKERS[i // len(OKABE_ITO) % len(_MARKERS)],
+    }
+
+
+def save_curves(groups: Sequence[Group], path: str | os.PathLike[str]) -> None:
+    """Draws the curves of some groups into a PNG file.
+
+    Args:
+        groups (sequence of Group): The settings.
+        path (path): The file, whose folder exists.
+    """
+    save_figure(plot_curves(groups), path)
+
+
+def _draw_epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.grid(alpha=0.3)
+
+
+def _plot_mean(
+    axes: Axes, group: Group, key: str, style: dict[str, str], line: str
+) -> None:
+    epochs, means, stds = mean_curve(group, key)
+    color, marker = style["color"], style["marker"]
+    if len(epochs) == 1:
+        marker = marker or "o"  # a line of one point is invisible
+    axes.plot(
+        epochs,
+        means,
+        linestyle=line,
+        color=color,
+        marker=marker,
+        markevery=max(1, len(epochs) // 10),
+    )
+    if (stds > 0).any():
+        axes.fill_between(
+            epochs, means - stds, means + stds, color=color, alpha=0.2, linewidth=0
+        )

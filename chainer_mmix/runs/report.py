@@ -1,0 +1,472 @@
+"""Shows training runs on one page of HTML that needs no other file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chainer_mmix.analysis.calibration import Reliability, pool
+from chainer_mmix.progress import Progress
+from chainer_mmix.runs import page
+from chainer_mmix.runs.compare import Comparison, final_spread
+from chainer_mmix.runs.curves import (
+    CURVES_NOTE,
+    draw_accuracy,
+    draw_losses,
+    group_style,
+)
+from chainer_mmix.runs.groups import Group, format_value, setting_of
+from chainer_mmix.runs.runs import Run, RunError, read_json
+from chainer_mmix.runs.table import (
+    HEADINGS,
+    LEGEND,
+    cells,
+    difference_heading,
+    format_spread,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]\d+)?)"
+_FGSM = re.compile(rf"(.*)/fgsm_accuracy/{_NUMBER}")
+_DEFORMED = re.compile(rf"(.*)/deformed_accuracy/([a-z]+)_{_NUMBER}")
+_CALIBRATION = re.compile(r"(.*)/(ece|nll|brier)")
+_MEASURES = {
+    "ece": "expected calibration error",
+    "nll": "negative log-likelihood",
+    "brier": "Brier score",
+}
+# A share of fewer predictions says little.
+_FEW = 10
+# Drawn by the script from what the section on curves shows.
+_CURVES = {"loss.png", "accuracy.png"}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_UNITS = {
+    "rotation": "up to so many degrees",
+    "shear": "up to so many degrees",
+    "zoom": "share of the frame that the image fills",
+}
+_LAST = "At the last evaluation: mean ± sample standard deviation over runs."
+
+
+def make_report(
+    groups: Sequence[Group], comparison: Comparison, command: str, quiet: bool = False
+) -> str:
+    """Shows runs and their comparison on a page of HTML.
+
+    The page loads nothing and runs no script. From the runs' folders it takes their
+    PNG pictures and ``mixup.json``, where there are any.
+
+    Args:
+        groups (sequence of Group): The settings.
+        comparison (Comparison): What compares them.
+        command (str): The command that writes this page again.
+        quiet (bool): Whether :class:`~chainer_mmix.progress.Progress` is to be told by
+            plain lines on a terminal too. The default is ``False``.
+
+    Returns:
+        str: The page.
+
+    Raises:
+        RunError: If a picture or ``mixup.json`` is damaged.
+    """
+    runs = [run for group in groups for run in group.runs]
+    about = {key: _values(runs, key) for key in ("dataset", "model")}
+    title = " on ".join(about[k] for k in ("model", "dataset") if about[k])
+    counts = f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}"
+    lead = page.paragraph(counts + ".") + page.bullets(comparison.flaws, "warnings")
+    sections = {
+        "Comparison": lambda: _comparison(comparison),
+        "Curves": lambda: _curves(groups),
+        "Robustness": lambda: _fgsm(groups) + _deformations(groups),
+        "Calibration": lambda: _calibration(groups),
+        "Mixing": lambda: _mixing(groups),
+        "Pictures": lambda: _pictures(groups),
+        "Settings": lambda: _settings(groups),
+        "Other numbers": lambda: _others(groups),
+        "Reproduce": lambda: _reproduce(runs, command),
+    }
+    written = []
+    with Progress(len(sections), quiet) as progress:
+        for heading, write in sections.items():
+            progress(heading)
+            written.append((heading, write()))
+    return page.page(title or "Training runs", lead, written)
+
+
+def _values(runs: Sequence[Run], key: str) -> str:
+    values = [(run.arguments or {}).get(key) for run in runs]
+    return ", ".join(dict.fromkeys(str(v) for v in values if v is not None))
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _comparison(comparison: Comparison) -> str:
+    rows = [cells(summary) for summary in comparison.summaries]
+    content = page.table("Validation, mean ± standard deviation", HEADINGS, rows)
+    content += page.bullets(LEGEND, "notes")
+    if comparison.differences:
+        caption, *notes = difference_heading(comparison).split("\n")
+        rows = [(d.label, *verdict(d)) for d in comparison.differences]
+        headings = ("setting", "difference", "test")
+        content += page.table(caption.rstrip(":"), headings, rows, "words")
+        content += page.bullets(notes, "notes")
+    return content
+
+
+def _curves(groups: Sequence[Group]) -> str:
+    drawings = [
+        _draw("Validation accuracy", lambda axes: draw_accuracy(axes, groups)),
+        _draw("Validation and training loss", lambda axes: draw_losses(axes, groups)),
+    ]
+    notes = CURVES_NOTE.split("\n")
+    return _legend(groups) + page.figures(drawings) + page.bullets(notes, "notes")
+
+
+def _fgsm(groups: Sequence[Group]) -> str:
+    content = ""
+    found = _find(groups, _FGSM)
+    for prefix in _prefixes(found):
+        keys = {float(eps): k for (p, eps), k in found.items() if p == prefix}
+        caption = f"Accuracy under attack by FGSM ({prefix})"
+        content += _key_table(
+            caption, groups, {f"ε = {eps:g}": keys[eps] for eps in sorted(keys)}
+        )
+        if len(keys) > 1:
+            drawing = _draw_amounts(groups, keys, "ε", "Accuracy under FGSM")
+            content += _legend(groups) + page.figures([drawing])
+    return content
+
+
+def _deformations(groups: Sequence[Group]) -> str:
+    content = ""
+    found = _find(groups, _DEFORMED)
+    for prefix in _prefixes(found):
+        kinds: dict[str, dict[float, str]] = {}
+        for (p, kind, amount), key in found.items():
+            if p == prefix:
+                kinds.setdefault(kind, {})[float(amount)] = key
+        names = {
+            f"{kind} {amount:g}": kinds[kind][amount]
+            for kind in kinds
+            for amount in sorted(kinds[kind])
+        }
+        caption = f"Accuracy on deformed images ({prefix})"
+        content += _key_table(caption, groups, names)
+        drawings = [
+            _draw_amounts(groups, keys, _UNITS.get(kind, kind), f"Accuracy by {kind}")
+            for kind, keys in kinds.items()
+            if len(keys) > 1
+        ]
+        if drawings:
+            content += _legend(groups) + page.figures(drawings)
+    return content
+
+
+def _calibration(groups: Sequence[Group]) -> str:
+    content = ""
+    found = _find(groups, _CALIBRATION)
+    for prefix in _prefixes(found):
+        names = {
+            text: found[prefix, short]
+            for short, text in _MEASURES.items()
+            if (prefix, short) in found
+        }
+        caption = f"Calibration ({prefix}): lower is better"
+        content += _key_table(caption, groups, names)
+    return content + _reliability(groups)
+
+
+def _reliability(groups: Sequence[Group]) -> str:
+    lines, legend = [], []
+    for i, group in enumerate(groups):
+        found = [bins for run in group.runs if (bins := _read_bins(run))]
+        if found:
+            try:
+                lines.append((pool(found), group_style(i)))
+            except ValueError as e:
+                raise RunError(
+                    f"the files reliability.json of {group.label} do not fit together "
+                    f"({e}): evaluate all its runs with the same n_bins"
+                ) from e
+            legend.append((group.label, group_style(i)))
+    if not lines:
+        return ""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
+        for bins, style in lines:
+            filled = bins.count >= _FEW
+            # A bin that stands alone is no line.
+            style = style | {"marker": style["marker"] or "."}
+            axes.plot(bins.confidence[filled], bins.accuracy[filled], **style)
+        axes.set_title("Reliability")
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        axes.grid(alpha=0.3)
+
+    notes = [
+        "Of predictions made with so much confidence, the share that is right: above "
+        "the dotted line the network is too modest, below it too sure.",
+        f"All runs of a setting together, at the last evaluation; bins of {_FEW} "
+        "predictions or more.",
+    ]
+    content = page.legend(legend) + page.figures([_draw("Reliability", draw)])
+    return content + page.bullets(notes, "notes")
+
+
+def _read_bins(run: Run) -> Reliability | None:
+    path = run.path / "reliability.json"
+    if not path.exists():
+        return None
+    remedy = "remove it to do without the diagram"
+    content = read_json(path, remedy)
+    try:
+        bins = Reliability(*(np.array(content[k], float) for k in Reliability._fields))
+        n = len(bins.count)
+        is_good = [part.shape for part in bins] == [(n + 1,), (n,), (n,), (n,)]
+        filled = bins.count > 0
+        numbers = (bins.edges, bins.count, *(part[filled] for part in bins[2:]))
+        is_good = is_good and all(np.isfinite(part).all() for part in numbers)
+    except (IndexError, KeyError, TypeError, ValueError):
+        is_good = False
+    if not is_good:
+        raise RunError(f"{path} is not what CalibrationEvaluator has written: {remedy}")
+    return bins
+
+
+def _mixing(groups: Sequence[Group]) -> str:
+    reports = [
+        [r for run in group.runs if (r := _read_mixing(run))] for group in groups
+    ]
+    points: dict[str, None] = {}
+    for report in (report for group in reports for report in group):
+        points |= dict.fromkeys(p for p, n in report["layer"].items() if n)
+    rows, losses, lines, legend = [], [], [], []
+    for i, (group, found) in enumerate(zip(groups, reports, strict=True)):
+        drawn = [sum(r["layer"].get(point, 0) for r in found) for point in points]
+        if not sum(drawn):
+            continue
+        rows.append((group.label, *(f"{n / sum(drawn):.3f}" for n in drawn)))
+        means = [_mean_loss(found, point) for point in points]
+        if any(mean is not None for mean in means):
+            texts = ("-" if mean is None else f"{mean:.4f}" for mean in means)
+            losses.append((group.label, *texts))
+        counts = np.sum([r["lam"]["counts"] for r in found], axis=0)
+        if counts.sum():
+            edges = found[0]["lam"]["bin_edges"]
+            lines.append((counts / counts.sum(), edges, group_style(i)["color"]))
+            legend.append((group.label, group_style(i) | {"marker": ""}))
+
+    def draw(axes: Axes) -> None:
+        for values, edges, color in lines:
+            axes.stairs(values, edges, color=color, linewidth=1.5)
+        axes.set_title("λ that were drawn")
+        axes.set_xlabel("λ")
+        axes.set_ylabel("share")
+        axes.set_ylim(bottom=0)
+
+    if not rows:
+        return ""
+    caption = "Share of the iterations by mixing point"
+    content = page.table(caption, ("setting", *points), rows)
+    if losses:
+        caption = "Mean training loss by mixing point"
+        content += page.table(caption, ("setting", *points), losses)
+    if lines:
+        content += page.legend(legend) + page.figures(
+            [_draw("λ that were drawn", draw)]
+        )
+    return content
+
+
+def _mean_loss(reports: Sequence[dict[str, Any]], point: str) -> float | None:
+    """Averages the loss at a mixing point over all its iterations in some runs."""
+    known = [
+        r
+        for r in reports
+        if r["layer"].get(point) and r.get("loss", {}).get(point) is not None
+    ]
+    if not known:
+        return None
+    weights = [r["layer"][point] for r in known]
+    return float(np.average([r["loss"][point] for r in known], weights=weights))
+
+
+def _read_mixing(run: Run) -> dict[str, Any] | None:
+    path = run.path / "mixup.json"
+    if not path.exists():
+        return None
+    remedy = "remove it to do without what it tells"
+    report = read_json(path, remedy)
+    try:
+        edges, counts = (report["lam"][key] for key in ("bin_edges", "counts"))
+        losses = report.get("loss", {})
+        numbers = [*edges, *counts, *report["layer"].values()]
+        numbers += [loss for loss in losses.values() if loss is not None]
+        numbers = np.array(numbers, np.float64)
+        is_good = len(edges) == 21 == len(counts) + 1 and np.isfinite(numbers).all()
+        is_good = is_good and losses.keys() <= report["layer"].keys()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        is_good = False
+    if not is_good:
+        raise RunError(f"{path} is not what MixupReport has written: {remedy}")
+    return report
+
+
+def _pictures(groups: Sequence[Group]) -> str:
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        run = group.runs[0]
+        for path in sorted(run.path.glob("*.png")):
+            if path.name not in _CURVES:
+                name = f"{path.name}: {group.label}"
+                name += "" if run.seed is None else f", seed {run.seed}"
+                pictures = found.setdefault(path.name, [])
+                pictures.append(page.picture(_read_picture(path), name))
+    note = "Of each setting, the pictures of the first run."
+    content = page.paragraph(note) if found else ""
+    return content + "".join(page.figures(found[name]) for name in sorted(found))
+
+
+def _read_picture(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise RunError(
+            f"{path} cannot be read ({e.strerror}): check its permissions"
+        ) from e
+    if not (content.startswith(_PNG) and b"IEND" in content[-8:]):
+        raise RunError(f"{path} is damaged or no PNG: remove it or train anew")
+    return content
+
+
+def _settings(groups: Sequence[Group]) -> str:
+    settings = {group.label: setting_of(group.runs[0]) for group in groups}
+    known = [setting for setting in settings.values() if setting is not None]
+    keys = list(dict.fromkeys(key for setting in known for key in setting))
+    texts = {
+        key: [_text((setting or {}).get(key)) for setting in settings.values()]
+        for key in keys
+    }
+    rows = [(key, *values) for key, values in texts.items() if len(set(values)) > 1]
+    content = ""
+    if rows:
+        headings = ("argument", *settings)
+        content += page.table("What differs", headings, rows, "words")
+    rows = [(key, v[0]) for key, v in texts.items() if len(set(v)) == 1 and v[0] != "-"]
+    if rows:
+        content += page.table("In all runs", ("argument", "value"), rows, "words")
+    return content
+
+
+def _others(groups: Sequence[Group]) -> str:
+    shown = {"epoch", "iteration", "elapsed_time"}
+    shown |= {f"validation/main/{key}" for key in ("accuracy", "loss")}
+    for pattern in (_FGSM, _DEFORMED, _CALIBRATION):
+        shown |= set(_find(groups, pattern).values())
+    keys = {key: key for key in _keys(groups) if key not in shown}
+    caption = "Last values in the log"
+    return _key_table(caption, groups, keys) if keys else ""
+
+
+def _reproduce(runs: Sequence[Run], command: str) -> str:
+    keys = ("status", "started", "device", "device_name", "platform")
+    rows = [
+        (str(run.path), _text(run.seed), *(_text(run.record.get(k)) for k in keys))
+        for run in runs
+    ]
+    headings = ("folder", "seed", *(key.replace("_", " ") for key in keys))
+    content = page.table("Runs", headings, rows, "facts")
+    versions: dict[str, list[str]] = {}
+    for run in runs:
+        recorded = run.record.get("versions")
+        for name, version in (recorded if isinstance(recorded, dict) else {}).items():
+            versions.setdefault(name, []).append(_text(version))
+    rows = [(name, ", ".join(dict.fromkeys(v))) for name, v in versions.items()]
+    if rows:
+        content += page.table("Versions", ("package", "version"), rows, "words")
+    commands = [str(run.record["command"]) for run in runs if "command" in run.record]
+    if commands:
+        content += "<h3>The runs</h3>\n" + "".join(map(page.code, commands))
+    return content + "<h3>This page</h3>\n" + page.code(command)
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None or value == [] else format_value(value)
+
+
+def _keys(groups: Sequence[Group]) -> list[str]:
+    """Lists the keys of the logs whose values are numbers."""
+    found: dict[str, bool] = {}
+    for entry in (e for group in groups for run in group.runs for e in run.log):
+        for key, value in entry.items():
+            is_number = isinstance(value, (int, float)) or value is None
+            found[key] = found.get(key, True) and is_number
+    return sorted(key for key in found if found[key])
+
+
+def _find(groups: Sequence[Group], pattern: re.Pattern) -> dict[tuple[str, ...], str]:
+    matches = [pattern.fullmatch(key) for key in _keys(groups)]
+    return {m.groups(): m[0] for m in matches if m}
+
+
+def _prefixes(found: dict[tuple[str, ...], str]) -> list[str]:
+    return list(dict.fromkeys(prefix for prefix, *_ in found))
+
+
+def _key_table(caption: str, groups: Sequence[Group], keys: dict[str, str]) -> str:
+    """Writes the last values of some keys, one a row, as there may be many."""
+    rows = [
+        (name, *(format_spread(final_spread(group, key), 4) for group in groups))
+        for name, key in keys.items()
+    ]
+    headings = ("", *(group.label for group in groups))
+    return page.table(caption, headings, rows) + page.bullets([_LAST], "notes")
+
+
+def _legend(groups: Sequence[Group]) -> str:
+    return page.legend([(g.label, group_style(i)) for i, g in enumerate(groups)])
+
+
+def _draw(name: str, draw: Callable[[Axes], None]) -> str:
+    from matplotlib.figure import Figure
+
+    # So small that a telephone shows the text in its size.
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    draw(figure.add_subplot())
+    return page.drawing(figure, name)
+
+
+def _draw_amounts(
+    groups: Sequence[Group], keys: dict[float, str], label: str, name: str
+) -> str:
+    def draw(axes: Axes) -> None:
+        amounts = sorted(keys)
+        # Side by side, so that no error bar hides another.
+        step = (amounts[-1] - amounts[0]) * min(0.015, 0.1 / len(groups))
+        for i, group in enumerate(groups):
+            spreads = [final_spread(group, keys[amount]) for amount in amounts]
+            axes.errorbar(
+                np.array(amounts) + step * (i - (len(groups) - 1) / 2),
+                [math.nan if s is None else s.mean for s in spreads],
+                [0 if s is None else s.std or 0 for s in spreads],
+                color=group_style(i)["color"],
+                marker=group_style(i)["marker"] or ".",
+                capsize=3,
+            )
+        axes.set_title(name)
+        axes.set_xlabel(label)
+        axes.set_ylabel("accuracy")
+        axes.grid(alpha=0.3)
+
+    return _draw(name, draw)

@@ -1,0 +1,255 @@
+"""What is replaced in the sources of Chainer 7.8.1 and ChainerCV 0.13.1, and why.
+
+``PATCHES``: module -> replacements of text, each with the number of times that it must
+occur. Replacements keep the number of lines, so tracebacks point into the installed
+files. ``REWRITES``: module -> function from its source to another one. ``STAND_INS``:
+module -> file of this package that is loaded when the module is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from chainer_revive.compat.caffe import rebuild_caffe_pb2
+
+_HERE = "chainer_revive.compat"
+
+
+class Patch(NamedTuple):
+    """Replace ``old``, which occurs ``count`` times, by ``new``."""
+
+    old: str
+    new: str
+    count: int = 1
+
+
+def _with_runtime(line: str) -> Patch:
+    return Patch(f"{line}\n", f"{line}; from {_HERE} import runtime as _mmix\n")
+
+
+# setuptools 81 removed pkg_resources.
+_PKG_RESOURCES = Patch(
+    "import pkg_resources\n", f"from {_HERE} import requirements as pkg_resources\n"
+)
+
+PATCHES: dict[str, tuple[Patch, ...]] = {
+    # --- Gone from Python, setuptools or NumPy ---------------------------------------
+    # numpy.distutils is gone; it served to recognise Apple's Accelerate of NumPy 1.
+    "chainer._environment_check": (
+        _PKG_RESOURCES,
+        Patch("import numpy.distutils.system_info\n", "\n"),
+        Patch("numpy.distutils.system_info.get_info('blas_opt')", "{}"),
+    ),
+    "chainer.testing.doctest_helper": (_PKG_RESOURCES,),
+    "chainer.testing.helper": (_PKG_RESOURCES,),
+    "chainercv": (_PKG_RESOURCES,),
+    # distutils is gone from Python 3.12.
+    "chainercv.utils.download": (
+        Patch("from distutils.util import strtobool\n", "\n"),
+        Patch(
+            "strtobool(os.getenv('CHAINERCV_DOWNLOAD_REPORT', 'ON'))",
+            "os.getenv('CHAINERCV_DOWNLOAD_REPORT', 'ON').lower() "
+            "in ('y', 'yes', 't', 'true', 'on', '1')",
+        ),
+    ),
+    # setDaemon is deprecated since Python 3.10.
+    "chainer.iterators.multiprocess_iterator": (
+        Patch("thread.setDaemon(True)", "thread.daemon = True"),
+    ),
+    # numpy.sctypes is gone.
+    "chainer.functions.array.as_strided": (
+        Patch("np.sctypes['int']", "(np.int8, np.int16, np.int32, np.int64)"),
+        Patch(
+            "np.sctypes['float']",
+            "(np.float16, np.float32, np.float64, np.longdouble)",
+        ),
+    ),
+    # numpy.float and numpy.int are gone.
+    "chainer.functions.array.resize_images": (
+        Patch("numpy.float)", "numpy.float64)", 6),
+    ),
+    "chainercv.experimental.links.model.fcis.fcis_train_chain": (
+        Patch(".astype(np.int)", ".astype(int)"),
+    ),
+    "chainercv.experimental.links.model.fcis.utils.proposal_target_creator": (
+        Patch(".astype(np.int)", ".astype(int)", 2),
+    ),
+    # NumPy 2.5 deprecates numpy.fix and assignments to ndarray.shape.
+    "chainer.functions.math.fix": (Patch("xp.fix(x)", "xp.trunc(x)"),),
+    "chainer.links.activation.maxout": (
+        Patch(
+            "array.shape = (out_size, pool_size, in_size)\n",
+            "array = array.reshape((out_size, pool_size, in_size))\n",
+        ),
+        Patch(
+            "array.shape = (linear_out_size, in_size)\n",
+            "array = array.reshape((linear_out_size, in_size))\n",
+        ),
+        Patch(
+            "array.shape = (out_size, pool_size)\n",
+            "array = array.reshape((out_size, pool_size))\n",
+        ),
+        Patch(
+            "array.shape = linear_out_size,\n",
+            "array = array.reshape((linear_out_size,))\n",
+        ),
+    ),
+    # --- Does something else on NumPy 2 ----------------------------------------------
+    # NumPy 2.4 deprecates a positional out; a negative padding of unsigned arrays
+    # raises OverflowError.
+    "chainer.dataset.convert": (
+        _with_runtime("import numpy"),
+        Patch(
+            "numpy.maximum(shape, array.shape, shape)",
+            "numpy.maximum(shape, array.shape, out=shape)",
+        ),
+        Patch(
+            "device.xp.full(shape, padding, dtype=arrays[0].dtype)",
+            "device.xp.full(shape, _mmix.cast(padding, arrays[0].dtype), "
+            "dtype=arrays[0].dtype)",
+        ),
+    ),
+    "chainer.functions.array.pad_sequence": (
+        _with_runtime("import numpy"),
+        Patch(
+            "y[i, l:] = self.padding", "y[i, l:] = _mmix.cast(self.padding, y.dtype)"
+        ),
+    ),
+    # numpy.meshgrid returns a tuple, which is another kind of index.
+    "chainer.distributions.categorical": (
+        Patch("self.log_p[mg + [", "self.log_p[list(mg) + [", 2),
+    ),
+    # A generator is no sequence of arrays any more.
+    "chainercv.links.model.fpn.bbox_head": (
+        Patch(
+            "xp.array((l,) * len(rois[l])) for l in range(n_level)).astype",
+            "[xp.array((l,) * len(rois[l])) for l in range(n_level)]).astype",
+        ),
+    ),
+    "chainercv.links.model.fpn.mask_head": (
+        Patch(
+            "xp.array((l,) * len(rois[l])) for l in range(n_level)).astype",
+            "[xp.array((l,) * len(rois[l])) for l in range(n_level)]).astype",
+        ),
+    ),
+    # Arrays have a device now, the str "cpu".
+    "chainer.variable": (
+        Patch(
+            "device = getattr(array, 'device', 'CPU')",
+            "device = 'CPU' if isinstance(array, numpy.ndarray) else "
+            "getattr(array, 'device', 'CPU')",
+        ),
+    ),
+    # --- Was computed in 64 bits on NumPy 1: overflows and rounds, silently ----------
+    "chainer.reporter": (
+        _with_runtime("import numpy"),
+        Patch(
+            "            self._x += weight * value\n",
+            "            value, weight = _mmix.wide(value), _mmix.wide(weight); "
+            "self._x += weight * value\n",
+        ),
+    ),
+    "chainer.training.extensions.micro_average": (
+        _with_runtime("from chainer import reporter"),
+        Patch(
+            "+= observation[self._numerator_key]",
+            "+= _mmix.wide(observation[self._numerator_key])",
+        ),
+        Patch(
+            "+= observation[self._denominator_key]",
+            "+= _mmix.wide(observation[self._denominator_key])",
+        ),
+    ),
+    "chainermn.extensions.observation_aggregator": (
+        _with_runtime("import chainerx as chx"),
+        Patch("return sum(xs) / len(xs)", "return sum(map(_mmix.wide, xs)) / len(xs)"),
+    ),
+    "chainer.optimizer_hooks.gradient_clipping": (
+        _with_runtime("import chainer"),
+        Patch(
+            "sq_sums.append(sum(dots))", "sq_sums.append(sum(map(_mmix.wide, dots)))"
+        ),
+    ),
+    "chainer.optimizer_hooks.gradient_lars": (
+        _with_runtime("import chainer"),
+        Patch("xp.linalg.norm(p)", "_mmix.wide(xp.linalg.norm(p))"),
+        Patch("xp.linalg.norm(g)", "_mmix.wide(xp.linalg.norm(g))"),
+    ),
+    # Another alias table, so other samples from the same seed.
+    "chainer.utils.walker_alias": (
+        Patch("p = prob * len(probs)", "p = float(prob) * len(probs)"),
+        Patch("p -= 1.0 - threshold[ir]", "p -= 1.0 - float(threshold[ir])"),
+    ),
+    # --- Other libraries -------------------------------------------------------------
+    # SciPy 1.15 refuses sparse matrices in half precision.
+    "chainer.functions.math.sparse_matmul": (
+        Patch(
+            "    _n = B.shape[-1]\n    if B.ndim == 2:\n        sp_A = sparse",
+            "    _n = B.shape[-1]; A_data = A_data.astype("
+            "numpy.promote_types(A_data.dtype, numpy.float32), copy=False)\n"
+            "    if B.ndim == 2:\n        sp_A = sparse",
+        ),
+    ),
+    # h5py 3 returns strings as bytes.
+    "chainer.serializers.hdf5": (
+        _with_runtime("import numpy"),
+        Patch(
+            "            return numpy.asarray(dataset)\n",
+            "            return _mmix.hdf5_array(dataset)\n",
+        ),
+        Patch(
+            "type(value)(numpy.asarray(dataset))",
+            "type(value)(_mmix.hdf5_array(dataset))",
+        ),
+    ),
+    # CuPy 9 and later import without a CUDA driver: "available" must mean "usable".
+    # CuPy 13 and later do not wait until an array in pinned memory has been read.
+    # CuPy 14 cannot be reinstalled with cuDNN, as a warning at each import told users.
+    "chainer.backends.cuda": (
+        Patch(
+            "    available = True\nexcept",
+            f"    from {_HERE} import runtime as _mmix; _mmix.check_cuda_driver(); "
+            "available = True\nexcept",
+        ),
+        Patch("cupy.asarray(array)", "_mmix.send(cupy, array)", 2),
+        Patch(
+            "if (not cudnn_enabled and",
+            "if (_cupy_major < 14 and not cudnn_enabled and",
+        ),
+    ),
+    # CuPy 14 no longer includes half precision everywhere, and warns of missing NCCL.
+    "chainer.training.updaters.multiprocess_parallel_updater": (
+        Patch(
+            "    from cupy.cuda import nccl\n",
+            f"    from {_HERE} import runtime as _mmix; nccl = _mmix.nccl()\n",
+        ),
+        *(
+            Patch(
+                f"        '{name}',\n",
+                f"        '{name}', preamble='#include <cupy/float16.cuh>',\n",
+            )
+            for name in ("_memcpy_gather", "_memcpy_scatter")
+        ),
+    ),
+    # The same, and array(copy=False) raises where it would have to copy.
+    "chainermn.communicators._memory_utility": (
+        Patch("#include <cupy/carray.cuh>\n", "#include <cupy/float16.cuh>\n", 2),
+        Patch(
+            "xp.array(v, copy=False, dtype=transfer_dtype)",
+            "xp.asarray(v, dtype=transfer_dtype)",
+        ),
+    ),
+    # --- A bug of 7.8.1: the gradient of W when x needs none -------------------------
+    "chainer.functions.connection.deconvolution_2d": (
+        Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),
+    ),
+}
+
+REWRITES: dict[str, Callable[[str], str]] = {
+    "chainer.links.caffe.protobuf3.caffe_pb2": rebuild_caffe_pb2,
+}
+
+STAND_INS: dict[str, str] = {
+    "chainercv.utils.bbox._nms_gpu_post": "nms_gpu_post.py",
+}

@@ -1,0 +1,107 @@
+"""Softmax cross entropy and accuracy of small batches, where there are compiled loops.
+
+In NumPy, they are a few dozen calls. All functions return ``NotImplemented`` for what
+they do not cover; the first two stand for methods of Chainer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.function_node import gradient, unwatched
+
+_MANY = 1 << 14  # logits, for which NumPy is as fast
+_NO_LABEL = np.iinfo(np.int64).min
+
+
+def forward(self, inputs):
+    """For ``SoftmaxCrossEntropy``."""
+    x, t = inputs
+    if self.reduce != "mean" or self.class_weight is not None or not self.cache_score:
+        return NotImplemented
+    result = cross_entropy(x, (t,), (1.0,), self.ignore_label, self.normalize)
+    if result is NotImplemented:
+        return NotImplemented
+    loss, self._mmix_gradient, self.y, count = result
+    self._coeff = 1.0 / count
+    self.retain_inputs((0, 1))
+    return (loss,)
+
+
+def backward(self, input_indexes, grad_outputs):
+    """For ``SoftmaxCrossEntropy``."""
+    own = getattr(self, "_mmix_gradient", None)
+    if own is None or not unwatched():
+        return NotImplemented
+    gy = grad_outputs[0].array
+    return gradient(np.multiply(own, gy, dtype=own.dtype)), None
+
+
+def cross_entropy(
+    x: np.ndarray,
+    targets: Sequence[np.ndarray],
+    weights: Sequence[float | np.ndarray],
+    ignore_label: int,
+    normalize: bool,
+    label_smoothing: float = 0.0,
+):
+    """Computes softmax cross entropy over several targets, each with its weight.
+
+    Args:
+        x: Logits of shape (N, C).
+        targets: For each target, labels of shape (N,).
+        weights: For each, a number or an array of shape (N,).
+        ignore_label: See :func:`chainer.functions.softmax_cross_entropy`.
+        normalize: See there.
+        label_smoothing: The share of each target that is spread over the classes.
+
+    Returns:
+        tuple: The loss, its gradient, the softmax, and how many samples the last target
+        was divided by. ``NotImplemented`` also if a label is out of range.
+    """
+    loops = _loops(x, targets)
+    if not loops or not isinstance(ignore_label, int):
+        return NotImplemented
+    x = np.ascontiguousarray(x)
+    gx, p = np.empty_like(x), np.empty_like(x)
+    labels, shares = _rows(targets, len(x), np.int64), _rows(weights, len(x), float)
+    loss, count = loops.cross_entropy(
+        *(x, labels, shares, ignore_label, normalize, label_smoothing, p, gx)
+    )
+    return (np.array(loss, x.dtype), gx, p, count) if count else NotImplemented
+
+
+def accuracy(
+    y: np.ndarray,
+    targets: Sequence[np.ndarray],
+    weights: Sequence[float | np.ndarray],
+    ignore_label: int | None = None,
+):
+    """Returns the weighted accuracy; for the arguments see :func:`cross_entropy`."""
+    loops = _loops(y, targets)
+    if ignore_label is None:
+        ignore_label = _NO_LABEL
+    if not loops or not isinstance(ignore_label, int):
+        return NotImplemented
+    labels, shares = _rows(targets, len(y), np.int64), _rows(weights, len(y), float)
+    result = loops.accuracy(np.ascontiguousarray(y), labels, shares, ignore_label)
+    return np.array(result, y.dtype)
+
+
+def _loops(x, targets):
+    if type(x) is not np.ndarray or x.ndim != 2 or not 0 < x.size <= _MANY:
+        return None
+    for t in targets:
+        if type(t) is not np.ndarray or t.dtype.kind != "i" or t.shape != x.shape[:1]:
+            return None
+    return compiled.loops(x.dtype)
+
+
+def _rows(values: Sequence, n: int, dtype: type) -> np.ndarray:
+    rows = np.empty((len(values), n), dtype)
+    for i, value in enumerate(values):
+        rows[i] = value
+    return rows

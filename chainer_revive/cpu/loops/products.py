@@ -1,0 +1,293 @@
+"""Compiled convolutions: products whose left matrix is read from the image itself.
+
+Element (i, k) of the left matrix is ``a[row[i] + col[k]]``, where ``row`` says where a
+step of the kernel begins and ``col`` where its elements are from there (implicit GEMM).
+Nothing is copied, and what is padding is left out.
+
+See :mod:`chainer_revive.cpu.loops.pool` for what a task is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import carray
+
+from chainer_revive.cpu.loops.intrinsics import (
+    COLUMNS,
+    ROWS,
+    copy_lanes,
+    floats,
+    integers,
+    jit,
+    multiply_tile,
+    twelve,
+)
+from chainer_revive.cpu.loops.pool import Task
+
+_STEPS = 512  # of the kernel at a time; what they see stays in the cache
+_STEPS_OUTER = 128
+_SUM = 512  # products that are added up before the rest is added
+# Numba compiles a function apart for literals.
+_NONE, _ONE = np.int64(0), np.int64(1)
+
+
+class Geometry(NamedTuple):
+    """How a kernel steps over images of shape (N, h, w, c).
+
+    Attributes:
+        out_h, out_w: Numbers of steps.
+        stride_y, stride_x: From step to step.
+        pad_y, pad_x: How far the first step begins before the image.
+        taps_x: Elements of the kernel in a row.
+        dilation_y, dilation_x: From element to element.
+    """
+
+    h: int
+    w: int
+    c: int
+    out_h: int
+    out_w: int
+    stride_y: int
+    stride_x: int
+    pad_y: int
+    pad_x: int
+    taps_x: int
+    dilation_y: int
+    dilation_x: int
+
+
+@Task
+def pack(arguments, start, stop):
+    """Packs panels of a kernel of shape (H, W, K, N) and any strides.
+
+    A panel has COLUMNS of the columns, row after row. Arguments: the kernel, the panels
+    (P, HWK, COLUMNS), H, W, K, N, and the strides.
+    """
+    w, panels = arguments[0], arguments[1]
+    height, width, depth, n = arguments[2], arguments[3], arguments[4], arguments[5]
+    sy, sx, sk, sn = arguments[6], arguments[7], arguments[8], arguments[9]
+    shape = -(-n // COLUMNS), height, width, depth, COLUMNS
+    out = carray(floats(panels), shape)
+    for j in range(start, stop):
+        first = j * COLUMNS
+        for y in range(height):
+            for x in range(width):
+                address = w + 4 * (y * sy + x * sx + first * sn)
+                _pack(address, sk, sn, min(COLUMNS, n - first), out[j, y, x])
+
+
+@jit
+def _pack(address, sk, sn, found, out):
+    """Copies elements (K, found) into (K, COLUMNS) and fills up with zeros."""
+    depth = len(out)
+    a = carray(floats(address), (depth - 1) * sk + (found - 1) * sn + 1)
+    if found == COLUMNS and sn == 1:
+        for k in range(depth):
+            copy_lanes(address + 4 * k * sk, out.ctypes.data + 4 * k * COLUMNS)
+    else:
+        for k in range(depth):
+            for q in range(found):
+                out[k, q] = a[k * sk + q * sn]
+            for q in range(found, COLUMNS):
+                out[k, q] = 0  # nobody reads what comes of it, but NaN would be slow
+
+
+@Task
+def correlate(arguments, start, stop):
+    """Correlates rows of steps, counted through all images, with a packed kernel.
+
+    Arguments: the images, the panels (P, K, COLUMNS), what each column begins with
+    (P * COLUMNS,), where the kernel's elements are (K,), the results, their number of
+    columns, their strides (images, rows, columns), K, the steps that meet the same taps
+    (see ``_alike``) along H and W, and their numbers; a Geometry.
+    """
+    x, first, col, y, n = (
+        arguments[0],
+        arguments[2],
+        arguments[3],
+        arguments[4],
+        arguments[5],
+    )
+    images, rows, columns, k = arguments[6], arguments[7], arguments[8], arguments[9]
+    y_alike = carray(integers(arguments[10]), (arguments[12], 4))
+    x_alike = carray(integers(arguments[11]), (arguments[13], 4))
+    g = Geometry(*twelve(arguments, 14))
+    panels = arguments[1]
+    line = np.arange(k) * COLUMNS
+    lines = max(1, _STEPS // g.out_w)
+    row = np.empty(lines * g.out_w + ROWS, np.int64)
+    out = np.empty(len(row), np.int64)
+    # Where each part of the kernel begins and ends.
+    parts = np.empty((k, 2), np.int64)
+    for begin in range(start, stop, lines):
+        end = min(stop, begin + lines)
+        for u in range(len(y_alike)):
+            i0, i1 = y_alike[u, 2], y_alike[u, 3]
+            for v in range(len(x_alike)):
+                j0, j1 = x_alike[v, 2], x_alike[v, 3]
+                m = _NONE
+                for number in range(begin, end):
+                    image, a = number // g.out_h, number % g.out_h
+                    if a < y_alike[u, 0] or a >= y_alike[u, 1]:
+                        continue
+                    at = (image * g.h + a * g.stride_y - g.pad_y) * g.w - g.pad_x
+                    to = image * images + a * rows
+                    for b in range(x_alike[v, 0], x_alike[v, 1]):
+                        row[m] = (at + b * g.stride_x) * g.c
+                        out[m] = to + b * columns
+                        m += 1
+                if m == 0:
+                    continue
+                for r in range(m, m + ROWS):
+                    row[r], out[r] = row[m - 1], out[m - 1]
+                if i0 == i1 or j0 == j1:  # nothing but padding
+                    _fill(first, y, out, m, n)
+                    continue
+                # Rows of the kernel that are met in whole are one part.
+                rows_met = i1 - i0 if j1 - j0 == g.taps_x else _ONE
+                count = _NONE
+                for i in range(i0, i1, rows_met):
+                    at = (i * g.taps_x + j0) * g.c
+                    last = at + rows_met * (j1 - j0) * g.c
+                    while at < last:
+                        parts[count, 0] = at
+                        at = min(at + _SUM, last)
+                        parts[count, 1] = at
+                        count += 1
+                _multiply(
+                    x, row, m, col, panels, k, line, parts, count, first, y, out, n
+                )
+
+
+@jit
+def _multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
+    """Sets c to the product with the panels, plus what each column begins with."""
+    edge = np.empty((ROWS, COLUMNS), np.float32)
+    edges = np.arange(ROWS) * COLUMNS
+    rows, outs, lines = row.ctypes.data, out.ctypes.data, line.ctypes.data
+    for j in range(0, n, COLUMNS):
+        panel = panels + 4 * j * k
+        found = min(COLUMNS, n - j)
+        for i in range(0, m, ROWS):
+            if found == COLUMNS:
+                to, to_rows = c + 4 * j, outs + 8 * i
+            else:
+                to, to_rows = edge.ctypes.data, edges.ctypes.data
+            begin, step = first + 4 * j, 0
+            for part in range(count):
+                at, end = parts[part, 0], parts[part, 1]
+                multiply_tile(
+                    a,
+                    rows + 8 * i,
+                    col + 8 * at,
+                    panel,
+                    lines + 8 * at,
+                    end - at,
+                    begin,
+                    step,
+                    to,
+                    to_rows,
+                )
+                begin, step = to, 1
+            if found < COLUMNS:
+                for r in range(ROWS):
+                    results = carray(floats(c + 4 * (out[i + r] + j)), found)
+                    for q in range(found):
+                        results[q] = edge[r, q]
+
+
+@jit
+def _fill(values, c, out, m, n):
+    """Sets c to what each column begins with."""
+    values = carray(floats(values), n)
+    for i in range(m):
+        results = carray(floats(c + 4 * out[i]), n)
+        for q in range(n):
+            results[q] = values[q]
+
+
+@Task
+def correlate_outputs(arguments, start, stop):
+    """Sums the outer products of what the kernel sees and a row of another matrix.
+
+    It does so for tiles [start, stop) of ROWS channels each, tap after tap. Arguments:
+    the images, where the kernel's taps are (taps,), the other matrix, its columns, the
+    results (taps * C, columns), the number of images, which steps along H, and along W,
+    meet each tap (taps, 2); a Geometry.
+    """
+    x, b, n, c = arguments[0], arguments[2], arguments[3], arguments[4]
+    total = arguments[5]
+    g = Geometry(*twelve(arguments, 8))
+    tiles = -(-g.c // ROWS)
+    taps = carray(integers(arguments[1]), -(-stop // tiles))
+    y_meet = carray(integers(arguments[6]), (len(taps), 2))
+    x_meet = carray(integers(arguments[7]), (len(taps), 2))
+    lines = max(1, _STEPS_OUTER // g.out_w)
+    col = np.empty(lines * g.out_w, np.int64)
+    line, edge_line = np.empty_like(col), np.empty_like(col)
+    row, out = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
+    whole = n // COLUMNS
+    edge = np.empty((lines * g.out_w, COLUMNS), np.float32)
+    sums = np.empty((ROWS, COLUMNS), np.float32)
+    sums_at = np.arange(ROWS) * COLUMNS
+    for begin in range(0, total * g.out_h, lines):
+        end = min(total * g.out_h, begin + lines)
+        if whole * COLUMNS < n:
+            at = b + 4 * (begin * g.out_w * n + whole * COLUMNS)
+            count = (end - begin) * g.out_w
+            _pack(at, n, _ONE, n - whole * COLUMNS, edge[:count])
+        last, m = -1, 0
+        for tile in range(start, stop):
+            tap = tile // tiles
+            if tap != last:
+                last, m = tap, 0
+                for number in range(begin, end):
+                    image, a = number // g.out_h, number % g.out_h
+                    if not y_meet[tap, 0] <= a < y_meet[tap, 1]:
+                        continue
+                    at = (image * g.h + a * g.stride_y - g.pad_y) * g.w - g.pad_x
+                    for s in range(x_meet[tap, 0], x_meet[tap, 1]):
+                        col[m] = (at + s * g.stride_x) * g.c + taps[tap]
+                        line[m] = (number * g.out_w + s) * n
+                        edge_line[m] = ((number - begin) * g.out_w + s) * COLUMNS
+                        m += 1
+            if not m:
+                continue
+            first = tile % tiles * ROWS
+            for r in range(ROWS):
+                row[r] = min(first + r, g.c - 1)
+                out[r] = (tap * g.c + row[r]) * n
+            at, outs, cols = row.ctypes.data, out.ctypes.data, col.ctypes.data
+            for j in range(whole):
+                to = c + 4 * j * COLUMNS
+                right = b + 4 * j * COLUMNS
+                lines_at = line.ctypes.data
+                multiply_tile(x, at, cols, right, lines_at, m, to, 1, to, outs)
+            if whole * COLUMNS < n:
+                sums[:] = 0
+                to, right = sums.ctypes.data, edge.ctypes.data
+                lines_at, outs = edge_line.ctypes.data, sums_at.ctypes.data
+                multiply_tile(x, at, cols, right, lines_at, m, to, 1, to, outs)
+                for r in range(min(ROWS, g.c - first)):
+                    to = c + 4 * (out[r] + whole * COLUMNS)
+                    results = carray(floats(to), n - whole * COLUMNS)
+                    for q in range(len(results)):
+                        results[q] += sums[r, q]
+
+
+@Task
+def transpose(arguments, start, stop):
+    """Moves the gradient (T, C, D) of a kernel to (D, C, T), blocks of D at a time.
+
+    Arguments: the one, the other, T, C and D.
+    """
+    taps, c, d = arguments[2], arguments[3], arguments[4]
+    a = carray(floats(arguments[0]), (taps, c, d))
+    b = carray(floats(arguments[1]), (d, c, taps))
+    for block in range(start, stop):
+        for q in range(c):
+            for j in range(block * COLUMNS, min(d, (block + 1) * COLUMNS)):
+                for t in range(taps):
+                    b[j, q, t] = a[t, q, j]

@@ -1,0 +1,18 @@
+"""Optimizers with one CUDA kernel for all parameters, and one for a loss. Experimental.
+
+Chainer launches a few kernels for each parameter. Here a step of MomentumSGD,
+NesterovAG, Adam or AdamW, with weight decay, is one kernel, and two more with gradient
+clipping; so is the check of all gradients that dynamic loss scaling makes. State and
+hyperparameters stay where Chainer keeps them, so snapshots may be exchanged. What is
+not covered goes to Chainer's code. Gradients stay as they were computed;
+Chainer's hooks leave theirs decayed and clipped. The softmax cross entropy of mixed
+labels, with its gradient, is one kernel, and accuracy is one.
+
+Off unless ``CHAINER_MMIX_CUDA=1`` is in the environment, since it has not run on a GPU.
+"""
+
+import chainer  # noqa: F401  (Chainer comes first)
+
+from chainer_revive.cuda.switch import install, use
+
+__all__ = ["install", "use"]

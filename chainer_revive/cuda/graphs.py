@@ -1,0 +1,68 @@
+"""Captures what a function does on a GPU as a CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import cupy
+
+from chainer_revive.cuda.linear import capturable
+
+Result = TypeVar("Result")
+
+
+class CudaGraphs:
+    """A stream in which graphs are captured and replayed, and their memory.
+
+    The graphs share one pool of memory, since no two of them run at the same time. It
+    is theirs alone, so that nothing else is put where they compute.
+    """
+
+    def __init__(self) -> None:
+        # The legacy default stream cannot be captured.
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pool = cupy.cuda.MemoryPool()
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[None]:
+        """Computes in the stream, after what was asked for before, and before what is
+        asked for afterwards.
+        """
+        outer = cupy.cuda.get_current_stream()
+        self._stream.wait_event(outer.record())
+        try:
+            with self._stream:
+                yield
+        finally:
+            outer.wait_event(self._stream.record())
+
+    def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        """Records what a function would do on the GPU, without doing it.
+
+        Args:
+            function (callable): Called once, in the stream. It must not wait for the
+                GPU, nor copy between it and the host, nor call cuBLAS or cuRAND;
+                Chainer's linear layers are made to do without.
+
+        Returns:
+            callable: Does it, and returns what the function returned: the same arrays
+            each time.
+        """
+        with cupy.cuda.using_allocator(self._pool.malloc), capturable():
+            self._stream.begin_capture()
+            try:
+                result = function()
+            except BaseException:
+                # The stream must leave the capture, which has become invalid.
+                with contextlib.suppress(Exception):
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
+
+        def replay() -> Result:
+            graph.launch(self._stream)
+            return result
+
+        return replay

@@ -1,0 +1,131 @@
+from unittest import mock
+
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+from chainer import gradient_check
+from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
+    GeneralBatchNormalizationImpl,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chainer_revive.cpu import batch_normalization as bn
+
+pytestmark = pytest.mark.usefixtures("path")
+LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
+
+
+def make(shape, seed, dtype):
+    random = np.random.RandomState(seed)
+    c = shape[1]
+    x = random.randn(*shape) * 2 + 3
+    gamma, beta, mean = random.randn(3, c)
+    var = random.rand(c) + 0.5
+    gy = random.randn(*shape)
+    return [a.astype(dtype) for a in (x, gamma, beta, mean, var, gy)]
+
+
+def train(x, gamma, beta, mean, var, gy):
+    inputs = [chainer.Variable(a) for a in (x, gamma, beta)]
+    mean, var = mean.copy(), var.copy()
+    y = F.batch_normalization(*inputs, running_mean=mean, running_var=var, decay=0.8)
+    grads = chainer.grad(
+        [y], inputs, [chainer.Variable(gy)], enable_double_backprop=True
+    )
+    second = chainer.grad([F.sum(grads[0] ** 2)], [inputs[0]])
+    return [y.array, mean, var, *(g.array for g in (*grads, *second))]
+
+
+def infer(x, gamma, beta, mean, var, gy):
+    inputs = [chainer.Variable(a) for a in (x, gamma, beta, mean, var)]
+    y = F.fixed_batch_normalization(*inputs)
+    grads = chainer.grad([y], inputs, [chainer.Variable(gy)])
+    return [y.array, *(g.array for g in grads)]
+
+
+@pytest.mark.parametrize("function", [train, infer])
+@settings(max_examples=60)
+@given(
+    shape=st.tuples(*[st.integers(1, 7)] * 4)
+    | st.tuples(*[st.integers(1, 30)] * 2)
+    | st.tuples(*[st.integers(1, 5)] * 3),
+    layout=st.sampled_from(LAYOUTS),
+    piece=st.sampled_from([1, 40, 1 << 16]),
+    width=st.sampled_from([1, 7, 512]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 99),
+)
+@pytest.mark.filterwarnings("ignore:A batch with no more than one sample")
+def test_as_in_chainer(
+    function, shape, layout, piece, width, dtype, seed, chainers_own, lay_out
+):
+    x, *others, gy = make(shape, seed, dtype)
+    with chainers_own():
+        own = function(x, *others, gy)
+        exact = function(*(a.astype(np.float64) for a in (x, *others, gy)))
+    x, gy = (lay_out(a, layout) for a in (x, gy))
+    with mock.patch.multiple(bn, _SMALL=0, _PIXELS=99, _PIECE=piece, _WIDTH=width):
+        got = function(x, *others, gy)
+    for result, chainers, right in zip(got, own, exact, strict=True):
+        assert result.dtype == chainers.dtype and result.shape == chainers.shape
+        error, accepted = abs(result - right).max(), abs(chainers - right).max()
+        scale = 1 + abs(right).max()
+        # A sample alone or nearly so: its tiny deviations are multiplied by 1 / std.
+        scale *= 250 if len(x) * x[0, 0].size < 4 else 1
+        assert error <= 5 * accepted + 50 * np.finfo(dtype).eps * scale
+
+
+def test_precise_far_from_zero():
+    x = np.random.RandomState(0).randn(64, 16, 8, 8).astype("f") + 1000
+    gamma, beta = np.ones(16, "f"), np.zeros(16, "f")
+    y = F.batch_normalization(x, gamma, beta, eps=1e-9).array
+    x = x.astype(np.float64)
+    axis = 0, 2, 3
+    right = (x - x.mean(axis, keepdims=True)) / x.std(axis, keepdims=True)
+    assert abs(y - right).max() < 1e-4  # float32 knows 1000 to 6e-5
+
+
+def test_gradient_check():
+    *arrays, _, _, gy = make((3, 2, 4, 3), 0, np.float64)
+    *ggs, _, _, _ = make((3, 2, 4, 3), 1, np.float64)
+    f = F.batch_normalization
+    with mock.patch.object(bn, "_SMALL", 0):
+        gradient_check.check_backward(f, arrays, gy, dtype=np.float64)
+        gradient_check.check_double_backward(
+            f, arrays, gy, ggs, dtype=np.float64, atol=1e-3
+        )
+
+
+@pytest.mark.parametrize("axis", [(0,), (0, 1, 2), (0, 2), (0, 1, 3)])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("shape", [(5, 4, 3, 2), (3, 3, 3, 3)])
+def test_other_axes(axis, train, shape, chainers_own, lay_out):
+    def compute():
+        random = np.random.RandomState(0)
+        x = lay_out(random.randn(*shape).astype("f"), "channels last")
+        rest = [n for i, n in enumerate(shape) if i not in axis]
+        gamma, beta, mean = random.randn(3, *rest).astype("f")
+        with mock.patch.object(bn, "_SMALL", 0):
+            if train:
+                return F.batch_normalization(x, gamma, beta, axis=axis).array
+            y = F.fixed_batch_normalization(x, gamma, beta, mean, mean**2, axis=axis)
+            return y.array
+
+    with chainers_own():
+        wanted = compute()
+    np.testing.assert_allclose(compute(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_a_subclass_are_its_own():
+    class Impl(GeneralBatchNormalizationImpl):  # as in ChainerMN
+        def get_mean_and_var(self, axis, gamma, x, xp, interm_dtype):
+            return np.zeros(x.shape[1], x.dtype), np.ones(x.shape[1], x.dtype)
+
+    x = np.random.RandomState(0).randn(4, 3, 5, 5).astype("f") + 1
+    function = BatchNormalization(eps=0, impl_selector=lambda *_: Impl())
+    with mock.patch.object(bn, "_SMALL", 0):
+        (y,) = function.apply((x, np.ones(3, "f"), np.zeros(3, "f")))
+    np.testing.assert_allclose(y.array, x, rtol=1e-6)

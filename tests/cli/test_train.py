@@ -1,0 +1,442 @@
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "train_manifoldmixup.py"
+QUICK = ["--model", "cnn", "--train-size", "40", "--batchsize", "16", "--epoch", "1"]
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """The command line in this process, in an empty folder."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.chdir(tmp_path)
+    from chainer_mmix.cli import train
+
+    return train.main
+
+
+def log(out):
+    entries = json.loads((pathlib.Path(out) / "log").read_text())
+    return [{k: v for k, v in e.items() if k != "elapsed_time"} for e in entries]
+
+
+@pytest.mark.slow
+def test_a_process_trains_resumes_and_tells_where_things_are(tmp_path):
+    def train(*args):
+        return subprocess.run(
+            [sys.executable, SCRIPT, *QUICK, "--augment", *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    done = train("--out", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("device: @numpy")
+    assert "cnn on digits (40 training and 355 validation" in lines[1]
+    assert lines[2].split()[:2] == ["epoch", "main/loss"]
+    assert lines[3].split()[0] == "1"
+    accuracy = log(tmp_path / "run")[-1]["validation/main/accuracy"]
+    assert f"final {accuracy:.2%}" in lines[-1]
+    assert lines[-1].endswith(" run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["arguments"]["layer_mix"] == [0, 1, 2]
+    assert record["final_accuracy"] == accuracy
+
+    done = train("--out", "run")
+    assert done.returncode == 2
+    assert "holds another run" in done.stderr
+
+    done = train("--out", "run", "--resume", "--epoch", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = train("--out", "straight", "--epoch", "2")
+    assert log(tmp_path / "run") == log(tmp_path / "straight")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["resumed_from"] == "snapshot_iter_3"
+
+
+BAD_INPUT = [
+    ("--dataset digit", "unknown dataset 'digit': did you mean digits?"),
+    ("--dataset cifar", "did you mean cifar"),
+    ("--model resnet", "unknown model 'resnet': did you mean resnet"),
+    ("--model cmn", "did you mean cnn?"),
+    ("--alpha -0.1", "must be a finite number >= 0, not -0.1"),
+    ("--alpha nan", "must be a finite number >= 0, not nan"),
+    ("--alpha inf", "must be a finite number >= 0, not inf"),
+    ("--alpha much", "must be a finite number >= 0, not much"),
+    ("--model cnn --layer-mix 7", "CNN has no mixing point 7; it has 0, 1, 2"),
+    ("--layer-mix 2 9", "ResNet50 has no mixing point 9; it has 0, 1, 2, 3, 4, 5"),
+    ("--mixup input --layer-mix 1", "not input"),
+    ("--mixup none --layer-mix 1", "not none"),
+    ("--mixup cut", "invalid choice: 'cut'"),
+    ("--mixup none --cutmix-alpha 1", "--cutmix-alpha is for --mixup manifold"),
+    ("--mixup none --fold", "--fold is for --mixup manifold"),
+    ("--switch-prob 0.9", "is for --cutmix-alpha and --alpha above 0"),
+    ("--mixup-off-epoch 3 --epoch 3", "is not before the end, --epoch 3"),
+    ("--cutmix-alpha 1 --alpha 0", "3 or longer, but x has shape (2, 256, 2, 2)"),
+    ("--cutmix-alpha 1 --model cnn", "(layer 2, --cutmix-alpha)"),
+    ("--per image", "invalid choice: 'image'"),
+    ("--mixup-prob 1.5", "must be in [0, 1], not 1.5"),
+    ("--mixup-off-epoch 0", "must be a whole number >= 1, not 0"),
+    ("--label-smoothing 2", "must be in [0, 1], not 2"),
+    ("--loss mse", "invalid choice: 'mse'"),
+    ("--model cnn --stem cifar", "are for resnet18 to resnet152, not for cnn"),
+    ("--model cnn --pretrained missing.npz", "cannot be read (No such file"),
+    ("--model cnn --pretrained file", "no npz file of weights"),
+    ("--epoch 0", "must be a whole number >= 1, not 0"),
+    ("--epoch 1.5", "must be a whole number >= 1, not 1.5"),
+    ("--batchsize -3", "must be a whole number >= 1, not -3"),
+    ("--model cnn --batchsize 2000", "more than the 1442 training examples"),
+    ("--lr 0", "must be a finite number > 0, not 0"),
+    ("--lr inf", "must be a finite number > 0, not inf"),
+    ("--lr-drop 0", "must be a whole number >= 1, not 0"),
+    ("--weight-decay -1", "must be a finite number >= 0, not -1"),
+    ("--optimizer lamb", "invalid choice: 'lamb'"),
+    ("--seed -1", "must be a whole number in [0, 4294967295], not -1"),
+    ("--label-noise 1.5", "must be in [0, 1], not 1.5"),
+    ("--label-noise nan", "must be in [0, 1], not nan"),
+    ("--model cnn --train-size 2000", "the training set has 1442"),
+    ("--gpu 0 --device @numpy", "not allowed with argument --gpu"),
+    ("--device @nonsense", "there is no device '@nonsense' here"),
+    ("--resume", "there is no snapshot to resume from in result"),
+    ("--model cnn --resume missing", "there is no snapshot missing"),
+    ("--model cnn --resume file", "file is not a snapshot"),
+    ("--model cnn --out file", "is a file"),
+    ("--dtype float8", "invalid choice: 'float8'"),
+    ("--dtype float16", "--dtype float16 is not for --optimizer adam"),
+    ("--loss-scale 8", "--loss-scale is for --dtype float16 or mixed16"),
+    ("--dtype mixed16 --loss-scale 0", "must be a finite number > 0, not 0"),
+    ("--graph", "--graph is for a GPU, not @numpy"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BAD_INPUT)
+def test_bad_input_ends_with_one_sentence_and_leaves_nothing(
+    tmp_path, main, capsys, arguments, message
+):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SystemExit) as e:
+        main(arguments.split())
+    assert e.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "error: " in error.splitlines()[-1]  # a single line, after the usage
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bad_input_as_a_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--model", "cnn", "--layer-mix", "5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(SystemExit):
+        main(["--gpu", "0", "--dataset", "nonsense"])
+    assert "chainer-mmix[cuda13]" in capsys.readouterr().err
+
+
+def test_analysis_at_the_end(main):
+    run = [*QUICK, "--quiet", "--epoch", "2"]
+    assert main([*run, "--out", "plain"]) == 0
+    assert main([*run, "--out", "run", "--analyse"]) == 0
+    first, last = log("run")
+    own = last.keys() - log("plain")[-1].keys()
+    assert not own & first.keys()
+    assert {key.split("/")[2].split("_")[0] for key in own} == {
+        *("ece", "nll", "brier", "fgsm", "deformed")
+    }
+    assert [first, {k: v for k, v in last.items() if k not in own}] == log("plain")
+    for name in ("reliability.json", "mixup_preview.png"):
+        assert pathlib.Path("run", name).exists()
+    # A run may begin with it or without.
+    assert main([*run, "--out", "plain", "--resume", "--epoch", "3", "--analyse"]) == 0
+    assert main([*run, "--out", "run", "--resume", "--epoch", "3"]) == 0
+    assert "validation/main/ece" in log("plain")[-1]
+
+
+def test_tensorboard(main, capsys, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "tensorboardX", None)
+        with pytest.raises(SystemExit):
+            main(["--tensorboard", "--dataset", "nonsense"])
+        assert "chainer-mmix[tensorboard]" in capsys.readouterr().err
+    pytest.importorskip("tensorboardX", reason="the extra tensorboard")
+    run = [*QUICK, "--quiet", "--out", "run"]
+    assert main([*run, "--tensorboard"]) == 0
+    (path,) = pathlib.Path("run/tensorboard").iterdir()
+    assert b"validation/main/accuracy" in path.read_bytes()
+    assert main([*QUICK, "--quiet", "--out", "plain"]) == 0
+    assert log("run") == log("plain")
+    assert main([*run, "--resume", "--epoch", "2"]) == 0
+
+
+def test_without_network_cifar_names_the_archive(main, capsys, monkeypatch, tmp_path):
+    from urllib.error import URLError
+
+    from chainer.dataset import download
+
+    def urlretrieve(url, path):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(download.request, "urlretrieve", urlretrieve)
+    monkeypatch.setattr(download, "_dataset_root", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit):
+        main(["--model", "cnn", "--dataset", "cifar10", "--out", "run"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "CHAINER_DATASET_ROOT" in error
+    assert str(tmp_path / "cache") in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_same_seed_same_log(main):
+    for out, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        assert main([*QUICK, "--quiet", "--out", out, "--seed", seed]) == 0
+    assert log("a") == log("b")
+    assert log("a") != log("c")
+
+
+def test_data_on_the_device_changes_nothing_and_may_come_and_go(main):
+    run = [*QUICK, "--quiet", "--augment"]
+    assert main([*run, "--out", "a", "--epoch", "2"]) == 0
+    assert main([*run, "--out", "b", "--data-on-device"]) == 0
+    assert main([*run, "--out", "b", "--resume", "--epoch", "2"]) == 0
+    for entry, expected in zip(log("b"), log("a"), strict=True):
+        assert entry == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments, folder, layers",
+    [
+        ("", "digits_cnn_manifold_alpha0.2_n40_seed0", {"0", "1", "2"}),
+        (
+            "--layer-mix 1 2",
+            "digits_cnn_manifold_alpha0.2_layer1-2_n40_seed0",
+            {"1", "2"},
+        ),
+        ("--mixup input --alpha 1", "digits_cnn_input_alpha1_n40_seed0", {"0"}),
+        ("--mixup none", "digits_cnn_none_n40_seed0", set()),
+        ("--alpha 0", "digits_cnn_manifold_alpha0_n40_seed0", {"0", "1", "2"}),
+    ],
+)
+def test_mixing_and_default_folder(main, arguments, folder, layers):
+    assert main([*QUICK, "--quiet", *arguments.split()]) == 0
+    (out,) = pathlib.Path("result").iterdir()
+    assert out.name == folder
+    report = json.loads((out / "mixup.json").read_text())
+    assert report["layer"].keys() == layers | {"none"}
+    is_mixed = "none" not in arguments and "--alpha 0" not in arguments
+    assert (log(out)[0]["main/lam"] < 1) == is_mixed
+
+
+def test_every_mode_of_mixing_reaches_the_policy(main):
+    modes = "--per pair --fold --mixup-prob 0.8 --cutmix-alpha 1 --switch-prob 0.4"
+    modes += " --layer-mix 0 1"
+    assert main([*QUICK, "--quiet", "--epoch", "4", *modes.split()]) == 0
+    (out,) = pathlib.Path("result").iterdir()
+    assert out.name == (
+        "digits_cnn_manifold_alpha0.2_layer0-1_per-pair_fold_mixup-prob-0.8_cutmix-alpha-1.0_"
+        "switch-prob-0.4_n40_seed0"
+    )
+    report = json.loads((out / "mixup.json").read_text())
+    assert report["settings"] == {
+        "alpha": 0.2,
+        "layer_mix": [0, 1],
+        "per": "pair",
+        "fold": True,
+        "prob": 0.8,
+        "cutmix_alpha": 1,
+        "switch_prob": 0.4,
+    }
+    assert all(report["method"].values())
+    assert not any(report["lam"]["counts"][:10])  # folded
+
+
+def test_mixing_changes_with_time(main, capsys):
+    arguments = "--epoch 4 --alpha 2 --alpha-end 0 --mixup-prob-end 0.5"
+    run = [*QUICK, "--quiet", *arguments.split(), "--mixup-off-epoch", "3"]
+    assert main([*run, "--out", "run"]) == 0
+    entries = log("run")
+    # The values of the third and the tenth of 10 iterations.
+    assert entries[0]["mixup/alpha"] == pytest.approx(2 * 0.8)
+    assert entries[-1]["mixup/prob"] == pytest.approx(1 - 0.5 * 0.9)
+    with pytest.raises(SystemExit):
+        main([*run, "--out", "run", "--resume", "--epoch", "5"])
+    assert "--epoch was 4 and is 5" in capsys.readouterr().err
+    off = [entry["mixup/layer/none"] for entry in entries]
+    assert off[0] < 1 and off[3] == 1 and entries[3]["main/lam"] == 1
+
+
+def test_options_of_resnets_reach_the_model(main, monkeypatch):
+    from chainer_mmix import models
+
+    class Seen(Exception):
+        pass
+
+    def record(self, n_class, **options):
+        raise Seen(options)
+
+    monkeypatch.setattr(models.ResNet18, "__init__", record)
+    with pytest.raises(Seen, match="'stem': 'cifar', 'downsample_fb': True"):
+        main(["--model", "resnet18", "--stem", "cifar", "--downsample-fb"])
+
+
+def test_loss_and_label_smoothing(main):
+    for loss in ("ce", "bce"):
+        for smoothing in ("0", "0.3"):
+            out = f"{loss}{smoothing}"
+            arguments = ["--loss", loss, "--label-smoothing", smoothing, "--out", out]
+            assert main([*QUICK, "--quiet", "--mixup", "none", *arguments]) == 0
+    first = {out: log(out)[0]["main/loss"] for out in ("ce0", "ce0.3", "bce0")}
+    # Of nearly even probabilities.
+    assert first["ce0"] == pytest.approx(math.log(10), rel=0.2)
+    bce = -(math.log(0.1) + 9 * math.log(0.9)) / 10
+    assert first["bce0"] == pytest.approx(bce, rel=0.2)
+    assert (
+        len({log(o)[0]["main/loss"] for o in ("ce0", "ce0.3", "bce0", "bce0.3")}) == 4
+    )
+
+
+def test_pretrained_weights_are_where_it_begins(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "first", "--epoch", "3"]) == 0
+    weights = "first/snapshot_iter_8"
+    run = [
+        *QUICK,
+        "--quiet",
+        "--pretrained",
+        weights,
+        "--mixup",
+        "none",
+        "--lr",
+        "1e-9",
+    ]
+    assert main([*run, "--out", "second"]) == 0
+    before, after = (
+        numpy.load(f"{out}/snapshot_iter_{n}")[
+            "updater/model:main/predictor/block1/conv1/W"
+        ]
+        for out, n in (("first", 8), ("second", 3))
+    )
+    numpy.testing.assert_allclose(before, after, atol=1e-6)
+    with pytest.raises(SystemExit):
+        main(["--model", "resnet18", "--pretrained", weights, "--out", "third"])
+    assert "do not fit ResNet18" in capsys.readouterr().err
+    assert not pathlib.Path("third").exists()
+
+
+@pytest.mark.filterwarnings("error:The previous value:UserWarning")
+def test_a_quiet_run_can_be_resumed_with_a_table(main, capsys, monkeypatch):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main([*QUICK, "--out", "run", "--resume", "--epoch", "2"]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if "0.001" in line]
+    assert len(table) == 3  # the setting and two epochs
+
+
+def test_divergence_exits_with_1_and_names_the_snapshot(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    capsys.readouterr()
+    arguments = [*QUICK, "--quiet", "--out", "run", "--resume", "--epoch", "50"]
+    assert main([*arguments, "--lr", "1e30"]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "the last good snapshot is run/snapshot_iter_3" in error
+    assert "lower --lr than 1e+30" in error
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    assert record["status"] == "failed"
+    assert "nan" in record["reason"] or "NaN" in record["reason"]
+
+    # And the way out of it works.
+    assert main([*QUICK, "--quiet", "--out", "run", "--resume", "--epoch", "2"]) == 0
+    assert log("run")[-1]["lr"] == 0.001
+
+
+def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    before = sorted(
+        (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
+    )
+    for arguments, message in (
+        ("--out run --resume --mixup none", "--mixup was manifold and is none"),
+        ("--resume run/snapshot_iter_3 --seed 1", "--seed was 0 and is 1"),
+        ("--out run --resume", "give a higher --epoch"),
+        ("--resume run", "run/snapshot_iter_3 is from the end of epoch 1"),
+        ("--out run --resume --epoch 2 --model resnet50", "--model was cnn"),
+    ):
+        with pytest.raises(SystemExit) as e:
+            main([*QUICK, *arguments.split()])
+        assert e.value.code == 2
+        assert message in capsys.readouterr().err
+    after = sorted(
+        (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
+    )
+    assert after == before
+
+
+@pytest.mark.slow
+def test_a_snapshot_of_another_model_is_refused_without_its_record(main, capsys):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    pathlib.Path("run/run.json").unlink()
+    with pytest.raises(SystemExit) as e:
+        main(["--resume", "run/snapshot_iter_3", "--out", "new", "--epoch", "2"])
+    assert e.value.code == 2
+    assert "another model or setting" in capsys.readouterr().err
+    assert not pathlib.Path("new").exists()
+
+
+def test_interruption_is_recorded(main, capsys, monkeypatch):
+    from chainer.training.updaters import StandardUpdater
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StandardUpdater, "update", interrupt)
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    assert (record["status"], record["reason"]) == ("failed", "KeyboardInterrupt")
+
+
+def test_half_precision(main):
+    import chainer
+
+    run = [*QUICK, "--quiet", "--dtype", "mixed16", "--loss-scale", "16"]
+    assert main(run) == 0
+    (out,) = pathlib.Path("result").iterdir()
+    assert "dtype-mixed16_loss-scale-16" in out.name
+    assert log(out)[0]["loss_scale"] == 16
+    with numpy.load(out / "snapshot_iter_3") as snapshot:
+        weights = snapshot["updater/model:main/predictor/block1/conv1/W"]
+    assert weights.dtype == numpy.float16
+    assert chainer.get_dtype() == numpy.float32
+
+
+def test_help_has_all_options_with_their_defaults(main, capsys):
+    from chainer_mmix.cli import train
+
+    with pytest.raises(SystemExit) as e:
+        main(["--help"])
+    assert e.value.code == 0
+    capsys.readouterr()
+    for action in train.get_parser()._actions[1:]:
+        assert len(action.help) > 15, action.dest
+        if action.default and action.default is not True:
+            default = str(action.default).removesuffix(".0")
+            assert f"(default: {default})" in action.help, action.dest

@@ -1,0 +1,125 @@
+import json
+import math
+
+from chainer_mmix.runs.compare import compare_groups
+from chainer_mmix.runs.groups import differing_arguments, find_flaws, group_runs
+from chainer_mmix.runs.runs import read_run
+
+
+def edit_record(folder, **changes):
+    path = folder / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def group(folders):
+    return group_runs([read_run(folder) for folder in folders])
+
+
+def test_settings_that_differ_in_more_than_mixing_are_flawed(write_run):
+    runs = [
+        write_run("a", mixup="none", alpha=0.0, train_size=100),
+        write_run("b", mixup="manifold", alpha=0.2, train_size=100),
+        write_run("c", mixup="manifold", alpha=0.2, train_size=200),
+    ]
+    groups = group(runs)
+    assert [differing_arguments(g, groups[0]) for g in groups] == [
+        [],
+        [],
+        ["train_size"],
+    ]
+    (flaw,) = compare_groups(groups).flaws
+    assert "not one of mixing alone" in flaw and "train_size" in flaw
+    assert compare_groups(groups[:2]).flaws == []
+
+
+def test_what_most_settings_have_in_common_goes_without_saying(write_run):
+    options = ({}, {"per": "sample"}, {"fold": True}, {"per": "pair", "alpha": 2.0})
+    runs = [
+        write_run(f"run{i}", **{"alpha": 1.0, "per": "batch", "fold": False, **option})
+        for i, option in enumerate(options)
+    ]
+    assert [g.label for g in group(runs)] == [
+        "alpha=1.0 per=batch",  # half of them are not most
+        "alpha=1.0 per=sample",
+        "alpha=1.0 per=batch fold=True",
+        "alpha=2.0 per=pair",
+    ]
+
+
+def test_seeds_of_one_setting_are_grouped_and_labels_name_the_difference(write_run):
+    runs = [
+        write_run("a", mixup="none", alpha=0.2, layer_mix=None, seed=0, gpu=-1),
+        write_run("b", mixup="manifold", alpha=0.2, layer_mix=None, seed=0),
+        write_run("c", mixup="none", alpha=0.2, layer_mix=None, seed=1, gpu=-1),
+        write_run("d", mixup="manifold", alpha=0.2, layer_mix=[0, 1], seed=0),
+    ]
+    edit_record(runs[2], device="@cupy:0", duration=3.0)
+    groups = group(runs)
+    assert [(g.label, [r.path.name for r in g.runs]) for g in groups] == [
+        ("mixup=none", ["a", "c"]),
+        ("mixup=manifold alpha=0.2", ["b"]),
+        ("mixup=manifold alpha=0.2 layer_mix=0,1", ["d"]),
+    ]
+    assert [g.mixes for g in groups] == [False, True, True]
+    assert [run.seed for run in groups[0].runs] == [0, 1]
+
+
+def test_layers_that_follow_from_the_kind_of_mixing_are_not_named(write_run):
+    runs = [
+        write_run("a", mixup="none", alpha=0.2, layer_mix=[0, 1]),
+        write_run("b", mixup="input", alpha=0.2, layer_mix=[0]),
+        write_run("c", mixup="manifold", alpha=0.2, layer_mix=[0, 1]),
+    ]
+    assert [g.label for g in group(runs)] == [
+        "mixup=none",
+        "mixup=input alpha=0.2",
+        "mixup=manifold alpha=0.2",
+    ]
+
+
+def test_alpha_of_runs_without_mixing_does_not_split_their_group(write_run):
+    runs = [
+        write_run("a", mixup="none", alpha=0.2),
+        write_run("b", mixup="none", alpha=1.0),
+    ]
+    assert len(group(runs)) == 1
+
+
+def test_a_single_group_is_named_by_its_essentials(write_run):
+    runs = [write_run(name, mixup="none", lr=0.1, seed=1) for name in "ab"]
+    assert [g.label for g in group(runs)] == ["model=cnn mixup=none"]
+
+
+def test_runs_without_record_go_by_folder_and_stay_apart(write_run):
+    runs = [write_run(n, record=False) for n in ("x/result", "y/result", "other")]
+    parent = runs[2].parent.name
+    assert [g.label for g in group(runs)] == [
+        "x/result",
+        "y/result",
+        f"{parent}/other",
+    ]
+    assert [g.label for g in group(runs[1:])] == ["result", "other"]
+    assert [g.mixes for g in group(runs)] == [None] * 3
+
+
+def test_sound_runs_have_no_flaws(write_run):
+    runs = [write_run(str(s), epoch=2, seed=s) for s in range(3)]
+    for run in runs:
+        edit_record(run, status="finished")
+    assert find_flaws(group(runs)) == []
+
+
+def test_flaws_are_one_line_each(write_run):
+    runs = [
+        write_run("short", epoch=3, seed=0),
+        write_run("failed", epoch=3, seed=0),
+        write_run("long", (0.1, 0.2, 0.3), losses=(1, math.nan, 1), epoch=3, seed=1),
+    ]
+    edit_record(runs[1], status="failed")
+    unfinished, epochs, diverged, seeds = find_flaws(group(runs))
+    assert unfinished == f"not finished: {runs[0]} (2 of 3 epochs), {runs[1]} (failed)"
+    assert epochs == (
+        f"the runs differ in epochs done: 2 ({runs[0]}, {runs[1]}), 3 ({runs[2]})"
+    )
+    assert diverged == f"NaN or infinite values in the log: {runs[2]}"
+    assert "has seed 0" in seeds
