@@ -120,6 +120,7 @@ def test_plain_pip(tmp_path, checkout):
     top = {f.partition("/")[0] for f in files if f and not f.startswith("..")}
     assert {t for t in top if ".dist-info" not in t} == {
         "chainer_mmix",
+        "chainer_revive",
         "chainer_revive.pth",
     }
     run(python, "-m", "pip", "uninstall", "-q", "-y", "chainer-mmix", cwd=tmp_path)
