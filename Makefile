@@ -27,7 +27,7 @@ lint: $(READY)
 demo: $(READY)
 	$(RUN) examples/demo.py
 
-EXPERIMENTS := $(filter-out %/demo.py %/experiment.py, $(wildcard examples/*.py))
+EXPERIMENTS := $(filter-out %/demo.py %/experiment.py %/train_mnist.py, $(wildcard examples/*.py))
 
 examples: $(READY)
 	set -e; for script in $(EXPERIMENTS); do echo "$$script"; $(RUN) $$script; done

@@ -24,6 +24,16 @@ def test_code_runs(page, tmp_path, monkeypatch):
         exec(compile(block, str(page), "exec"), namespace)
 
 
+def test_the_readme_begins_with_the_script_of_the_examples():
+    readme = (ROOT / "README.md").read_text().splitlines()
+    start, end = [n for n, line in enumerate(readme, 1) if line.startswith("```")][:2]
+    assert end <= 41 and len(readme) <= 160
+    script = (ROOT / "examples" / "train_mnist.py").read_text().splitlines()
+    rest = iter(line.strip() for line in script)
+    for line in readme[start : end - 1]:
+        assert line.strip() in rest, f"{line!r} is not in examples/train_mnist.py"
+
+
 def test_the_link_of_the_readme_trains():
     *_, block = code(ROOT / "README.md")
     assert len(list(filter(str.strip, block.splitlines()))) <= 15
