@@ -17,18 +17,16 @@ from chainer_mmix.datasets import get_mnist5k
 
 class MLP(chainer.Chain):
     def __init__(self):
-        super().__init__(
-            l1=L.Linear(784, 200), l2=L.Linear(200, 200), l3=L.Linear(200, 10)
-        )
+        super().__init__(l1=L.Linear(784, 200), l2=L.Linear(200, 10))
 
     def forward(self, x):
-        return self.l3(F.relu(self.l2(F.relu(self.l1(x)))))
+        return self.l2(F.relu(self.l1(x)))
 
 
 def main():
     np.random.seed(0)  # the initial weights and the order of the images
     train, test = get_mnist5k()
-    net = MixupLayers(MLP(), ["input", "l1", "l2"])  # the mixing points
+    net = MixupLayers(MLP(), ["input", "l1"])  # the mixing points
     model = ManifoldMixupClassifier(net, mixup_alpha=2, seed=0)
 
     optimizer = chainer.optimizers.Adam().setup(model)

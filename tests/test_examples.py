@@ -60,7 +60,7 @@ def test_the_plain_script_learns(tmp_path):
     *_, last = json.loads((tmp_path / "result" / "mnist" / "log").read_text())
     assert last["epoch"] == 10
     assert last["validation/main/accuracy"] > 0.9
-    shares = [last[f"mixup/layer/{point}"] for point in ("input", "l1", "l2")]
+    shares = [last[f"mixup/layer/{point}"] for point in ("input", "l1")]
     assert min(shares) > 0 and sum(shares) == pytest.approx(1)
     assert f"{last['validation/main/accuracy']:g}" in run.stdout.splitlines()[-1]
 
