@@ -23,6 +23,7 @@ test: lint
 lint: $(READY)
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
 
 demo: $(READY)
 	$(RUN) examples/demo.py

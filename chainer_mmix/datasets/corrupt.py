@@ -58,8 +58,8 @@ def add_label_noise(
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of wrong labels must be in [0, 1], not {share}")
-    images, labels = zip(*dataset, strict=True)
-    labels = np.array(labels, np.int32)
+    images, old = zip(*dataset, strict=True)
+    labels = np.array(old, np.int32)
     rng = np.random.default_rng([seed, 2])
     size = round(share * len(labels))
     wrong = rng.choice(len(labels), size, replace=False)

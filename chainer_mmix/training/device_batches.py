@@ -16,7 +16,7 @@ from chainer_mmix.training.precision import is_half
 
 
 class _Drawn(NamedTuple):
-    index: int
+    number: int
     draw: AugmentDraw
 
 
@@ -73,7 +73,7 @@ class DeviceBatches(Converter):
     ) -> None:
         self._augment: Augment | None = None
         if isinstance(dataset, TransformDataset):
-            dataset, augment = dataset._dataset, dataset._transform
+            augment, dataset = dataset._transform, dataset._dataset
             if type(augment).__call__ is not Augment.__call__:
                 raise ValueError(
                     f"the examples are transformed by {augment!r}, which cannot be "
@@ -125,13 +125,15 @@ class DeviceBatches(Converter):
                 indices = self._device.send(np.array(batch))
                 images = self._images.take(indices, axis=0)
             else:
-                indices, draws = zip(*map(self._drawn, batch), strict=True)
+                # An index alone is drawn for now.
+                items = (
+                    item if isinstance(item, _Drawn) else self.indices[item]
+                    for item in batch
+                )
+                indices, draws = zip(*items, strict=True)
                 size = self._images.shape[2:]
                 table = make_table(indices, draws, self._augment.padding, size)
                 table = self._device.send(table)
                 images = augment_batch(self._images, table, self._dtype)
                 indices = table[:, 0].astype(np.int64)
             return images, self._labels.take(indices, axis=0)
-
-    def _drawn(self, item: int | _Drawn) -> _Drawn:
-        return item if isinstance(item, _Drawn) else self.indices[item]
