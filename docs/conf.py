@@ -77,6 +77,13 @@ def read_modules(app, docname: str, source: list[str]) -> None:
         )
 
 
+def locate(name: str) -> object:
+    try:
+        return pydoc.locate(name)
+    except pydoc.ErrorDuringImport as e:
+        return e  # it is there, and needs CuPy
+
+
 def resolve(app, env, node: Element, contnode: Element) -> Element | None:
     """Finds what Sphinx does not: names of other packages, and other names of ours.
 
@@ -85,7 +92,7 @@ def resolve(app, env, node: Element, contnode: Element) -> Element | None:
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py":
         return None
-    found = pydoc.locate(target) or pydoc.locate(f"{node.get('py:module')}.{target}")
+    found = locate(target) or locate(f"{node.get('py:module')}.{target}")
     if found is None:
         return None
     for name, entry in env.get_domain("py").objects.items():
