@@ -1,4 +1,4 @@
-"""Where images and labels come from, and what is done to them before training."""
+"""Datasets of images and labels, their checks and their augmentation."""
 
 from chainer_mmix.datasets.augment import Augment
 from chainer_mmix.datasets.checks import check_labels

@@ -42,10 +42,10 @@ def take_subset(dataset: Sequence, size: int, seed: int) -> SubDataset:
 def add_label_noise(
     dataset: Sequence, share: float, n_class: int, seed: int
 ) -> TupleDataset:
-    """Replaces a share of the labels by uniformly drawn other ones.
+    """Replaces a share of the labels by wrong ones, drawn uniformly.
 
     Args:
-        dataset (sequence): Examples ``(image, label)``. It is left as it is.
+        dataset (sequence): Examples ``(image, label)``. It stays unchanged.
         share (float): In [0, 1]; ``round(share * len(dataset))`` labels change.
         n_class (int): The number of classes, at least 2.
         seed (int): Fixes which labels change, and to what.
