@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import multiprocessing
 import random
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -175,6 +176,7 @@ _dataset: Sequence = ()
 
 def _take(dataset: Sequence) -> None:
     global _dataset
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted
     _dataset = dataset
 
 

@@ -23,7 +23,7 @@ def augment_batch(images, table, dtype):
 
     Args:
         images (array): float32 array of shape (N, C, H, W), NumPy or CuPy.
-        table (array): The result of :func:`make_table` for B images, on the same device.
+        table (array): The result of :func:`make_table` for B images, on their device.
         dtype (numpy.dtype): The dtype of the result.
 
     Returns:

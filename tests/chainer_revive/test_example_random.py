@@ -166,6 +166,19 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(name, then, cut, tmp_pat
         getattr(iterator, "finalize", lambda: None)()
 
 
+@pytest.mark.parametrize("name", MAKE)
+def test_a_snapshot_changes_nothing(name, tmp_path):
+    whole = run("serial", by_example_random)
+    seed()
+    iterator = MAKE[name](data(by_example_random), 4)
+    found = []
+    while len(found) < len(whole):
+        found += batches(iterator, 1)
+        save_npz(tmp_path / "snapshot.npz", Both(iterator))
+    assert found == whole
+    getattr(iterator, "finalize", lambda: None)()
+
+
 def test_snapshots_from_before_the_seeds_load(tmp_path):
     seed()
     iterator = iterators.SerialIterator(data(by_example_random), 4)
