@@ -237,19 +237,18 @@ class Asking:
                 raise _Interrupted
         return self._order
 
-    def answer(self) -> None:
+    def answer(self) -> bool:
+        if self._comm._reset_count != self._reset_count:
+            return False
         self._order = self._order_sampler(*self._question)
         self._answered.set()
+        return True
 
 
 def answer(comm: Any) -> bool:
     """Draws the order that the prefetching thread waits for, in the main thread."""
-    asking = getattr(comm, "asking", None)
-    if asking is None:
-        return False
-    comm.asking = None
-    asking.answer()
-    return True
+    asking, comm.asking = getattr(comm, "asking", None), None
+    return asking is not None and asking.answer()
 
 
 def attempt(task: Callable[[], bool]) -> bool:
