@@ -1,4 +1,4 @@
-"""Datasets of images and labels, their checks and their augmentation."""
+"""Where images and labels come from, and what is done to them before training."""
 
 from chainer_mmix.datasets.augment import Augment
 from chainer_mmix.datasets.checks import check_labels

@@ -42,10 +42,10 @@ def take_subset(dataset: Sequence, size: int, seed: int) -> SubDataset:
 def add_label_noise(
     dataset: Sequence, share: float, n_class: int, seed: int
 ) -> TupleDataset:
-    """Replaces a share of the labels by wrong ones, drawn uniformly.
+    """Replaces a share of the labels by uniformly drawn other ones.
 
     Args:
-        dataset (sequence): Examples ``(image, label)``. It stays unchanged.
+        dataset (sequence): Examples ``(image, label)``. It is left as it is.
         share (float): In [0, 1]; ``round(share * len(dataset))`` labels change.
         n_class (int): The number of classes, at least 2.
         seed (int): Fixes which labels change, and to what.
@@ -58,8 +58,8 @@ def add_label_noise(
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of wrong labels must be in [0, 1], not {share}")
-    images, old = zip(*dataset, strict=True)
-    labels = np.array(old, np.int32)
+    images, labels = zip(*dataset, strict=True)
+    labels = np.array(labels, np.int32)
     rng = np.random.default_rng([seed, 2])
     size = round(share * len(labels))
     wrong = rng.choice(len(labels), size, replace=False)

@@ -8,8 +8,8 @@ def get_mnist() -> tuple[TupleDataset, TupleDataset]:
     """Gets MNIST: 60000 training and 10000 test images of handwritten digits.
 
     :func:`sklearn.datasets.fetch_openml` downloads it on first use and caches it in
-    scikit-learn's data folder. (:func:`chainer.datasets.get_mnist` requests an address
-    that no longer serves it.)
+    scikit-learn's data folder. (:func:`chainer.datasets.get_mnist` asks an address that
+    no longer has it.)
 
     Source: https://www.openml.org/d/554, in MNIST's own order.
 
