@@ -38,15 +38,21 @@ def example_random() -> Any:
 
 
 class Seeds:
-    """The seeds of an iterator, 63 bits each; 0 stands for one not chosen yet."""
+    """The seeds of an iterator, 63 bits each; 0 stands for one not chosen yet.
 
-    def __init__(self, python: int = 0, numpy: int = 0) -> None:
+    Args:
+        python, numpy (int): The seeds.
+        is_first (bool): Whether they are for the first pass over the dataset.
+    """
+
+    def __init__(self, python: int = 0, numpy: int = 0, is_first: bool = True) -> None:
         self._python = python
         self._numpy = numpy
+        self._is_first = is_first
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        return Seeds, (self._python, self._numpy)
+        return Seeds, (self._python, self._numpy, self._is_first)
 
     @property
     def python(self) -> int:
@@ -56,11 +62,13 @@ class Seeds:
 
     @property
     def numpy(self) -> int:
-        # Nothing is drawn, or the iterator would shuffle otherwise than a serial one.
+        # Nothing is drawn from numpy.random, or the iterator would shuffle otherwise
+        # than a serial one. So a later pass may find it in the same state.
+        salt = 0 if self._is_first else self.python
         with self._lock:
             if not self._numpy:
                 _, keys, position, *_ = np.random.get_state()
-                digest = hashlib.sha256(keys.tobytes() + bytes(str(position), "ascii"))
+                digest = hashlib.sha256(keys.tobytes() + b"%d %d" % (position, salt))
                 self._numpy = int.from_bytes(digest.digest()[:8], "little") >> 1 or 1
             return self._numpy
 
@@ -82,8 +90,16 @@ class Draws(NamedTuple):
         return self._replace(count=self.count + n)
 
 
+def new_draws(iterator: Any) -> Draws:
+    """Begins anew, for an iterator that is made or reset."""
+    seeds = Seeds(is_first=not hasattr(iterator, "_state"))
+    if getattr(getattr(iterator, "_prefetch_loop", None), "thread", None):
+        seeds.choose()  # before that thread does it
+    return Draws(seeds)
+
+
 def draws_of(iterator: Any) -> Draws:
-    """Returns the draws of an iterator that is made or reset."""
+    """Returns the draws of an iterator, new ones if it is being made."""
     state = getattr(iterator, "_state", None)
     return getattr(state, "draws", None) or Draws(Seeds())
 

@@ -262,7 +262,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         _with_example_random("import numpy"),
         Patch(
             "IteratorState(0, 0, False, order)",
-            "IteratorState(0, 0, False, order, _mmix.draws_of(self))",
+            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
         ),
         Patch(
             "current_position, epoch, is_new_epoch, order)",
@@ -278,7 +278,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         _with_example_random("import numpy"),
         Patch(
             "IteratorState(0, 0, False, order)",
-            "IteratorState(0, 0, False, order, _mmix.draws_of(self))",
+            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
         ),
         Patch(
             "current_position, epoch, is_new_epoch, order)",
@@ -307,6 +307,10 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "current_position, epoch, is_new_epoch, order)\n        self._comm",
             "current_position, epoch, is_new_epoch, order, draws or "
             "_mmix.draws_of(self))\n        self._comm",
+        ),
+        Patch(
+            "self._reset_state(0, 0, False, order)",
+            "self._reset_state(0, 0, False, order, _mmix.new_draws(self))",
         ),
         Patch(
             "def _reset_state(self, current_position, epoch, is_new_epoch, order):",
