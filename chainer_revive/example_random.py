@@ -165,9 +165,14 @@ class Visit(NamedTuple):
 
 def visits(indices: Sequence[int], draws: Draws) -> list[Visit]:
     """Lists the examples of a batch; ``draws`` is that of the state after it."""
-    draws.seeds.choose()
     numbers = range(draws.count - len(indices), draws.count)
     return [Visit(*item, draws.seeds) for item in zip(indices, numbers, strict=True)]
+
+
+def tasks(indices: Sequence[int], draws: Draws) -> list[Visit]:
+    """As :func:`visits`, for worker processes, which cannot choose the seeds."""
+    draws.seeds.choose()
+    return visits(indices, draws)
 
 
 def read(dataset: Sequence, visit: Visit) -> Any:
@@ -212,7 +217,7 @@ def first_batch(
 
     def fetch_batch() -> None:
         with pool:
-            result[0] = pool.map(_read, visits(indices, draws))
+            result[0] = pool.map(_read, tasks(indices, draws))
 
     return fetch_batch
 

@@ -333,7 +333,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
         Patch(
             "_fetch_run, enumerate(indices))",
-            "_fetch_run, enumerate(_mmix.visits(indices, self.prefetch_state.draws)))",
+            "_fetch_run, enumerate(_mmix.tasks(indices, self.prefetch_state.draws)))",
         ),
         Patch(
             "data = _fetch_dataset[index]",

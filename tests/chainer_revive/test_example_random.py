@@ -123,11 +123,14 @@ def test_a_second_pass_draws_anew(name, column):
         iterator.finalize()
 
 
-def test_an_iterator_without_random_numbers_draws_none():
+@pytest.mark.parametrize("name", ["serial", "threads"])
+def test_an_iterator_without_random_numbers_draws_none(name):
     seed()
     before = random.getstate()
-    batches(iterators.SerialIterator(data(lambda i: i), 4), 5)
+    iterator = MAKE[name](data(lambda i: i), 4)
+    batches(iterator, 5)
     assert random.getstate() == before
+    getattr(iterator, "finalize", lambda: None)()
 
 
 @pytest.mark.parametrize("name", MAKE)
