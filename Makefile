@@ -1,5 +1,5 @@
-# make test, make demo, make examples, make bench: each sets up all it needs in .venv
-# first.
+# make test, make demo, make docs, make examples, make bench: each sets up all it needs
+# in .venv first.
 # Another interpreter: make PYTHON=python3.12 test
 # Other extras of pyproject.toml: make EXTRAS=dev,cuda13 test
 
@@ -13,7 +13,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version, '$(EXTRAS)')).encode()))" 2>/dev/null)
 READY := $(VENV)/ready-$(ID)
 
-.PHONY: venv test lint demo examples bench
+.PHONY: venv test lint docs demo examples bench
 
 venv: $(READY)
 
@@ -23,11 +23,17 @@ test: lint
 lint: $(READY)
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+# Fails on a broken reference.
+docs: $(READY)
+	$(RUN) -m sphinx -n -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 demo: $(READY)
 	$(RUN) examples/demo.py
 
-EXPERIMENTS := $(filter-out %/demo.py %/experiment.py, $(wildcard examples/*.py))
+EXPERIMENTS := $(filter-out %/demo.py %/experiment.py %/train_mnist.py, $(wildcard examples/*.py))
 
 examples: $(READY)
 	set -e; for script in $(EXPERIMENTS); do echo "$$script"; $(RUN) $$script; done

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 EXPERIMENTS = [
     path
     for path in sorted((ROOT / "examples").glob("*.py"))
-    if path.stem not in ("demo", "experiment")
+    if path.stem not in ("demo", "experiment", "train_mnist")
 ]
 
 
@@ -45,6 +45,24 @@ def test_prints_a_table_and_draws_a_picture(script, tmp_path):
     results = picture.with_suffix(".json")  # that of the sweep, to go on from
     left = {p for p in tmp_path.rglob("*") if p.is_file() and p != results}
     assert left == {picture}
+
+
+@pytest.mark.slow
+def test_the_plain_script_learns(tmp_path):
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "train_mnist.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    *_, last = json.loads((tmp_path / "result" / "mnist" / "log").read_text())
+    assert last["epoch"] == 10
+    assert last["validation/main/accuracy"] > 0.9
+    shares = [last[f"mixup/layer/{point}"] for point in ("input", "l1")]
+    assert min(shares) > 0 and sum(shares) == pytest.approx(1)
+    assert f"{last['validation/main/accuracy']:g}" in run.stdout.splitlines()[-1]
 
 
 SWEEP = ROOT / "examples" / "sweep.py"

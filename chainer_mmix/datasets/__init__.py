@@ -7,6 +7,7 @@ from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
 from chainer_mmix.datasets.registry import DATASETS, Dataset, load, lookup
+from chainer_revive.example_random import example_random
 
 __all__ = [
     "DATASETS",
@@ -14,6 +15,7 @@ __all__ = [
     "Dataset",
     "add_label_noise",
     "check_labels",
+    "example_random",
     "get_cifar10",
     "get_cifar100",
     "get_digits",

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import random
 from typing import NamedTuple
 
 import chainer
 import numpy as np
 from chainercv import transforms
+
+from chainer_revive.example_random import example_random
 
 
 class AugmentDraw(NamedTuple):
@@ -27,8 +28,11 @@ class Augment:
     """Random crop, small rotation and flip of a training example.
 
     It runs inside :class:`chainer.datasets.TransformDataset` and draws from
-    :mod:`random`, as :mod:`chainercv.transforms` does; seed that, and save its state
-    with :class:`~chainer_mmix.training.extensions.RandomState`.
+    :func:`~chainer_mmix.datasets.example_random`: one seed of :mod:`random` gives one
+    result, whichever of Chainer's iterators reads the examples and with any number of
+    workers. The iterator saves what a resumed run needs; until it has read an example,
+    the seed is the state of :mod:`random`, which
+    :class:`~chainer_mmix.training.extensions.RandomState` saves.
 
     Args:
         padding (int): Pixels of zeros added on each side before the image is cropped
@@ -44,11 +48,12 @@ class Augment:
 
     def draw(self) -> AugmentDraw:
         """Draws what to do to the next example."""
+        rng = example_random()
         return AugmentDraw(
-            random.uniform(-self.angle, self.angle),
-            random.randint(0, 2 * self.padding),
-            random.randint(0, 2 * self.padding),
-            self.flip and random.choice([True, False]),
+            rng.uniform(-self.angle, self.angle),
+            rng.randint(0, 2 * self.padding),
+            rng.randint(0, 2 * self.padding),
+            self.flip and rng.choice([True, False]),
         )
 
     def __call__(self, example: tuple) -> tuple[np.ndarray, np.int32]:

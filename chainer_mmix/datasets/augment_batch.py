@@ -1,4 +1,4 @@
-"""What :class:`~chainer_mmix.datasets.Augment` does, to a whole batch on its device."""
+"""Augments a whole batch on its device, as Augment does one image."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ _N_COLUMN = 8  # of the table
 
 
 def augment_batch(images, table, dtype):
-    """Takes images out of an array and augments them.
+    """Selects images from an array and augments them.
 
-    On a GPU it is one kernel. The numbers are those that Pillow gets, to the rounding
-    of float32.
+    On a GPU it is one kernel. The result equals Pillow's up to the rounding of float32.
 
     Source: ``Image.rotate`` and ``bilinear_filter32F`` of Pillow.
 
     Args:
         images (array): float32 array of shape (N, C, H, W), NumPy or CuPy.
-        table (array): What :func:`make_table` returns, for B of the images, on the same
-            device.
-        dtype (numpy.dtype): That of the result.
+        table (array): The result of :func:`make_table` for B images, on their device.
+        dtype (numpy.dtype): The dtype of the result.
 
     Returns:
         array: Of shape (B, C, H, W).
     """
     shape = images.shape[1:]
     if backend.get_array_module(images) is np:
-        # Some images at a time, so that all that lies between stays in the cache.
+        # A few images at a time, so that intermediate results stay in the cache.
         n = max(1, (1 << 14) // math.prod(shape[1:]))
         parts = (table[start : start + n] for start in range(0, len(table), n))
         y = np.concatenate([_augment_numpy(images, part) for part in parts])
         return y.astype(dtype, copy=False)
     y = cuda.cupy.empty((len(table), *shape), dtype)
-    # Products must not be fused with sums, or the GPU rounds otherwise than a CPU.
+    # Products must not be fused with sums, or a GPU rounds differently from a CPU.
     kernel = cuda.elementwise(*kernel_source(*shape), options=("--fmad=false",))
     return kernel(images, table, y)
 
@@ -50,12 +48,12 @@ def make_table(
     padding: int,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Puts what :func:`augment_batch` has to know into one array, for one transfer.
+    """Packs the arguments of :func:`augment_batch` into one array, for one transfer.
 
     Args:
         indices (sequence of int): Which images to take.
         draws (sequence of AugmentDraw): What to do to each.
-        padding (int): That of the Augment that has drawn.
+        padding (int): The padding of the Augment that made the draws.
         size (tuple of int): Height and width of the images.
 
     Returns:
@@ -112,7 +110,7 @@ def _augment_numpy(images: np.ndarray, table: np.ndarray) -> np.ndarray:
 def kernel_source(n_channel: int, height: int, width: int) -> tuple[str, str, str, str]:
     """Returns the arguments that make the kernel of an ElementwiseKernel.
 
-    The sizes are constants, since dividing by those is cheap.
+    The sizes are compiled in, since dividing by constants is cheap.
     """
     area = height * width
     operation = f"""

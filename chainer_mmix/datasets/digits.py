@@ -12,8 +12,8 @@ def get_digits() -> tuple[TupleDataset, TupleDataset]:
 
     Source: :func:`sklearn.datasets.load_digits`, the test set of the `Optical
     Recognition of Handwritten Digits Data Set
-    <https://archive.ics.uci.edu/dataset/80>`_. The same people wrote the digits of
-    both parts, so this test is easier than one on new writers.
+    <https://archive.ics.uci.edu/dataset/80>`_. The same people wrote both parts, so
+    this test is easier than one on new writers.
 
     Returns:
         tuple of ~chainer.datasets.TupleDataset: The training and the test set. An

@@ -47,9 +47,9 @@ def load(
     augment: bool = False,
     seed: int = 0,
 ) -> tuple[Sequence, Sequence]:
-    """Loads a dataset, checks its labels, and makes the training harder if asked to.
+    """Loads a dataset, checks its labels, and changes the training set if asked to.
 
-    The test set is left as it is.
+    The test set stays unchanged.
 
     Args:
         dataset (Dataset): An entry of :data:`DATASETS`.

@@ -61,7 +61,7 @@ class MixupSequential(chainer.Sequential):
 
     @property
     def mixup_layers(self) -> tuple[int, ...]:
-        """The mixing points: indices of the layers whose input may be mixed."""
+        """The mixing points, indices of the layers whose input may be mixed."""
         return tuple(k for k, eligible in enumerate(self._eligible) if eligible)
 
     def forward(self, *x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):

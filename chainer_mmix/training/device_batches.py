@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
+from typing import NamedTuple
 
 import chainer
 import numpy as np
@@ -9,8 +10,28 @@ from chainer.dataset import Converter, concat_examples
 from chainer.datasets import TransformDataset
 
 from chainer_mmix.datasets import Augment
+from chainer_mmix.datasets.augment import AugmentDraw
 from chainer_mmix.datasets.augment_batch import augment_batch, make_table
 from chainer_mmix.training.precision import is_half
+
+
+class _Drawn(NamedTuple):
+    number: int
+    draw: AugmentDraw
+
+
+class _Indices(chainer.dataset.DatasetMixin):
+    """Draws while the iterator reads, as the dataset itself would."""
+
+    def __init__(self, n: int, augment: Augment) -> None:
+        self._n = n
+        self._augment = augment
+
+    def __len__(self) -> int:
+        return self._n
+
+    def get_example(self, i: int) -> _Drawn:
+        return _Drawn(i, self._augment.draw())
 
 
 class DeviceBatches(Converter):
@@ -35,7 +56,8 @@ class DeviceBatches(Converter):
         device (device specifier): Where to keep them, such as ``"@cupy:0"``.
 
     Attributes:
-        indices (range): The indices of the examples.
+        indices (sequence): The indices of the examples, with what to do to each if they
+            are augmented.
 
     Raises:
         ValueError: If the images have several shapes, are transformed by something
@@ -51,7 +73,7 @@ class DeviceBatches(Converter):
     ) -> None:
         self._augment: Augment | None = None
         if isinstance(dataset, TransformDataset):
-            dataset, augment = dataset._dataset, dataset._transform
+            augment, dataset = dataset._transform, dataset._dataset
             if type(augment).__call__ is not Augment.__call__:
                 raise ValueError(
                     f"the examples are transformed by {augment!r}, which cannot be "
@@ -79,19 +101,21 @@ class DeviceBatches(Converter):
             images = images.astype(self._dtype, copy=False)
         self._device = chainer.get_device(device)
         self._images, self._labels = self._device.send((images, labels))
-        self.indices = range(len(labels))
+        n = len(labels)
+        self.indices = range(n) if self._augment is None else _Indices(n, self._augment)
 
     def __call__(self, batch: Sequence[int], device=None) -> tuple:
         """Makes a batch.
 
         Args:
-            batch (sequence of int): The indices of B examples.
+            batch (sequence): B elements of :attr:`indices`, or indices alone, which are
+                augmented as :func:`~chainer_mmix.datasets.example_random` says now.
             device: Not used, for the images are where they are.
 
         Returns:
             tuple of arrays: The images, of shape (B, C, H, W), and their labels.
         """
-        if not isinstance(batch[0], Integral):
+        if not isinstance(batch[0], Integral | _Drawn):
             raise TypeError(
                 f"DeviceBatches takes indices, not {type(batch[0]).__name__}: iterate "
                 "over its attribute indices"
@@ -101,9 +125,14 @@ class DeviceBatches(Converter):
                 indices = self._device.send(np.array(batch))
                 images = self._images.take(indices, axis=0)
             else:
-                draws = [self._augment.draw() for _ in batch]
+                # An index alone is drawn for now.
+                items = (
+                    item if isinstance(item, _Drawn) else self.indices[item]
+                    for item in batch
+                )
+                indices, draws = zip(*items, strict=True)
                 size = self._images.shape[2:]
-                table = make_table(batch, draws, self._augment.padding, size)
+                table = make_table(indices, draws, self._augment.padding, size)
                 table = self._device.send(table)
                 images = augment_batch(self._images, table, self._dtype)
                 indices = table[:, 0].astype(np.int64)

@@ -28,6 +28,11 @@ def _with_runtime(line: str) -> Patch:
     return Patch(f"{line}\n", f"{line}; from {_HERE} import runtime as _mmix\n")
 
 
+def _with_example_random(line: str) -> Patch:
+    module = "from chainer_revive import example_random as _mmix"
+    return Patch(f"{line}\n", f"{line}; {module}\n")
+
+
 # setuptools 81 removed pkg_resources.
 _PKG_RESOURCES = Patch(
     "import pkg_resources\n", f"from {_HERE} import requirements as pkg_resources\n"
@@ -52,10 +57,6 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "os.getenv('CHAINERCV_DOWNLOAD_REPORT', 'ON').lower() "
             "in ('y', 'yes', 't', 'true', 'on', '1')",
         ),
-    ),
-    # setDaemon is deprecated since Python 3.10.
-    "chainer.iterators.multiprocess_iterator": (
-        Patch("thread.setDaemon(True)", "thread.daemon = True"),
     ),
     # numpy.sctypes is gone.
     "chainer.functions.array.as_strided": (
@@ -240,7 +241,139 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "xp.asarray(v, dtype=transfer_dtype)",
         ),
     ),
-    # --- A bug of 7.8.1: the gradient of W when x needs none -------------------------
+    # --- Bugs of 7.8.1 ---------------------------------------------------------------
+    # What an example's transform drew at random depended on the worker that happened to
+    # read the example, and workers drew the same.
+    "chainer.iterators._statemachine": (
+        Patch(
+            "'is_new_epoch', 'order'))",
+            "'is_new_epoch', 'order', 'draws'), defaults=(None,))",
+        ),
+        Patch("i, epoch, _, order = state", "i, epoch, _, order, draws = state"),
+        Patch(
+            "    state = IteratorState(i_end, epoch, is_new_epoch, order)\n"
+            "    indices = numpy.concatenate(indices_list)\n",
+            "    indices = numpy.concatenate(indices_list); "
+            "draws = draws and draws.after(len(indices))\n"
+            "    state = IteratorState(i_end, epoch, is_new_epoch, order, draws)\n",
+        ),
+    ),
+    "chainer.iterators.serial_iterator": (
+        _with_example_random("import numpy"),
+        Patch(
+            "IteratorState(0, 0, False, order)",
+            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
+        ),
+        Patch(
+            "current_position, epoch, is_new_epoch, order)",
+            "current_position, epoch, is_new_epoch, order, "
+            "_mmix.serialize_draws(serializer, self))",
+        ),
+        Patch(
+            "[self.dataset[index] for index in indices]",
+            "_mmix.fetch(self.dataset, indices, self._state.draws)",
+        ),
+    ),
+    "chainer.iterators.multithread_iterator": (
+        _with_example_random("import numpy"),
+        Patch(
+            "IteratorState(0, 0, False, order)",
+            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
+        ),
+        Patch(
+            "current_position, epoch, is_new_epoch, order)",
+            "current_position, epoch, is_new_epoch, order, "
+            "_mmix.serialize_draws(serializer, self))",
+        ),
+        Patch(
+            "args = [(self.dataset, index) for index in indices]",
+            "args = [(self.dataset, visit) for visit in "
+            "_mmix.visits(indices, self._next_state.draws)]",
+        ),
+        Patch("return dataset[index]", "return _mmix.read(dataset, index)"),
+        # A new order is drawn when its first batch is asked for, as by SerialIterator:
+        # what the network draws before does not depend on prefetching, and a snapshot
+        # has the state of numpy.random that belongs to it.
+        Patch(
+            "        self._invoke_prefetch()  # prefetch for the next iteration\n",
+            "        _mmix.ends_epoch(self) or self._invoke_prefetch()\n",
+        ),
+    ),
+    # setDaemon is deprecated since Python 3.10.
+    "chainer.iterators.multiprocess_iterator": (
+        _with_example_random("import numpy"),
+        Patch("thread.setDaemon(True)", "thread.daemon = True"),
+        Patch(
+            "current_position, epoch, is_new_epoch, order)\n        self._comm",
+            "current_position, epoch, is_new_epoch, order, draws or "
+            "_mmix.draws_of(self))\n        self._comm",
+        ),
+        Patch(
+            "self._reset_state(0, 0, False, order)",
+            "self._reset_state(0, 0, False, order, _mmix.new_draws(self))",
+        ),
+        Patch(
+            "def _reset_state(self, current_position, epoch, is_new_epoch, order):",
+            "def _reset_state(self, current_position, epoch, is_new_epoch, order, "
+            "draws=None):",
+        ),
+        Patch(
+            "        self._reset_state(current_position, epoch, is_new_epoch, order)\n"
+            "        try:\n",
+            "        self._reset_state(current_position, epoch, is_new_epoch, order, "
+            "_mmix.serialize_draws(serializer, self))\n"
+            "        try:\n",
+        ),
+        Patch(
+            "            def fetch_batch():\n"
+            "                batch_ret[0] = [self.dataset[idx] for idx in indices]\n",
+            "            fetch_batch = _mmix.first_batch(\n"
+            "                self.dataset, indices, self.prefetch_state.draws, "
+            "batch_ret)\n",
+        ),
+        Patch(
+            "_fetch_run, enumerate(indices))",
+            "_fetch_run, enumerate(_mmix.tasks(indices, self.prefetch_state.draws)))",
+        ),
+        Patch(
+            "data = _fetch_dataset[index]",
+            "data = _mmix.read_in_worker(_fetch_dataset, index)",
+        ),
+        # New orders as above: the prefetching thread leaves them to the main thread.
+        Patch("alive = self._task()", "alive = _mmix.attempt(self._task)"),
+        Patch(
+            "        if status == _Communicator.STATUS_RESET:\n"
+            "            self.prefetch_state = prefetch_state\n"
+            "        elif",
+            "        sampler = _mmix.Asking(self, reset_count)\n"
+            "        if status == _Communicator.STATUS_RESET: "
+            "self.prefetch_state = prefetch_state\n"
+            "        elif",
+        ),
+        Patch(
+            "            self.order_sampler, len(self.dataset))\n"
+            "        if indices is None:  # stop iteration\n"
+            "            batch = None\n"
+            "        else:\n"
+            "            future",
+            "            sampler, len(self.dataset))\n"
+            "        if indices is None:  # stop iteration\n"
+            "            batch = None\n"
+            "        else:\n"
+            "            future",
+        ),
+        Patch(
+            "                self._not_empty_cond.wait(_response_time)\n",
+            "                _mmix.answer(self) or "
+            "self._not_empty_cond.wait(_response_time)\n",
+        ),
+        # In the main thread, since the workers start now.
+        Patch(
+            "        measure_mode = False\n",
+            "        measure_mode = False; self._state.draws.seeds.choose()\n",
+        ),
+    ),
+    # The gradient of W was missing when x needs none.
     "chainer.functions.connection.deconvolution_2d": (
         Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),
     ),
