@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import chainer
 import numpy as np
+
+from chainer_mmix.analysis.predictions import (
+    check_repeats,
+    counted,
+    ignored_by,
+    n_right,
+    one_input,
+    predict,
+    shares,
+    to_host,
+)
 
 # Those of Table 4 of arXiv 1806.05236; 28.6 and 57.3 degrees are 0.5 and 1 radians.
 DEFORMATIONS = (
@@ -10,6 +24,54 @@ DEFORMATIONS = (
     *(("shear", 28.6), ("shear", 57.3)),
     *(("zoom", 0.6), ("zoom", 0.8), ("zoom", 1.2), ("zoom", 1.4)),
 )
+
+
+def deformed_accuracy(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    deformations: Sequence[tuple[str, float]] = DEFORMATIONS,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Measures the accuracy on deformed images.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor of one input, images.
+        batches (iterable of tuple): Images of shape (N, C, H, W), and targets.
+        deformations (sequence of tuple): Kinds and amounts; see :func:`deform`.
+        seed (int): For the angles, which are drawn anew for each deformation.
+
+    Returns:
+        dict: The accuracies, named ``deformed_accuracy/<kind>_<amount>``. Labels that
+        the classifier ignores do not count.
+
+    Raises:
+        TypeError: If there are several inputs, the predictor keeps a state from call to
+            call, or there is not one class a sample.
+        ValueError: If the inputs are no images.
+    """
+    label = ignored_by(classifier)
+    n, n_hit = 0, dict.fromkeys(deformations, 0.0)
+    rngs = {d: np.random.default_rng(seed) for d in deformations}
+    for x, t in batches:
+        images = to_host(one_input(x, "the accuracy on deformed images"))
+        if not n:
+            check_repeats(classifier.predictor, x, "the accuracy on deformed images")
+        if t.ndim > 2 or (t.ndim == 2 and t.dtype.kind != "f"):
+            raise TypeError(
+                f"targets of shape {t.shape} are not one class an image, which "
+                "deformed images need"
+            )
+        device = chainer.backend.get_device_from_array(x)
+        for deformation, rng in rngs.items():
+            deformed = device.send(deform(images, *deformation, rng))
+            y = predict(classifier.predictor, deformed)
+            scores, labels = counted(y, t, label)
+            n_hit[deformation] += n_right(scores, labels)
+        n += len(labels)
+    return {
+        f"deformed_accuracy/{kind}_{amount:g}": share
+        for (kind, amount), share in shares(n_hit, n).items()
+    }
 
 
 def deform(

@@ -2,11 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import chainer
 import chainer.functions as F
 from chainer import backend
+
+from chainer_mmix.analysis.predictions import (
+    check_repeats,
+    counted,
+    ignored_by,
+    n_right,
+    one_input,
+    predict,
+    shares,
+)
+
+
+def fgsm_accuracy(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    eps: Sequence[float],
+    clip: tuple[float, float] | None = None,
+) -> dict[str, float]:
+    """Measures the accuracy under attack, for each size of the attack.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor of one input and a lossfun.
+        batches (iterable of tuple): Inputs and targets.
+        eps, clip: See :func:`fgsm`; several ``eps``.
+
+    Returns:
+        dict: The accuracies, named ``fgsm_accuracy/<eps>``. Labels that the classifier
+        ignores do not count.
+
+    Raises:
+        TypeError: If there are several inputs, they are no floats, the predictor keeps
+            a state from call to call, or there is not one class a sample.
+    """
+    label = ignored_by(classifier)
+    predictor = classifier.predictor
+
+    def lossfun(y, t):
+        counted(y, t, label)  # says what is wrong, which the loss may not
+        return classifier.lossfun(y, t)
+
+    n, n_hit = 0, dict.fromkeys(eps, 0.0)
+    for x, t in batches:
+        x = one_input(x, "the fast gradient sign method")
+        if not n:
+            check_repeats(predictor, x, "the fast gradient sign method")
+        direction = gradient_sign(predictor, x, t, lossfun)
+        for value in eps:
+            y = predict(predictor, fgsm(x, direction, value, clip))
+            scores, labels = counted(y, t, label)
+            n_hit[value] += n_right(scores, labels)
+        n += len(labels)
+    found = shares(n_hit, n)
+    return {f"fgsm_accuracy/{value:g}": share for value, share in found.items()}
 
 
 def gradient_sign(
@@ -28,10 +81,16 @@ def gradient_sign(
 
     Raises:
         RuntimeError: If the loss has no gradient with respect to the input.
+        TypeError: If the input is not of a float dtype.
     """
+    if x.dtype.kind != "f":
+        raise TypeError(
+            f"the input is of dtype {x.dtype}, and only floats have a gradient"
+        )
     x = chainer.Variable(x)
     with chainer.using_config("train", False), chainer.force_backprop_mode():
-        (gradient,) = chainer.grad([lossfun(predictor(x), t)], [x])
+        loss = lossfun(predictor(x), t)
+        (gradient,) = chainer.grad([F.sum(loss) if loss.ndim else loss], [x])
     if gradient is None:
         raise RuntimeError(
             f"the output of {type(predictor).__name__} has no gradient with respect to "

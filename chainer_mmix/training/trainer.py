@@ -17,6 +17,7 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.extensions import (
+    Evaluator,
     FailOnNonNumber,
     HalfPrecision,
     LearningRate,
@@ -100,12 +101,7 @@ def build_trainer(
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
     trainer.extend(FailOnNonNumber(interval=1 if is_cpu else 20))
     validation = SerialIterator(test, batchsize, repeat=False, shuffle=False)
-    trainer.extend(
-        extensions.Evaluator(
-            validation, optimizer.target, converter=convert_test, device=device
-        ),
-        name="validation",
-    )
+    trainer.extend(Evaluator(validation, optimizer.target, convert_test, device))
     trainer.extend(LearningRate(lr_drop))
     if is_half():
         trainer.extend(HalfPrecision(optimizer))
