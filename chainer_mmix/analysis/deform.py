@@ -7,16 +7,7 @@ from collections.abc import Iterable, Sequence
 import chainer
 import numpy as np
 
-from chainer_mmix.analysis.predictions import (
-    check_repeats,
-    counted,
-    ignored_by,
-    n_right,
-    one_input,
-    predict,
-    shares,
-    to_host,
-)
+from chainer_mmix.analysis.predictions import accuracies, to_host
 
 # Those of Table 4 of arXiv 1806.05236; 28.6 and 57.3 degrees are 0.5 and 1 radians.
 DEFORMATIONS = (
@@ -41,37 +32,26 @@ def deformed_accuracy(
         seed (int): For the angles, which are drawn anew for each deformation.
 
     Returns:
-        dict: The accuracies, named ``deformed_accuracy/<kind>_<amount>``. Labels that
-        the classifier ignores do not count.
+        dict: The accuracies, named ``deformed_accuracy/<kind>_<amount>``.
 
     Raises:
-        TypeError: If there are several inputs, the predictor keeps a state from call to
-            call, or there is not one class a sample.
+        TypeError: As for :func:`~chainer_mmix.analysis.predictions.accuracies`.
         ValueError: If the inputs are no images.
     """
-    label = ignored_by(classifier)
-    n, n_hit = 0, dict.fromkeys(deformations, 0.0)
     rngs = {d: np.random.default_rng(seed) for d in deformations}
-    for x, t in batches:
-        images = to_host(one_input(x, "the accuracy on deformed images"))
-        if not n:
-            check_repeats(classifier.predictor, x, "the accuracy on deformed images")
+
+    def deformed(x, t):
         if t.ndim > 2 or (t.ndim == 2 and t.dtype.kind != "f"):
             raise TypeError(
                 f"targets of shape {t.shape} are not one class an image, which "
                 "deformed images need"
             )
-        device = chainer.backend.get_device_from_array(x)
-        for deformation, rng in rngs.items():
-            deformed = device.send(deform(images, *deformation, rng))
-            y = predict(classifier.predictor, deformed)
-            scores, labels = counted(y, t, label)
-            n_hit[deformation] += n_right(scores, labels)
-        n += len(labels)
-    return {
-        f"deformed_accuracy/{kind}_{amount:g}": share
-        for (kind, amount), share in shares(n_hit, n).items()
-    }
+        images, device = to_host(x), chainer.backend.get_device_from_array(x)
+        for (kind, amount), rng in rngs.items():
+            changed = deform(images, kind, amount, rng)
+            yield f"deformed_accuracy/{kind}_{amount:g}", device.send(changed)
+
+    return accuracies(classifier, batches, deformed, "the accuracy on deformed images")
 
 
 def deform(

@@ -8,15 +8,7 @@ import chainer
 import chainer.functions as F
 from chainer import backend
 
-from chainer_mmix.analysis.predictions import (
-    check_repeats,
-    counted,
-    ignored_by,
-    n_right,
-    one_input,
-    predict,
-    shares,
-)
+from chainer_mmix.analysis.predictions import accuracies, counted, ignored_by
 
 
 def fgsm_accuracy(
@@ -33,33 +25,24 @@ def fgsm_accuracy(
         eps, clip: See :func:`fgsm`; several ``eps``.
 
     Returns:
-        dict: The accuracies, named ``fgsm_accuracy/<eps>``. Labels that the classifier
-        ignores do not count.
+        dict: The accuracies, named ``fgsm_accuracy/<eps>``.
 
     Raises:
-        TypeError: If there are several inputs, they are no floats, the predictor keeps
-            a state from call to call, or there is not one class a sample.
+        TypeError: As for :func:`~chainer_mmix.analysis.predictions.accuracies`, and if
+            the input is not of a float dtype.
     """
     label = ignored_by(classifier)
-    predictor = classifier.predictor
 
     def lossfun(y, t):
         counted(y, t, label)  # says what is wrong, which the loss may not
         return classifier.lossfun(y, t)
 
-    n, n_hit = 0, dict.fromkeys(eps, 0.0)
-    for x, t in batches:
-        x = one_input(x, "the fast gradient sign method")
-        if not n:
-            check_repeats(predictor, x, "the fast gradient sign method")
-        direction = gradient_sign(predictor, x, t, lossfun)
+    def attacks(x, t):
+        direction = gradient_sign(classifier.predictor, x, t, lossfun)
         for value in eps:
-            y = predict(predictor, fgsm(x, direction, value, clip))
-            scores, labels = counted(y, t, label)
-            n_hit[value] += n_right(scores, labels)
-        n += len(labels)
-    found = shares(n_hit, n)
-    return {f"fgsm_accuracy/{value:g}": share for value, share in found.items()}
+            yield f"fgsm_accuracy/{value:g}", fgsm(x, direction, value, clip)
+
+    return accuracies(classifier, batches, attacks, "the fast gradient sign method")
 
 
 def gradient_sign(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import chainer
 import numpy as np
@@ -149,9 +150,40 @@ def n_right(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((scores.argmax(axis=1) == labels).sum())
 
 
-def shares(counts: dict, n: int) -> dict:
-    """Divides counts by the number of examples; NaN if there are none."""
-    return {name: count / n if n else np.nan for name, count in counts.items()}
+def accuracies(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    variants: Callable[..., Iterable[tuple]],
+    what: str,
+) -> dict[str, float]:
+    """Measures the accuracy on variants of the inputs.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor of one input.
+        batches (iterable of tuple): Inputs and targets.
+        variants (callable): Called as ``variants(x, t)``; yields names and inputs.
+        what (str): What is measured, for errors.
+
+    Returns:
+        dict: The accuracies by name. Labels that the classifier ignores do not count;
+        without any there is NaN.
+
+    Raises:
+        TypeError: If there are several inputs, the predictor keeps a state from call to
+            call, or there is not one class a sample.
+    """
+    label = ignored_by(classifier)
+    predictor = classifier.predictor
+    n: Counter[str] = Counter()
+    n_hit: Counter[str] = Counter()
+    for x, t in batches:
+        if not n:
+            check_repeats(predictor, one_input(x, what), what)
+        for name, variant in variants(x, t):
+            scores, labels = counted(predict(predictor, variant), t, label)
+            n[name] += len(labels)
+            n_hit[name] += n_right(scores, labels)
+    return {name: n_hit[name] / n[name] if n[name] else np.nan for name in n}
 
 
 def labels_of(t) -> np.ndarray:

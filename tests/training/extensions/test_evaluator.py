@@ -14,9 +14,12 @@ from scipy.special import expit, log_softmax
 from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.training.extensions import (
     CalibrationEvaluator,
+    DeformationEvaluator,
     Evaluator,
     FgsmEvaluator,
     PredictorEvaluator,
+    RepresentationPlot,
+    SingularValuePlot,
 )
 
 N, C = 23, 3
@@ -151,6 +154,33 @@ def test_fgsm_accuracy_at_0_is_the_accuracy(x, t, iterate, smaller):
         assert attacked == {
             "main/fgsm_accuracy/0": pytest.approx(result["main/accuracy"], rel=1e-6)
         }
+
+
+@pytest.mark.parametrize("ignore", [-1, 255])
+def test_other_evaluators_leave_ignored_labels_out_too(iterate, tmp_path, ignore):
+    class Trainer:
+        out = str(tmp_path)
+
+    np.random.seed(0)
+    x = np.random.default_rng(0).standard_normal((20, 1, 4, 4)).astype(np.float32)
+    t = np.random.default_rng(1).integers(0, 2, 20).astype(np.int32)
+    valid = np.arange(20) % 3 > 0
+    marked = np.where(valid, t, ignore).astype(np.int32)
+    target = L.Classifier(
+        chainer.Sequential(L.Linear(16, 2)),
+        functools.partial(F.softmax_cross_entropy, ignore_label=ignore),
+    )
+    for make in (
+        CalibrationEvaluator,
+        FgsmEvaluator,
+        functools.partial(DeformationEvaluator, deformations=[("zoom", 0.5)]),
+        functools.partial(SingularValuePlot, layer="0"),
+        functools.partial(RepresentationPlot, layer="0"),
+    ):
+        found = make(iterate(x, marked, batchsize=4), target)(Trainer())
+        right = make(iterate(x[valid], t[valid], batchsize=4), target)(Trainer())
+        assert found == pytest.approx(right)
+        assert found != pytest.approx(make(iterate(x, t), target)()) or not found
 
 
 # State
