@@ -216,10 +216,22 @@ def are_probabilities(t: np.ndarray) -> bool:
     )
 
 
+def accuracy_function(classifier: chainer.Link) -> Callable | None:
+    """Returns the function by which a classifier computes its accuracy, if any.
+
+    A :class:`~chainer_mmix.ManifoldMixupClassifier` makes its ``accfun`` leave out what
+    the loss leaves out.
+    """
+    score = getattr(classifier, "_score", None)
+    return score() if score else getattr(classifier, "accfun", None)
+
+
 def ignored_by(classifier: chainer.Link) -> int | None:
     """Returns the label that a classifier's accuracy ignores, or else its loss."""
-    for name in ("accfun", "lossfun"):
-        criterion = getattr(classifier, name, None)
+    for criterion in (
+        accuracy_function(classifier),
+        getattr(classifier, "lossfun", None),
+    ):
         label = None if criterion is None else ignored_label(criterion)
         if label is not None:
             return label

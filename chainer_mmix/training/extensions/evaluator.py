@@ -12,6 +12,7 @@ from chainer.dataset import concat_examples
 from chainer.iterators import ShuffleOrderSampler
 from chainer.training import extensions
 
+from chainer_mmix.analysis.predictions import accuracy_function
 from chainer_mmix.mixing.criterion import ignored_label
 from chainer_mmix.training.isolation import isolated
 
@@ -108,7 +109,7 @@ def _weights(target: chainer.Link, args: tuple, kwargs: dict, n: int) -> dict:
     if key is None:
         return {}
     t = kwargs[key] if isinstance(key, str) else args[key]
-    criteria = {"loss": target.lossfun, "accuracy": target.accfun}
+    criteria = {"loss": target.lossfun, "accuracy": accuracy_function(target)}
     return {name: _n_counted(f, t, n) for name, f in criteria.items() if f is not None}
 
 

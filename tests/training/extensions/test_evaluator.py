@@ -77,6 +77,17 @@ def test_ignored_labels_do_not_count(x, t, iterate, batchsize, ignores):
     assert result["main/accuracy"] == pytest.approx(hits / n, rel=1e-6)
 
 
+@pytest.mark.parametrize("make", [L.Classifier, ManifoldMixupClassifier])
+@pytest.mark.parametrize("accfun", [F.accuracy, functools.partial(F.accuracy)])
+def test_the_size_of_minibatches_does_not_matter(x, t, iterate, make, accfun):
+    options = {} if make is L.Classifier else {"mixup_hidden": False}
+    target = make(Same(), accfun=accfun, **options)
+    whole = Evaluator(iterate(x, t, batchsize=N), target)()
+    for batchsize in (1, 4, 9):
+        found = Evaluator(iterate(x, t, batchsize=batchsize), target)()
+        assert found == pytest.approx(whole, rel=1e-6)
+
+
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_labels_of_maps_count_one_by_one(iterate, ignore):
     rng = np.random.default_rng(0)
