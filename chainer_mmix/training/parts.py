@@ -22,7 +22,7 @@ def classifiers_of(trainer: chainer.training.Trainer) -> list[ManifoldMixupClass
     updater = trainer.updater
     optimizers = updater.get_all_optimizers().values()
     found: dict[int, ManifoldMixupClassifier] = {}
-    for link in _links_in([*(o.target for o in optimizers), vars(updater)], set()):
+    for link in links_in([*(o.target for o in optimizers), vars(updater)]):
         for child in link.links():
             if isinstance(child, ManifoldMixupClassifier):
                 found[id(child)] = child
@@ -82,7 +82,9 @@ def batch_size(updater: chainer.training.Updater) -> int:
         return 1
 
 
-def _links_in(value, seen: set[int]) -> Iterator[chainer.Link]:
+def links_in(value, seen: set[int] | None = None) -> Iterator[chainer.Link]:
+    """Yields the links in containers, partial functions, methods and closures."""
+    seen = set() if seen is None else seen
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -98,8 +100,8 @@ def _links_in(value, seen: set[int]) -> Iterator[chainer.Link]:
         value = getattr(value, "__self__", None), *cells
     elif isinstance(value, types.CellType):
         with contextlib.suppress(ValueError):  # an empty one
-            yield from _links_in(value.cell_contents, seen)
+            yield from links_in(value.cell_contents, seen)
     # A long list is data.
     if isinstance(value, (list, tuple, set)) and len(value) <= 100:
         for item in value:
-            yield from _links_in(item, seen)
+            yield from links_in(item, seen)

@@ -25,6 +25,7 @@ from chainer_mmix.training.extensions import (
     RandomState,
 )
 from chainer_mmix.training.graph_updater import GraphUpdater
+from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.precision import convert_examples, is_half
 from chainer_mmix.training.record import RunRecord
 
@@ -158,7 +159,11 @@ def run(trainer: training.Trainer, record: RunRecord) -> None:
 def _initialize(model: chainer.Link, example: tuple, device) -> None:
     """Gives parameters their shapes, which a snapshot is checked against."""
     batch = convert_examples([example], device)
-    with chainer.using_config("train", False), chainer.no_backprop_mode():
+    with (
+        isolated(model),
+        chainer.using_config("train", False),
+        chainer.no_backprop_mode(),
+    ):
         model(*batch)
 
 

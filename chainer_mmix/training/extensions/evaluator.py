@@ -15,6 +15,7 @@ from chainer.training import extensions
 from chainer_mmix.analysis.predictions import accuracy_function
 from chainer_mmix.mixing.criterion import ignored_label
 from chainer_mmix.training.isolation import isolated
+from chainer_mmix.training.parts import links_in
 
 
 class Evaluator(extensions.Evaluator):
@@ -58,6 +59,7 @@ class Evaluator(extensions.Evaluator):
             getattr(iterator, "order_sampler", None)
             for iterator in self.get_all_iterators().values()
         ]
+        self._called = eval_func  # the links that it calls are isolated too
         self._samplers = [sampler for sampler in samplers if _shares_state(sampler)]
 
     def evaluate(self) -> dict:
@@ -75,8 +77,8 @@ class Evaluator(extensions.Evaluator):
         for sampler in self._samplers:
             sampler._random = _OwnState(0)
         with contextlib.ExitStack() as stack:
-            for target in self.get_all_targets().values():
-                stack.enter_context(isolate(target))
+            for link in links_in([self.get_all_targets(), self._called]):
+                stack.enter_context(isolate(link))
             yield
 
     def _call(self, given: Callable | None, *args, **kwargs) -> None:

@@ -64,7 +64,7 @@ class PredictorEvaluator(Evaluator):
                 f"not {type(target).__name__}: wrap it in chainer.links.Classifier"
             )
         super().__init__(iterator, target, converter, device, eval_hook)
-        self._measure = measure
+        self._measure = self._called = measure
         self._label_key = getattr(target, "label_key", -1)
         self._n_batch: int | None = None
         self._findings = Findings({})

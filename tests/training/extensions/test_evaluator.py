@@ -276,3 +276,20 @@ def test_what_a_thread_draws_meanwhile_is_not_drawn_again(x, t, iterate):
     for _ in range(3):
         evaluator()
     assert len(set(drawn)) == 3
+
+
+def test_networks_that_a_function_calls_keep_their_states(x, t, iterate):
+    other = Recurrent()
+
+    def evaluate(x, t):
+        other(x)
+
+    def measure(target, batches):
+        return {"mean": np.mean([other(x).array.mean() for x, _ in batches])}
+
+    for evaluator in (
+        Evaluator(iterate(x, t), L.Classifier(Same()), eval_func=evaluate),
+        PredictorEvaluator(iterate(x, t), L.Classifier(Same()), measure),
+    ):
+        evaluator()
+        assert other.lstm.h is None
