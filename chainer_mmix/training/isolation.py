@@ -25,7 +25,7 @@ def isolated(link: chainer.Link) -> Iterator[None]:
     """
     links = list(link.links())
     memo = {id(kept): kept for kept in (*links, *link.params())}
-    before = [vars(one) for one in links]
+    before = [one.__dict__ for one in links]
     copies = [{k: _copy(v, memo) for k, v in own.items()} for own in before]
     try:
         for one, own in zip(links, copies, strict=True):
@@ -48,12 +48,12 @@ def isolated_with_weights(link: chainer.Link) -> Iterator[None]:
     with isolated(link):
         for one in link.links():
             for name in one._params:
-                param = vars(one)[name]
+                param = one.__dict__[name]
                 if not param.is_initialized:
                     dtype = getattr(param.initializer, "dtype", None)
                     zeros = chainer.Parameter(initializers.Constant(0, dtype))
                     zeros.to_device(param.device)
-                    vars(one)[name] = zeros
+                    one.__dict__[name] = zeros
         yield
 
 

@@ -8,6 +8,7 @@ import types
 from collections.abc import Iterator
 
 import chainer
+from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
 
@@ -72,7 +73,7 @@ def optimizer_of(
     return next(iter(optimizers.values()))
 
 
-def batch_size(updater: chainer.training.Updater) -> int:
+def batch_size(updater: StandardUpdater) -> int:
     """Returns the number of examples in the last minibatch; 1 if it is not known."""
     try:
         iterator = updater.get_iterator("main")

@@ -173,7 +173,7 @@ def _is_new_epoch(trainer: training.Trainer) -> bool:
     return trainer.updater.is_new_epoch
 
 
-def _plain(out: TextIO) -> TextIO:
+def _plain(out: TextIO) -> TextIO | _WithoutErasing:
     return out if out.isatty() else _WithoutErasing(out)
 
 

@@ -2,6 +2,7 @@ import json
 import random
 
 import chainer
+import chainer.links as L
 import numpy as np
 import pytest
 from chainer.dataset import concat_examples
@@ -122,6 +123,16 @@ def test_validation_is_that_of_all_examples_together(tmp_path, make_trainer, log
     assert entry["validation/main/loss"] == pytest.approx(expected, rel=1e-6)
     expected = (y.argmax(axis=1) == t).mean()
     assert entry["validation/main/accuracy"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_building_leaves_no_state_in_the_network(tmp_path, make_trainer):
+    class Recurrent(chainer.Sequential):
+        def __init__(self):
+            super().__init__(L.LSTM(None, 8), L.Linear(None, 10))
+
+    trainer = make_trainer(tmp_path, net=Recurrent, alpha=0)
+    net = trainer.updater.get_optimizer("main").target.predictor
+    assert net[0].h is None and net[1].W.is_initialized
 
 
 def test_nan_keeps_the_last_good_snapshot(tmp_path, make_trainer):

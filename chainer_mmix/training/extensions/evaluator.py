@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import chainer
 import chainer.functions as F
@@ -55,7 +56,7 @@ class Evaluator(extensions.Evaluator):
         super().__init__(
             iterator, target, converter, device, eval_hook, eval_func, **kwargs
         )
-        samplers = [
+        samplers: list[Any] = [
             getattr(iterator, "order_sampler", None)
             for iterator in self.get_all_iterators().values()
         ]
@@ -102,7 +103,7 @@ def _shares_state(sampler) -> bool:
     if type(sampler) is not ShuffleOrderSampler:
         return False
     state = sampler._random
-    return state is np.random.random.__self__ or isinstance(state, _OwnState)
+    return state is np.random.mtrand._rand or isinstance(state, _OwnState)
 
 
 def _weights(target: chainer.Link, args: tuple, kwargs: dict, n: int) -> dict:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import chainer
 from chainer import optimizers
@@ -45,7 +46,7 @@ class LearningRate(EpochSchedule):
     ) -> None:
         self._drops = tuple(drops)
         self._factor = factor
-        self._optimizer = optimizer
+        self._optimizer: Any = optimizer
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         optimizer = self._optimizer or optimizer_of(trainer, type(self).__name__)

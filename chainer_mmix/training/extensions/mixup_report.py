@@ -78,7 +78,7 @@ class MixupReport(extension.Extension):
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         target = self._classifier or classifier_of(trainer, type(self).__name__)
         self._classifier = target
-        if getattr(target, "mixup_hidden", False):
+        if target is not None and target.mixup_hidden:
             # All from the start: LogReport averages over what was reported.
             self._points = [*map(str, target.points or ["link"]), "none"]
             self._layer = dict.fromkeys(self._points, 0) | self._layer

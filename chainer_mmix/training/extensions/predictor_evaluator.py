@@ -71,16 +71,16 @@ class PredictorEvaluator(Evaluator):
         self._prefix: str | None = None
 
     @property
-    def default_name(self) -> str:
+    def default_name(self) -> str:  # type: ignore[override]
         # Not "validation": the Trainer would number it, or the Evaluator after it.
         return type(self).__name__
 
-    @property
+    @property  # type: ignore[override]
     def name(self) -> str | None:
         """What it reports begins with this."""
         return self._prefix
 
-    @name.setter
+    @name.setter  # type: ignore[override]
     def name(self, name: str) -> None:
         is_default = name.startswith(self.default_name)  # a number may follow
         self._prefix = "validation" if is_default else name
@@ -143,8 +143,8 @@ class PredictorEvaluator(Evaluator):
         for examples in itertools.islice(iterator, self._n_batch):
             batch = self.converter(examples, self.device)
             if isinstance(batch, dict):
-                x = dict(batch)
-                yield x, x.pop(self._label_key)
+                named = dict(batch)
+                yield named, named.pop(self._label_key)
             else:
                 x = list(batch)
                 t = x.pop(self._label_key)

@@ -111,6 +111,20 @@ def test_labels_of_maps_count_one_by_one(iterate, ignore):
     assert result["main/accuracy"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_maps_of_several_sizes():
+    rng = np.random.default_rng(0)
+    data = [
+        (rng.standard_normal((C, *size)).astype("f"), rng.integers(0, C, size, "i"))
+        for size in ((4, 5), (2, 2), (3, 1))
+    ]
+    iterator = SerialIterator(data, 1, repeat=False, shuffle=False)
+    result = Evaluator(iterator, L.Classifier(Same()))()
+    hits = [(y.argmax(axis=0) == t).ravel() for y, t in data]
+    assert result["main/accuracy"] == pytest.approx(np.concatenate(hits).mean())
+    losses = [cross_entropy(y[None], t[None]) for y, t in data]
+    assert result["main/loss"] == pytest.approx(np.concatenate(losses).mean())
+
+
 def test_several_labels_a_sample(x, iterate):
     t = np.random.default_rng(2).integers(-1, 2, x.shape).astype(np.int32)
     t[:4] = -1

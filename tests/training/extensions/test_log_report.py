@@ -1,3 +1,5 @@
+import json
+
 import chainer
 import chainer.links as L
 import numpy as np
@@ -44,6 +46,10 @@ DATA = chainer.datasets.TupleDataset(
 
 def test_iterations_are_weighed_by_their_examples(tmp_path):
     log, seen = run(tmp_path, Buckets(DATA, 7, shuffle=False), LogReport())
+    content = json.loads((tmp_path / "mixup.json").read_text())
+    sizes, losses = zip(*seen, strict=True)
+    expected = np.average(losses, weights=sizes)
+    assert content["loss"]["none"] == pytest.approx(expected, rel=1e-6)
     assert [n for n, _ in seen] == [7, 3, 7, 3]
     for epoch, entry in enumerate(log):
         sizes, losses = zip(*seen[2 * epoch : 2 * epoch + 2], strict=True)

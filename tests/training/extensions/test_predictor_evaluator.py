@@ -29,7 +29,7 @@ class Net(chainer.Chain):
         super().__init__()
         with self.init_scope():
             self.l1 = L.Linear(None, 4)
-            self.l2 = L.Linear(4, n_out or 1)
+            self.l2 = L.Linear(None, n_out or 1)
         self.flat = n_out == 0
 
     def forward(self, x):
