@@ -31,10 +31,10 @@ def set_seed(seed: int, device: chainer.backend.Device) -> None:
 def kept_random_state() -> Iterator[None]:
     """Undoes what the ``with`` block draws from :mod:`numpy.random` and :mod:`random`.
 
-    It does so in a program of one thread. Where others run, such as one that prefetches
-    minibatches, it undoes nothing: what they drew meanwhile they would draw again.
+    While the thread of a :class:`~chainer.iterators.MultiprocessIterator` prefetches,
+    it undoes nothing: what that thread drew meanwhile it would draw again.
     """
-    if threading.active_count() > 1:
+    if any(thread.name == "prefetch_loop" for thread in threading.enumerate()):
         yield
         return
     numpy_state, python_state = np.random.get_state(), random.getstate()

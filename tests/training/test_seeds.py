@@ -33,7 +33,8 @@ def test_what_is_drawn_on_the_side_leaves_no_trace():
 
 def test_what_another_thread_draws_meanwhile_is_not_drawn_again():
     running = threading.Event()
-    thread = threading.Thread(target=running.wait)
+    # As the one of MultiprocessIterator is called.
+    thread = threading.Thread(target=running.wait, name="prefetch_loop")
     thread.start()
     try:
         np.random.seed(0)
