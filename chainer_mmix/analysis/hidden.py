@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import chainer
@@ -92,6 +93,17 @@ def all_hidden_states(
         states.append(hidden_states(classifier.predictor, layer, x, t)[keep])
         labels.append(own[keep])
     return np.concatenate(states), np.concatenate(labels)
+
+
+def is_finite(states: np.ndarray, layer: int | str) -> bool:
+    """Tells whether all hidden states are finite, and warns if they are not."""
+    if np.isfinite(states).all():
+        return True
+    warnings.warn(
+        f"hidden states at {layer!r} are NaN or infinite: there is no picture of them",
+        stacklevel=2,
+    )
+    return False
 
 
 def check_layer(predictor: chainer.Link, layer: int | str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from chainer_mmix.analysis.figure import add_class_legend, picture, scatter_classes
 from chainer_mmix.analysis.findings import Findings
-from chainer_mmix.analysis.hidden import all_hidden_states
+from chainer_mmix.analysis.hidden import all_hidden_states, is_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,10 +31,13 @@ def representation(
         classifier, batches, layer: See
             :func:`~chainer_mmix.analysis.hidden.all_hidden_states`.
         method (str): See :func:`project`.
-        filename (str): Name of the picture.
+        filename (str): Name of the picture. There is none, with a warning, if a state
+            is NaN or infinite.
     """
     states, t = all_hidden_states(classifier, batches, layer)
     check_method(method, states.shape[1])
+    if not is_finite(states, layer):
+        return Findings({})
 
     def plot() -> Figure:
         title = f"Hidden states at layer {layer!r}"

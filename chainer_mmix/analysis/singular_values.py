@@ -10,7 +10,7 @@ import numpy as np
 
 from chainer_mmix.analysis.figure import add_class_legend, class_style, picture
 from chainer_mmix.analysis.findings import Findings
-from chainer_mmix.analysis.hidden import all_hidden_states
+from chainer_mmix.analysis.hidden import all_hidden_states, is_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +28,15 @@ def hidden_spread(
         classifier, batches, layer: See
             :func:`~chainer_mmix.analysis.hidden.all_hidden_states`.
         filename (str): Name of the picture.
+
+    Returns:
+        Findings: ``spread/<layer>`` and the picture; NaN and none, with a warning, if a
+        state is NaN or infinite.
     """
-    values = singular_values(*all_hidden_states(classifier, batches, layer))
+    states, t = all_hidden_states(classifier, batches, layer)
+    if not is_finite(states, layer):
+        return Findings({f"spread/{layer}": np.nan})
+    values = singular_values(states, t)
     title = f"Hidden states at layer {layer!r}"
     draw = picture(plot_singular_values, values, title)
     return Findings({f"spread/{layer}": spread(values)}, {filename: draw})

@@ -20,13 +20,13 @@ class PredictorEvaluator(Evaluator):
     :class:`~chainer_mmix.training.extensions.Evaluator`, under ``validation/main/``, or
     under the name that :meth:`~chainer.training.Trainer.extend` is given.
 
-    Before the training, the first minibatch is measured and the result thrown away, so
-    that what cannot be measured stops a run before it has cost anything. A network
-    whose parameters have no shape yet has zeros for them then.
+    Before the first iteration of a run, the first minibatch is measured and the result
+    thrown away, so that what cannot be measured stops the run before it has cost
+    anything. Parameters that have no shape yet are zeros in this trial.
 
     Like the Evaluator, it leaves the network as it found it and draws no random numbers
-    itself; and it changes neither gradients nor what the classifier remembers of its
-    last call.
+    itself. It changes neither gradients nor what the classifier remembers of its last
+    call.
 
     Args:
         iterator (~chainer.dataset.Iterator): An iterator that ends, made with
