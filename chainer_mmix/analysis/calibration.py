@@ -7,9 +7,7 @@ of the C classes is an error; where a score is NaN, so is the result.
 
 from __future__ import annotations
 
-import functools
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,14 +17,13 @@ from scipy.special import log_softmax, softmax
 
 from chainer_mmix.analysis.findings import Findings
 from chainer_mmix.analysis.predictions import counted, predict_all
-from chainer_mmix.atomic import write_atomically
 
 
 def calibration(
     classifier: chainer.Link,
     batches: Iterable[tuple],
     n_bins: int = 15,
-    filename: str = "reliability.json",
+    files: Mapping[str, Callable[[Path, Reliability], None]] | None = None,
 ) -> Findings:
     """Measures ``ece``, ``nll`` and ``brier`` of all examples together.
 
@@ -35,7 +32,8 @@ def calibration(
             else its loss ignores do not count.
         batches (iterable of tuple): Inputs and targets.
         n_bins (int): Bins of the calibration error. The default is 15.
-        filename (str): Name of the file with the table of the bins.
+        files (mapping of callable): By file name, functions that write the table of the
+            bins, called with path and table. The default is none.
     """
     scores, t = predict_all(classifier, batches)
     table = reliability(scores, t, n_bins)
@@ -44,7 +42,11 @@ def calibration(
         "nll": negative_log_likelihood(scores, t),
         "brier": brier_score(scores, t),
     }
-    return Findings(values, {filename: functools.partial(write_table, table)})
+
+    def bound(write):
+        return lambda path: write(path, table)
+
+    return Findings(values, {name: bound(w) for name, w in (files or {}).items()})
 
 
 class Reliability(NamedTuple):
@@ -90,17 +92,6 @@ def reliability(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> Reliabil
             np.bincount(bins, confidence, n_bins) / count,
             np.bincount(bins, right, n_bins) / count,
         )
-
-
-def write_table(table: Reliability, path: Path) -> None:
-    """Writes a table as a JSON file, an object of lists with ``null`` for NaN."""
-    content = {
-        key: [x if np.isfinite(x) else None for x in values.tolist()]
-        for key, values in table._asdict().items()
-    }
-    with write_atomically(path) as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
 
 
 def pool(tables: Sequence[Reliability]) -> Reliability:
