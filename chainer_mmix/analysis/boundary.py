@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import chainer
 import numpy as np
 from scipy.special import softmax
 
-from chainer_mmix.analysis.predictions import predict
+from chainer_mmix.analysis.figure import picture
+from chainer_mmix.analysis.findings import Findings
+from chainer_mmix.analysis.predictions import (
+    ignored_by,
+    labels_of,
+    one_input,
+    predict,
+    to_host,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +40,41 @@ class ConfidenceMap(NamedTuple):
     x: np.ndarray
     y: np.ndarray
     probability: np.ndarray
+
+
+def decision_boundary(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    resolution: int = 200,
+    filename: str = "decision_boundary.png",
+) -> Findings:
+    """Measures ``unsure``, the share of the plane below 0.9 confidence, and draws it.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor.
+        batches (iterable of tuple): Points of shape (N, 2), and labels, 0 and 1.
+        resolution (int): Columns and rows of the map. The default is 200.
+        filename (str): Name of the picture.
+
+    Raises:
+        TypeError: If there are several inputs, or not one class a sample.
+        ValueError: As for :func:`confidence_map`, and for other labels.
+    """
+    found = [
+        (to_host(one_input(x, "a decision boundary")), labels_of(t)) for x, t in batches
+    ]
+    points, labels = map(np.concatenate, zip(*found, strict=True))
+    other = set(labels.tolist()) - {0, 1, ignored_by(classifier)}
+    if other:
+        raise ValueError(
+            "a decision boundary is drawn between the classes 0 and 1, but there are "
+            f"labels {', '.join(map(str, sorted(other)))}"
+        )
+    confidence = confidence_map(classifier.predictor, points, resolution)
+    return Findings(
+        {"unsure": unsure_share(confidence.probability)},
+        {filename: picture(plot_boundary, confidence, points, labels)},
+    )
 
 
 def confidence_map(
@@ -76,8 +120,14 @@ def unsure_share(probability: np.ndarray, threshold: float = 0.9) -> float:
     Args:
         probability (numpy.ndarray): The probability of one of two classes.
         threshold (float): The default is 0.9.
+
+    Returns:
+        float: The share; NaN if a probability is NaN.
     """
-    return float((np.maximum(probability, 1 - probability) < threshold).mean())
+    confidence = np.maximum(probability, 1 - probability)
+    return (
+        np.nan if np.isnan(confidence).any() else float((confidence < threshold).mean())
+    )
 
 
 def plot_boundary(

@@ -1,16 +1,52 @@
 """How far the probabilities of a classifier can be trusted.
 
 All functions take scores of shape (N, C), the softmax of which are the probabilities:
-logits, or logarithms of probabilities. They compute in float64.
+logits, or logarithms of probabilities. They compute in float64. A label that is not one
+of the C classes is an error; where a score is NaN, so is the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import chainer
 import numpy as np
 from scipy.special import log_softmax, softmax
+
+from chainer_mmix.analysis.findings import Findings
+from chainer_mmix.analysis.predictions import counted, predict_all
+
+
+def calibration(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    n_bins: int = 15,
+    files: Mapping[str, Callable[[Path, Reliability], None]] | None = None,
+) -> Findings:
+    """Measures ``ece``, ``nll`` and ``brier`` of all examples together.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor. Labels that its accuracy or
+            else its loss ignores do not count.
+        batches (iterable of tuple): Inputs and targets.
+        n_bins (int): Bins of the calibration error. The default is 15.
+        files (mapping of callable): By file name, functions that write the table of the
+            bins, called with path and table. The default is none.
+    """
+    scores, t = predict_all(classifier, batches)
+    table = reliability(scores, t, n_bins)
+    values = {
+        "ece": expected_calibration_error(scores, t, n_bins),
+        "nll": negative_log_likelihood(scores, t),
+        "brier": brier_score(scores, t),
+    }
+
+    def bound(write):
+        return lambda path: write(path, table)
+
+    return Findings(values, {name: bound(w) for name, w in (files or {}).items()})
 
 
 class Reliability(NamedTuple):
@@ -42,7 +78,8 @@ def reliability(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> Reliabil
         t (numpy.ndarray): Labels, integers of shape (N,).
         n_bins (int): The number of bins, of one width. The default is 15.
     """
-    probability = softmax(np.asarray(scores, np.float64), axis=1)
+    scores, t = counted(np.asarray(scores, np.float64), t)
+    probability = softmax(scores, axis=1)
     confidence = probability.max(axis=1)
     right = probability.argmax(axis=1) == t
     edges = np.linspace(0, 1, n_bins + 1)
@@ -73,7 +110,9 @@ def pool(tables: Sequence[Reliability]) -> Reliability:
     counts, *shares = (np.stack(part) for part in list(zip(*tables, strict=True))[1:])
     total = counts.sum(axis=0)
     with np.errstate(invalid="ignore"):  # 0 / 0
-        means = [(np.nan_to_num(s) * counts).sum(axis=0) / total for s in shares]
+        means = [
+            np.where(counts > 0, counts * s, 0).sum(axis=0) / total for s in shares
+        ]
     return Reliability(edges, total, *means)
 
 
@@ -93,8 +132,11 @@ def expected_calibration_error(
         n_bins (int): The number of bins, of one width. The default is 15.
     """
     table = reliability(scores, t, n_bins)
-    distance = np.nan_to_num(np.abs(table.accuracy - table.confidence))
-    return float(np.average(distance, weights=table.count))
+    full = table.count > 0
+    if not full.any():
+        return np.nan
+    distance = np.abs(table.accuracy - table.confidence)[full]
+    return float(np.average(distance, weights=table.count[full]))
 
 
 def negative_log_likelihood(scores: np.ndarray, t: np.ndarray) -> float:
@@ -104,8 +146,9 @@ def negative_log_likelihood(scores: np.ndarray, t: np.ndarray) -> float:
         scores (numpy.ndarray): Array of shape (N, C).
         t (numpy.ndarray): Labels, integers of shape (N,).
     """
-    log_probability = log_softmax(np.asarray(scores, np.float64), axis=1)
-    return float(-log_probability[np.arange(len(t)), t].mean())
+    scores, t = counted(np.asarray(scores, np.float64), t)
+    log_probability = log_softmax(scores, axis=1)
+    return _mean(-log_probability[np.arange(len(t)), t])
 
 
 def brier_score(scores: np.ndarray, t: np.ndarray) -> float:
@@ -118,6 +161,11 @@ def brier_score(scores: np.ndarray, t: np.ndarray) -> float:
         scores (numpy.ndarray): Array of shape (N, C).
         t (numpy.ndarray): Labels, integers of shape (N,).
     """
-    error = softmax(np.asarray(scores, np.float64), axis=1)
+    scores, t = counted(np.asarray(scores, np.float64), t)
+    error = softmax(scores, axis=1)
     error[np.arange(len(t)), t] -= 1
-    return float((error**2).sum(axis=1).mean())
+    return _mean((error**2).sum(axis=1))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan

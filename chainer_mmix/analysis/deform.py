@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import chainer
 import numpy as np
+
+from chainer_mmix.analysis.predictions import accuracies, to_host
 
 # Those of Table 4 of arXiv 1806.05236; 28.6 and 57.3 degrees are 0.5 and 1 radians.
 DEFORMATIONS = (
@@ -10,6 +15,43 @@ DEFORMATIONS = (
     *(("shear", 28.6), ("shear", 57.3)),
     *(("zoom", 0.6), ("zoom", 0.8), ("zoom", 1.2), ("zoom", 1.4)),
 )
+
+
+def deformed_accuracy(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    deformations: Sequence[tuple[str, float]] = DEFORMATIONS,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Measures the accuracy on deformed images.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor of one input, images.
+        batches (iterable of tuple): Images of shape (N, C, H, W), and targets.
+        deformations (sequence of tuple): Kinds and amounts; see :func:`deform`.
+        seed (int): For the angles, which are drawn anew for each deformation.
+
+    Returns:
+        dict: The accuracies, named ``deformed_accuracy/<kind>_<amount>``.
+
+    Raises:
+        TypeError: As for :func:`~chainer_mmix.analysis.predictions.accuracies`.
+        ValueError: If the inputs are no images.
+    """
+    rngs = {d: np.random.default_rng(seed) for d in deformations}
+
+    def deformed(x, t):
+        if t.ndim > 2 or (t.ndim == 2 and t.dtype.kind != "f"):
+            raise TypeError(
+                f"targets of shape {t.shape} are not one class an image, which "
+                "deformed images need"
+            )
+        images, device = to_host(x), chainer.backend.get_device_from_array(x)
+        for (kind, amount), rng in rngs.items():
+            changed = deform(images, kind, amount, rng)
+            yield f"deformed_accuracy/{kind}_{amount:g}", device.send(changed)
+
+    return accuracies(classifier, batches, deformed, "the accuracy on deformed images")
 
 
 def deform(

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import chainer
 import chainer.functions as F
 from chainer import backend
+
+from chainer_mmix.analysis.predictions import accuracies, counted, ignored_by
+
+
+def fgsm_accuracy(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    eps: Sequence[float],
+    clip: tuple[float, float] | None = None,
+) -> dict[str, float]:
+    """Measures the accuracy under attack, for each size of the attack.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor of one input and a lossfun.
+        batches (iterable of tuple): Inputs and targets.
+        eps, clip: See :func:`fgsm`; several ``eps``.
+
+    Returns:
+        dict: The accuracies, named ``fgsm_accuracy/<eps>``.
+
+    Raises:
+        TypeError: As for :func:`~chainer_mmix.analysis.predictions.accuracies`, and if
+            the input is not of a float dtype.
+    """
+    label = ignored_by(classifier)
+
+    def lossfun(y, t):
+        counted(y, t, label)  # says what is wrong, which the loss may not
+        return classifier.lossfun(y, t)
+
+    def attacks(x, t):
+        direction = gradient_sign(classifier.predictor, x, t, lossfun)
+        for value in eps:
+            yield f"fgsm_accuracy/{value:g}", fgsm(x, direction, value, clip)
+
+    return accuracies(classifier, batches, attacks, "the fast gradient sign method")
 
 
 def gradient_sign(
@@ -28,10 +64,16 @@ def gradient_sign(
 
     Raises:
         RuntimeError: If the loss has no gradient with respect to the input.
+        TypeError: If the input is not of a float dtype.
     """
+    if x.dtype.kind != "f":
+        raise TypeError(
+            f"the input is of dtype {x.dtype}, and only floats have a gradient"
+        )
     x = chainer.Variable(x)
     with chainer.using_config("train", False), chainer.force_backprop_mode():
-        (gradient,) = chainer.grad([lossfun(predictor(x), t)], [x])
+        loss = lossfun(predictor(x), t)
+        (gradient,) = chainer.grad([F.sum(loss) if loss.ndim else loss], [x])
     if gradient is None:
         raise RuntimeError(
             f"the output of {type(predictor).__name__} has no gradient with respect to "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from chainer.training.extensions import PlotReport
 
 from chainer_mmix.atomic import write_atomically
 
@@ -78,6 +80,20 @@ def add_class_legend(axes: Axes, labels: Iterable[int]) -> None:
         fontsize="small",
         frameon=False,
     )
+
+
+def picture(plot: Callable[..., Figure], *args) -> Callable[[Path], None]:
+    """Returns a function that draws ``plot(*args)`` into a file.
+
+    Without Matplotlib there is a warning in place of it, as with
+    :class:`~chainer.training.extensions.PlotReport`.
+    """
+
+    def write(path: Path) -> None:
+        if PlotReport.available():
+            save_figure(plot(*args), path)
+
+    return write
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

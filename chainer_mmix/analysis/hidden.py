@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
+
 import chainer
 import numpy as np
 
-from chainer_mmix.analysis.predictions import call, in_test_mode, to_host
+from chainer_mmix.analysis.predictions import (
+    call,
+    ignored_by,
+    in_test_mode,
+    labels_of,
+    to_host,
+)
 from chainer_mmix.links.graph import Trace, leaves
 from chainer_mmix.links.names import INPUT, links_of, names_of
 from chainer_mmix.mixing.functions import Mix
@@ -60,6 +69,41 @@ def hidden_states(
                 "place"
             )
     return np.concatenate([part.reshape(len(t), -1) for part in parts], axis=1)
+
+
+def all_hidden_states(
+    classifier: chainer.Link, batches: Iterable[tuple], layer: int | str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the hidden states of all samples at one place of a network.
+
+    Args:
+        classifier (~chainer.Link): A link with a predictor.
+        batches (iterable of tuple): Inputs and targets, one class a sample.
+        layer (int or str): The place; see :func:`hidden_states`.
+
+    Returns:
+        tuple: The states, of shape (N, D), and the labels, of shape (N,), without the
+        samples whose label the classifier ignores.
+    """
+    ignored = ignored_by(classifier)
+    states, labels = [], []
+    for x, t in batches:
+        own = labels_of(t)
+        keep = (own != ignored) | (t.dtype.kind == "f")
+        states.append(hidden_states(classifier.predictor, layer, x, t)[keep])
+        labels.append(own[keep])
+    return np.concatenate(states), np.concatenate(labels)
+
+
+def is_finite(states: np.ndarray, layer: int | str) -> bool:
+    """Tells whether all hidden states are finite, and warns if they are not."""
+    if np.isfinite(states).all():
+        return True
+    warnings.warn(
+        f"hidden states at {layer!r} are NaN or infinite: there is no picture of them",
+        stacklevel=2,
+    )
+    return False
 
 
 def check_layer(predictor: chainer.Link, layer: int | str) -> None:

@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import chainer
 import numpy as np
 
-from chainer_mmix.analysis.figure import add_class_legend, scatter_classes
+from chainer_mmix.analysis.figure import add_class_legend, picture, scatter_classes
+from chainer_mmix.analysis.findings import Findings
+from chainer_mmix.analysis.hidden import all_hidden_states, is_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = ("none", "pca", "tsne")
+
+
+def representation(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    layer: int | str,
+    method: str = "pca",
+    filename: str = "representation.png",
+) -> Findings:
+    """Draws the hidden states at a place as points in a plane.
+
+    Args:
+        classifier, batches, layer: See
+            :func:`~chainer_mmix.analysis.hidden.all_hidden_states`.
+        method (str): See :func:`project`.
+        filename (str): Name of the picture. There is none, with a warning, if a state
+            is NaN or infinite.
+    """
+    states, t = all_hidden_states(classifier, batches, layer)
+    check_method(method, states.shape[1])
+    if not is_finite(states, layer):
+        return Findings({})
+
+    def plot() -> Figure:
+        title = f"Hidden states at layer {layer!r}"
+        points, names = project(states, method)
+        return plot_points(points, t, names, title)
+
+    return Findings({}, {filename: picture(plot)})
+
+
+def check_method(method: str, d: int) -> None:
+    """Raises a ValueError if states of D dimensions cannot be projected so."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if method == "none" and d != 2:
+        raise ValueError(
+            f"the states have {d} dimensions, not 2: choose one of the methods "
+            "'pca' and 'tsne'"
+        )
+    if d < 2:
+        raise ValueError(f"states of {d} dimension make no plane: choose another layer")
 
 
 def project(states: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, str]]:
@@ -30,13 +76,8 @@ def project(states: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, str
         ValueError: If there is no such method, or the states have more than two
             dimensions, or fewer.
     """
-    d = states.shape[1]
+    check_method(method, states.shape[1])
     if method == "none":
-        if d != 2:
-            raise ValueError(
-                f"the states have {d} dimensions, not 2: choose one of the methods "
-                "'pca' and 'tsne'"
-            )
         return states, ("unit 0", "unit 1")
     if method == "pca":
         from sklearn.decomposition import PCA
@@ -47,14 +88,12 @@ def project(states: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, str
             for k, share in enumerate(pca.explained_variance_ratio_, 1)
         ]
         return pca.transform(states), tuple(names)
-    if method == "tsne":
-        from sklearn.manifold import TSNE
+    from sklearn.manifold import TSNE
 
-        # The usual 30, where there are enough neighbours.
-        perplexity = min(30, (len(states) - 1) / 3)
-        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0)
-        return tsne.fit_transform(states), ("t-SNE 1", "t-SNE 2")
-    raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    # The usual 30, where there are enough neighbours.
+    perplexity = min(30, (len(states) - 1) / 3)
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0)
+    return tsne.fit_transform(states), ("t-SNE 1", "t-SNE 2")
 
 
 def plot_points(

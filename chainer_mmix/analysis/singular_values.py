@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import chainer
 import numpy as np
 
-from chainer_mmix.analysis.figure import add_class_legend, class_style
+from chainer_mmix.analysis.figure import add_class_legend, class_style, picture
+from chainer_mmix.analysis.findings import Findings
+from chainer_mmix.analysis.hidden import all_hidden_states, is_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def hidden_spread(
+    classifier: chainer.Link,
+    batches: Iterable[tuple],
+    layer: int | str,
+    filename: str = "singular_values.png",
+) -> Findings:
+    """Measures the spread of the hidden states at a place, and draws their values.
+
+    Args:
+        classifier, batches, layer: See
+            :func:`~chainer_mmix.analysis.hidden.all_hidden_states`.
+        filename (str): Name of the picture.
+
+    Returns:
+        Findings: ``spread/<layer>`` and the picture; NaN and none, with a warning, if a
+        state is NaN or infinite.
+    """
+    states, t = all_hidden_states(classifier, batches, layer)
+    if not is_finite(states, layer):
+        return Findings({f"spread/{layer}": np.nan})
+    values = singular_values(states, t)
+    title = f"Hidden states at layer {layer!r}"
+    draw = picture(plot_singular_values, values, title)
+    return Findings({f"spread/{layer}": spread(values)}, {filename: draw})
 
 
 def singular_values(states: np.ndarray, t: np.ndarray) -> dict[int, np.ndarray]:
@@ -46,6 +75,8 @@ def spread(values: Mapping[int, np.ndarray]) -> float:
     Args:
         values (mapping): What :func:`singular_values` returns.
     """
+    if not values:
+        return np.nan
     return float(np.mean([v[1:].sum() for v in values.values()]))
 
 

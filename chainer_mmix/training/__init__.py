@@ -1,8 +1,8 @@
 """The Trainer's side: a standard Trainer, exact resume and the record of a run."""
 
-from chainer_mmix.training.analyse import analyse
 from chainer_mmix.training.device import get_device
 from chainer_mmix.training.device_batches import DeviceBatches
+from chainer_mmix.training.final_analysis import analyse
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
 from chainer_mmix.training.output import check_output, check_same_run

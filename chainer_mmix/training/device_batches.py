@@ -60,8 +60,9 @@ class DeviceBatches(Converter):
             are augmented.
 
     Raises:
-        ValueError: If the images have several shapes, are transformed by something
-            else than an Augment, or are to be augmented but are not float32.
+        ValueError: If the examples are no such pairs, the images have several shapes,
+            are transformed by something else than an Augment, or are to be augmented
+            but are not float32.
 
     Where ``chainer.config.dtype`` is float16 or mixed16 when it is made, images of
     floats are rounded to float16, as by
@@ -82,6 +83,13 @@ class DeviceBatches(Converter):
                 )
             self._augment = augment
         examples = dataset[:]
+        first = examples[0]
+        if isinstance(first, dict) or len(first) != 2:
+            parts = "names" if isinstance(first, dict) else f"{len(first)} parts"
+            raise ValueError(
+                "DeviceBatches is for examples (image, label), but these have "
+                f"{parts}: iterate over the dataset itself"
+            )
         shapes = {np.shape(image) for image, _ in examples}
         if len(shapes) > 1:
             some = " and ".join(map(str, sorted(shapes)[:2]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Iterator
 
 import chainer
@@ -30,8 +31,12 @@ def set_seed(seed: int, device: chainer.backend.Device) -> None:
 def kept_random_state() -> Iterator[None]:
     """Undoes what the ``with`` block draws from :mod:`numpy.random` and :mod:`random`.
 
-    For what a run does on the side, so that it trains as it would without.
+    While the thread of a :class:`~chainer.iterators.MultiprocessIterator` prefetches,
+    it undoes nothing: what that thread drew meanwhile it would draw again.
     """
+    if any(thread.name == "prefetch_loop" for thread in threading.enumerate()):
+        yield
+        return
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         yield

@@ -17,6 +17,7 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.extensions import (
+    Evaluator,
     FailOnNonNumber,
     HalfPrecision,
     LearningRate,
@@ -24,6 +25,7 @@ from chainer_mmix.training.extensions import (
     RandomState,
 )
 from chainer_mmix.training.graph_updater import GraphUpdater
+from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.precision import convert_examples, is_half
 from chainer_mmix.training.record import RunRecord
 
@@ -100,12 +102,7 @@ def build_trainer(
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
     trainer.extend(FailOnNonNumber(interval=1 if is_cpu else 20))
     validation = SerialIterator(test, batchsize, repeat=False, shuffle=False)
-    trainer.extend(
-        extensions.Evaluator(
-            validation, optimizer.target, converter=convert_test, device=device
-        ),
-        name="validation",
-    )
+    trainer.extend(Evaluator(validation, optimizer.target, convert_test, device))
     trainer.extend(LearningRate(lr_drop))
     if is_half():
         trainer.extend(HalfPrecision(optimizer))
@@ -162,7 +159,11 @@ def run(trainer: training.Trainer, record: RunRecord) -> None:
 def _initialize(model: chainer.Link, example: tuple, device) -> None:
     """Gives parameters their shapes, which a snapshot is checked against."""
     batch = convert_examples([example], device)
-    with chainer.using_config("train", False), chainer.no_backprop_mode():
+    with (
+        isolated(model),
+        chainer.using_config("train", False),
+        chainer.no_backprop_mode(),
+    ):
         model(*batch)
 
 
@@ -172,7 +173,7 @@ def _is_new_epoch(trainer: training.Trainer) -> bool:
     return trainer.updater.is_new_epoch
 
 
-def _plain(out: TextIO) -> TextIO:
+def _plain(out: TextIO) -> TextIO | _WithoutErasing:
     return out if out.isatty() else _WithoutErasing(out)
 
 

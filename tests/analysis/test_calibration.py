@@ -89,3 +89,38 @@ def test_pooled_bins_are_those_of_all_predictions():
     tables = [reliability(scores, t, n) for n in (8, 9)]
     with pytest.raises(ValueError, match="different bins"):
         pool(tables)
+
+
+MEASURES = [expected_calibration_error, negative_log_likelihood, brier_score]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_nan_gives_nan(measure):
+    scores = np.random.default_rng(0).standard_normal((9, 3))
+    t = np.arange(9) % 3
+    assert np.isfinite(measure(scores, t))
+    scores[4] = np.nan
+    assert np.isnan(measure(scores, t))
+    assert np.isnan(measure(scores[:0], t[:0]))
+
+
+@pytest.mark.parametrize("measure", [*MEASURES, reliability])
+@pytest.mark.parametrize("label", [-1, 3, 255])
+def test_a_label_out_of_range_is_an_error(measure, label):
+    with pytest.raises(ValueError, match=rf"\[0, 3\).*found {label}"):
+        measure(np.zeros((4, 3)), np.array([0, 1, label, 2]))
+
+
+@pytest.mark.parametrize("measure", [*MEASURES, reliability])
+@pytest.mark.parametrize("shape", [(4, 1), (4,)])
+def test_one_logit_is_an_error(measure, shape):
+    with pytest.raises(TypeError, match="one score a class"):
+        measure(np.zeros(shape), np.zeros(4, int))
+
+
+def test_nan_in_a_full_bin_of_a_pool_stays():
+    t = np.array([0, 1])
+    good = reliability(np.array([[1.0, 0], [2.0, 0]]), t)
+    bad = reliability(np.full((2, 2), np.nan), t)
+    assert np.isnan(pool([good, bad]).confidence[-1])
+    assert np.isfinite(pool([good, good]).confidence[good.count > 0]).all()

@@ -116,6 +116,14 @@ def test_images_of_several_shapes_are_refused():
         DeviceBatches(dataset, "@numpy")
 
 
+def test_examples_of_several_inputs_are_refused():
+    image = np.zeros((3, 8, 8), "f")
+    with pytest.raises(ValueError, match="have 3 parts"):
+        DeviceBatches([(image, image, 0)] * 2, "@numpy")
+    with pytest.raises(ValueError, match="have names"):
+        DeviceBatches([{"image": image, "label": 0}] * 2, "@numpy")
+
+
 def test_another_transform_is_refused():
     def darken(example):
         return example[0] / 2, example[1]

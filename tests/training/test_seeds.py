@@ -1,4 +1,5 @@
 import random
+import threading
 
 import chainer
 import numpy as np
@@ -28,3 +29,19 @@ def test_what_is_drawn_on_the_side_leaves_no_trace():
     except KeyError:
         pass
     assert draw() == expected
+
+
+def test_what_another_thread_draws_meanwhile_is_not_drawn_again():
+    running = threading.Event()
+    # As the one of MultiprocessIterator is called.
+    thread = threading.Thread(target=running.wait, name="prefetch_loop")
+    thread.start()
+    try:
+        np.random.seed(0)
+        with kept_random_state():
+            np.random.rand()
+        expected = np.random.RandomState(0).rand(2)[1]
+        assert np.random.rand() == expected
+    finally:
+        running.set()
+        thread.join()

@@ -2,9 +2,12 @@ import json
 import random
 
 import chainer
+import chainer.links as L
 import numpy as np
 import pytest
+from chainer.dataset import concat_examples
 from chainer.datasets import TupleDataset
+from scipy.special import log_softmax
 
 from chainer_mmix import training
 from chainer_mmix.training.extensions import DivergedError
@@ -106,15 +109,30 @@ def test_evaluation_leaves_statistics_and_random_state_alone(
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states
 
 
-def test_validation_is_that_of_chainers_classifier(tmp_path, make_trainer, log_of):
+def test_validation_is_that_of_all_examples_together(tmp_path, make_trainer, log_of):
     trainer = make_trainer(tmp_path, epoch=1)
     trainer.run()
-    model = trainer.updater.get_optimizer("main").target
-    plain = chainer.links.Classifier(model.predictor)
-    iterator = trainer.get_extension("validation").get_iterator("main")
-    expected = chainer.training.extensions.Evaluator(iterator, plain)()
-    for key in ("main/loss", "main/accuracy"):
-        assert log_of(trainer)[-1][f"validation/{key}"] == float(expected[key])
+    net = trainer.updater.get_optimizer("main").target.predictor
+    x, t = concat_examples(
+        trainer.get_extension("validation").get_iterator("main").dataset
+    )
+    with chainer.using_config("train", False):
+        y = net(x).array.astype(np.float64)
+    (entry,) = log_of(trainer)
+    expected = -log_softmax(y, axis=1)[np.arange(30), t].mean()
+    assert entry["validation/main/loss"] == pytest.approx(expected, rel=1e-6)
+    expected = (y.argmax(axis=1) == t).mean()
+    assert entry["validation/main/accuracy"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_building_leaves_no_state_in_the_network(tmp_path, make_trainer):
+    class Recurrent(chainer.Sequential):
+        def __init__(self):
+            super().__init__(L.LSTM(None, 8), L.Linear(None, 10))
+
+    trainer = make_trainer(tmp_path, net=Recurrent, alpha=0)
+    net = trainer.updater.get_optimizer("main").target.predictor
+    assert net[0].h is None and net[1].W.is_initialized
 
 
 def test_nan_keeps_the_last_good_snapshot(tmp_path, make_trainer):

@@ -9,19 +9,19 @@ from chainer_mmix.training.extensions.decision_boundary_plot import (
 from chainer_mmix.training.extensions.deformation_evaluator import (
     DeformationEvaluator,
 )
+from chainer_mmix.training.extensions.evaluator import Evaluator
 from chainer_mmix.training.extensions.fail_on_nonnumber import (
     DivergedError,
     FailOnNonNumber,
 )
 from chainer_mmix.training.extensions.fgsm_evaluator import FgsmEvaluator
 from chainer_mmix.training.extensions.half_precision import HalfPrecision
-from chainer_mmix.training.extensions.layer_plot import LayerPlot
 from chainer_mmix.training.extensions.learning_rate import LearningRate
+from chainer_mmix.training.extensions.log_report import LogReport
 from chainer_mmix.training.extensions.mixup_off import MixupOff
 from chainer_mmix.training.extensions.mixup_preview import MixupPreview
 from chainer_mmix.training.extensions.mixup_report import MixupReport
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
-from chainer_mmix.training.extensions.predictor_plot import PredictorPlot
 from chainer_mmix.training.extensions.random_state import RandomState
 from chainer_mmix.training.extensions.representation_plot import RepresentationPlot
 from chainer_mmix.training.extensions.singular_value_plot import SingularValuePlot
@@ -32,16 +32,16 @@ __all__ = [
     "DecisionBoundaryPlot",
     "DeformationEvaluator",
     "DivergedError",
+    "Evaluator",
     "FailOnNonNumber",
     "FgsmEvaluator",
     "HalfPrecision",
-    "LayerPlot",
     "LearningRate",
+    "LogReport",
     "MixupOff",
     "MixupPreview",
     "MixupReport",
     "PredictorEvaluator",
-    "PredictorPlot",
     "RandomState",
     "RepresentationPlot",
     "SingularValuePlot",

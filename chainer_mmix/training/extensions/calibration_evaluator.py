@@ -1,15 +1,13 @@
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import chainer
 import numpy as np
-from chainer.dataset import concat_examples
 
-from chainer_mmix.analysis import calibration
-from chainer_mmix.analysis.predictions import labels_of, predict
+from chainer_mmix.analysis.calibration import Reliability, calibration
 from chainer_mmix.atomic import write_atomically
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
@@ -25,15 +23,17 @@ class CalibrationEvaluator(PredictorEvaluator):
     - ``brier``: the Brier score, from 0 to 2.
 
     :mod:`chainer_mmix.analysis.calibration` defines them. They are those of all
-    examples together, not means over minibatches.
+    examples together, not means over minibatches. Labels that the classifier's accuracy
+    or loss ignores do not count. Per-pixel labels count one by one.
 
     In a Trainer, it also writes a JSON file for the reliability diagram of
     ``chainer-mmix report``: ``edges``, ``count``, ``confidence`` and ``accuracy`` of
     :class:`~chainer_mmix.analysis.calibration.Reliability`, with ``null`` for NaN.
 
     Args:
-        iterator, target, converter, device: See
-            :class:`~chainer_mmix.training.extensions.PredictorEvaluator`.
+        iterator, target, args, options: The arguments of
+            :class:`~chainer_mmix.training.extensions.PredictorEvaluator` but
+            ``measure``.
         n_bins (int): Bins of the calibration error. The default is 15.
         filename (str): Name of the file in the output folder. The default is
             ``reliability.json``.
@@ -43,38 +43,22 @@ class CalibrationEvaluator(PredictorEvaluator):
         self,
         iterator: chainer.dataset.Iterator,
         target: chainer.Link,
-        converter: Callable = concat_examples,
-        device=None,
+        *args,
         n_bins: int = 15,
         filename: str = "reliability.json",
+        **options,
     ) -> None:
-        super().__init__(iterator, target, converter, device)
-        self._n_bins = n_bins
-        self._filename = filename
-        self._bins: calibration.Reliability | None = None
+        files = {filename: _write}
+        measure = functools.partial(calibration, n_bins=n_bins, files=files)
+        super().__init__(iterator, target, measure, *args, **options)
 
-    def __call__(self, trainer: chainer.training.Trainer | None = None) -> dict:
-        result = super().__call__(trainer)
-        if trainer is not None:
-            # JSON knows no NaN.
-            bins = {
-                key: [x if np.isfinite(x) else None for x in values.tolist()]
-                for key, values in self._bins._asdict().items()
-            }
-            with write_atomically(Path(trainer.out, self._filename)) as file:
-                json.dump(bins, file, indent=2)
-                file.write("\n")
-        return result
 
-    def measure(self, target: chainer.Link) -> dict[str, float]:
-        scores, labels = [], []
-        for x, t in self.batches():
-            scores.append(predict(target.predictor, x))
-            labels.append(labels_of(t))
-        scores, labels = np.concatenate(scores), np.concatenate(labels)
-        self._bins = calibration.reliability(scores, labels, self._n_bins)
-        return {
-            "ece": calibration.expected_calibration_error(scores, labels, self._n_bins),
-            "nll": calibration.negative_log_likelihood(scores, labels),
-            "brier": calibration.brier_score(scores, labels),
-        }
+def _write(path: Path, table: Reliability) -> None:
+    # JSON knows no NaN.
+    content = {
+        key: [x if np.isfinite(x) else None for x in values.tolist()]
+        for key, values in table._asdict().items()
+    }
+    with write_atomically(path) as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")

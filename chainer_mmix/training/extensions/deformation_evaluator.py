@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 import chainer
-import numpy as np
-from chainer.dataset import concat_examples
 
-from chainer_mmix.analysis.deform import DEFORMATIONS, check_kind, deform
-from chainer_mmix.analysis.predictions import labels_of, predict, to_host
+from chainer_mmix.analysis.deform import DEFORMATIONS, check_kind, deformed_accuracy
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
 
@@ -16,7 +14,8 @@ class DeformationEvaluator(PredictorEvaluator):
 
     For each deformation it reports ``deformed_accuracy/<kind>_<amount>``, such as
     ``deformed_accuracy/rotation_20``. :func:`~chainer_mmix.analysis.deform.deform`
-    defines them. An image is deformed alike each time.
+    defines them. An image is deformed alike each time. Labels that the classifier's
+    accuracy or loss ignores do not count.
 
     It evaluates as often as there are deformations: a trigger such as ``(10, "epoch")``
     saves time.
@@ -24,9 +23,10 @@ class DeformationEvaluator(PredictorEvaluator):
     Source: Table 4 of arXiv 1806.05236.
 
     Args:
-        iterator, target, converter, device: See
-            :class:`~chainer_mmix.training.extensions.PredictorEvaluator`. The
-            predictor takes one input, images of shape (C, H, W).
+        iterator, target, args, options: The arguments of
+            :class:`~chainer_mmix.training.extensions.PredictorEvaluator` but
+            ``measure``. The predictor takes one input, images of shape (C, H, W), and
+            keeps no state.
         deformations (sequence of tuple): Pairs of a kind (``"rotation"``, ``"shear"``,
             ``"zoom"``) and an amount. The default are the eight of the paper.
         seed (int): For the angles, which are drawn from a range. The default is 0.
@@ -39,30 +39,14 @@ class DeformationEvaluator(PredictorEvaluator):
         self,
         iterator: chainer.dataset.Iterator,
         target: chainer.Link,
-        converter: Callable = concat_examples,
-        device=None,
+        *args,
         deformations: Sequence[tuple[str, float]] = DEFORMATIONS,
         seed: int = 0,
+        **options,
     ) -> None:
-        super().__init__(iterator, target, converter, device)
         for kind, _ in deformations:
             check_kind(kind)
-        self._deformations = tuple(deformations)
-        self._seed = seed
-
-    def measure(self, target: chainer.Link) -> dict[str, float]:
-        n, n_right = 0, dict.fromkeys(self._deformations, 0)
-        rngs = {d: np.random.default_rng(self._seed) for d in self._deformations}
-        for x, t in self.batches():
-            n += len(t)
-            images = to_host(x)
-            device = chainer.backend.get_device_from_array(x)
-            for deformation, rng in rngs.items():
-                deformed = device.send(deform(images, *deformation, rng))
-                scores = predict(target.predictor, deformed)
-                right = scores.argmax(axis=1) == labels_of(t)
-                n_right[deformation] += int(right.sum())
-        return {
-            f"deformed_accuracy/{kind}_{amount:g}": count / n
-            for (kind, amount), count in n_right.items()
-        }
+        measure = functools.partial(
+            deformed_accuracy, deformations=tuple(deformations), seed=seed
+        )
+        super().__init__(iterator, target, measure, *args, **options)

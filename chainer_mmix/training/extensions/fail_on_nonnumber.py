@@ -1,27 +1,30 @@
 from __future__ import annotations
 
-import math
-
 import chainer
+from chainer import backend
 from chainer.training import extension, extensions
 
 
 class DivergedError(RuntimeError):
-    """The loss or a parameter is NaN or infinite."""
+    """A loss or a parameter is NaN or infinite."""
 
 
 class FailOnNonNumber(extensions.FailOnNonNumber):
-    """Stops the training when the loss or a parameter is NaN or infinite.
+    """Stops the training when a loss or a parameter is NaN or infinite.
 
-    It runs before all other extensions, so neither log nor snapshot sees the bad
-    epoch, and the last snapshot is a good one.
+    A loss is what was reported under a name whose last part has ``loss`` in it, such as
+    ``main/loss`` or ``gen/loss_adv``.
+
+    It runs before all other extensions, so the log does not see the bad epoch, and a
+    snapshot of each epoch's end is a good one.
 
     :class:`chainer.training.extensions.FailOnNonNumber` reads every parameter at each
     iteration, which on a GPU waits for the device that many times. This one reads the
-    loss, and the parameters at the end of an epoch, before a snapshot can be taken.
+    losses, and the parameters of all optimizers at the end of an epoch. Parameters that
+    have not been initialised do not count.
 
     Args:
-        interval (int): Iterations between two looks at the loss. A look waits for the
+        interval (int): Iterations between two looks at the losses. A look waits for the
             device, so a GPU runs faster with more than the default, 1.
     """
 
@@ -34,14 +37,21 @@ class FailOnNonNumber(extensions.FailOnNonNumber):
         updater = trainer.updater
         epoch = updater.epoch + (not updater.is_new_epoch)
         when = f"in epoch {epoch} (iteration {updater.iteration})"
-        loss = trainer.observation.get("main/loss")
-        look = updater.iteration % self._interval == 0 or updater.is_new_epoch
-        if look and loss is not None:
-            loss = float(chainer.as_array(loss))
-            if not math.isfinite(loss):
-                raise DivergedError(f"the loss became {loss} {when}")
+        if updater.iteration % self._interval == 0 or updater.is_new_epoch:
+            for key, value in trainer.observation.items():
+                if "loss" in key.rpartition("/")[2] and not _is_finite(value):
+                    which = "the loss" if key == "main/loss" else key
+                    value = chainer.as_array(value)
+                    raise DivergedError(f"{which} became {value} {when}")
         if updater.is_new_epoch:
-            try:
-                super().__call__(trainer)
-            except RuntimeError as e:
-                raise DivergedError(f"a parameter became NaN or infinite {when}") from e
+            for optimizer in updater.get_all_optimizers().values():
+                for param in optimizer.target.params(include_uninit=False):
+                    if not _is_finite(param):
+                        raise DivergedError(
+                            f"a parameter became NaN or infinite {when}"
+                        )
+
+
+def _is_finite(value) -> bool:
+    array = chainer.as_array(value)
+    return bool(backend.get_array_module(array).isfinite(array).all())

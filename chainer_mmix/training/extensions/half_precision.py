@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import chainer
 import numpy as np
 from chainer.training import extension
@@ -20,7 +22,7 @@ class HalfPrecision(extension.Extension):
     priority = extension.PRIORITY_WRITER
 
     def __init__(self, optimizer: chainer.GradientMethod) -> None:
-        self._optimizer = optimizer
+        self._optimizer: Any = optimizer
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
         trainer.observation["loss_scale"] = self._optimizer._loss_scale

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import chainer
-from chainer.training import extension
 from chainer.training.updaters import MultiprocessParallelUpdater
 
+from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.training.extensions.epoch_schedule import EpochSchedule
+from chainer_mmix.training.parts import classifiers_of
 
-class MixupOff(extension.Extension):
+
+class MixupOff(EpochSchedule):
     """Switches mixing off after some epochs.
 
-    It sets ``mixup_hidden`` of the main optimizer's target, a
-    :class:`~chainer_mmix.ManifoldMixupClassifier`, to ``False``. That is a function of
-    the epoch alone, and is right after a resume too.
+    It sets ``mixup_hidden`` of each :class:`~chainer_mmix.ManifoldMixupClassifier` that
+    the updater trains to ``False``. That is a function of the epoch alone, and is right
+    after a resume too.
 
     The last epochs without mixing let a network, and the statistics of its batch
     normalisation, settle on samples as they are. To fade mixing out, shift ``prob`` or
@@ -23,15 +26,21 @@ class MixupOff(extension.Extension):
 
     Args:
         epoch (int): The number of epochs with mixing.
+        classifier (~chainer_mmix.ManifoldMixupClassifier): The one to switch off, where
+            others go on or the updater hides it. By default, it is all that are found:
+            in the optimizers' targets, in ``loss_func`` and in attributes of the
+            updater.
 
     Raises:
-        TypeError: If the updater trains in other processes, when the run begins.
+        TypeError: If there is no classifier, or the updater trains in other processes,
+            when the run begins.
     """
 
-    trigger = 1, "epoch"
-
-    def __init__(self, epoch: int) -> None:
+    def __init__(
+        self, epoch: int, classifier: ManifoldMixupClassifier | None = None
+    ) -> None:
         self._epoch = epoch
+        self._classifiers = [] if classifier is None else [classifier]
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         if isinstance(trainer.updater, MultiprocessParallelUpdater):
@@ -39,11 +48,16 @@ class MixupOff(extension.Extension):
                 "MixupOff cannot reach the models that MultiprocessParallelUpdater "
                 "trains in other processes: use ParallelUpdater, or train in two runs"
             )
-        self(trainer)
+        self._classifiers = self._classifiers or classifiers_of(trainer)
+        if not self._classifiers:
+            raise TypeError(
+                "MixupOff finds no ManifoldMixupClassifier in the updater: pass it, as "
+                "MixupOff(..., classifier=model)"
+            )
+        super().initialize(trainer)
 
-    def __call__(self, trainer: chainer.training.Trainer) -> None:
+    def set(self, trainer: chainer.training.Trainer) -> None:
+        """Switches mixing off if it is time."""
         if trainer.updater.epoch >= self._epoch:
-            main = trainer.updater.get_optimizer("main").target
-            replicas = getattr(trainer.updater, "_models", {}).values()
-            for model in (main, *replicas):
-                model.mixup_hidden = False
+            for classifier in self._classifiers:
+                classifier.mixup_hidden = False

@@ -10,7 +10,8 @@ from chainer.training import extension, extensions
 from chainer_mmix.analysis.figure import save_figure
 from chainer_mmix.analysis.predictions import to_host
 from chainer_mmix.analysis.preview import mixed_pairs, plot_pairs
-from chainer_mmix.training.seeds import kept_random_state
+from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.training.parts import classifier_of
 
 
 class MixupPreview(extension.Extension):
@@ -18,9 +19,8 @@ class MixupPreview(extension.Extension):
 
     Each row of the picture has the first image, the second and the mixed one, with
     both labels and their weights, :math:`\lambda` and :math:`1 - \lambda`. The policy
-    is that of the main optimizer's target, a
-    :class:`~chainer_mmix.ManifoldMixupClassifier`, at that moment; if it has both
-    mixup and CutMix, there are pairs of both. They are drawn from a copy of it.
+    is the classifier's at that moment; if it has both mixup and CutMix, there are pairs
+    of both. They are drawn from a copy of it.
 
     Where the classifier does not mix, or without Matplotlib, there is no picture. To
     see one before the training, pass ``call_before_training=True`` to
@@ -28,7 +28,8 @@ class MixupPreview(extension.Extension):
 
     Args:
         dataset: Examples (image, target); the images are float arrays of shape
-            (C, H, W) with one channel or three.
+            (C, H, W) with one channel or three. A few are read once, here; if they are
+            augmented at random, this draws from the generators of the training.
         n_pair (int): How many pairs to show, of the first examples as first partners
             and as second ones. The default is 6.
         label_names (sequence of str): The names of the classes. By default they are
@@ -36,9 +37,14 @@ class MixupPreview(extension.Extension):
         filename (str): Name of the file in the output folder. The default is
             ``mixup_preview.png``.
         converter (~chainer.dataset.Converter): Makes arrays of a batch of examples.
+        classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier. By default,
+            it is the main optimizer's target, or else the only one that the updater
+            trains.
 
     Raises:
-        ValueError: If the examples are no such images.
+        TypeError: If there is no classifier, when the run begins.
+        ValueError: If the examples are no such images; and if there are several
+            classifiers, when the run begins.
     """
 
     trigger = 1, "epoch"
@@ -51,9 +57,15 @@ class MixupPreview(extension.Extension):
         label_names: Sequence[str] | None = None,
         filename: str = "mixup_preview.png",
         converter: Callable = concat_examples,
+        classifier: ManifoldMixupClassifier | None = None,
     ) -> None:
-        with kept_random_state():  # the examples may be augmented at random
-            batch = converter([dataset[i] for i in range(min(n_pair, len(dataset)))])
+        batch = converter([dataset[i] for i in range(min(n_pair, len(dataset)))])
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            parts = "names" if isinstance(batch, dict) else f"{len(batch)} parts"
+            raise ValueError(
+                "MixupPreview shows examples (image, target), but these have "
+                f"{parts}: pass a dataset of one image and its target each"
+            )
         self._x, self._t = map(to_host, batch)
         shape = self._x.shape
         if len(shape) != 4 or shape[1] not in (1, 3) or self._x.dtype.kind != "f":
@@ -63,10 +75,23 @@ class MixupPreview(extension.Extension):
             )
         self._label_names = label_names
         self._filename = filename
+        self._classifier = classifier
+
+    def initialize(self, trainer: chainer.training.Trainer) -> None:
+        self._find(trainer)
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
-        target = trainer.updater.get_optimizer("main").target
-        if getattr(target, "mixes", False) and self.available():
-            pairs = mixed_pairs(target.policy, self._x, self._t)
+        classifier = self._find(trainer)
+        if classifier.mixes and self.available():
+            pairs = mixed_pairs(classifier.policy, self._x, self._t)
             figure = plot_pairs(pairs, self._label_names)
             save_figure(figure, Path(trainer.out, self._filename))
+
+    def _find(self, trainer: chainer.training.Trainer) -> ManifoldMixupClassifier:
+        classifier = self._classifier or classifier_of(trainer, "MixupPreview")
+        if classifier is None:
+            raise TypeError(
+                "MixupPreview finds no ManifoldMixupClassifier in the updater: pass "
+                "it, as MixupPreview(..., classifier=model)"
+            )
+        return classifier

@@ -9,20 +9,23 @@ from chainer.reporter import DictSummary
 from chainer.training import extension, get_trigger
 
 from chainer_mmix.atomic import write_atomically
+from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.training.parts import batch_size, classifier_of
 
 
 class MixupReport(extension.Extension):
     r"""Reports how often each point mixed, with which :math:`\lambda` and which loss.
 
-    It reads ``draw`` of the main optimizer's target, a
-    :class:`~chainer_mmix.ManifoldMixupClassifier`, after each iteration, and draws
-    nothing itself. With an updater that trains several replicas, it sees the main one.
+    It reads ``draw`` of a :class:`~chainer_mmix.ManifoldMixupClassifier` after each
+    iteration, that is, the draw of its last call, and draws nothing itself. With an
+    updater that trains several replicas, it sees the main one.
 
     For :class:`~chainer.training.extensions.LogReport`, it reports
     ``mixup/layer/<point>``, 1 if that point mixed and else 0, whose mean is the share
     of iterations, and ``mixup/loss/<point>``, the loss of those iterations, if the
-    target reports one. An iteration without mixing counts as the point ``none``, one
-    whose link chose by itself as ``link``.
+    classifier reports one. An iteration without mixing counts as the point ``none``,
+    one whose link chose by itself as ``link``. A second report in a Trainer puts its
+    name before these.
 
     At each trigger it writes a JSON file with
 
@@ -30,7 +33,8 @@ class MixupReport(extension.Extension):
       began or was resumed, with the points drawn from as ``layer_mix`` (``null`` if the
       link chooses); ``null`` as a whole if the classifier does not mix;
     - ``layer``: iterations by mixing point, since the beginning;
-    - ``loss``: the mean training loss by mixing point, likewise;
+    - ``loss``: the mean training loss by mixing point, likewise, weighed by the
+      examples of each minibatch;
     - ``method``: iterations by method, ``mixup`` or ``cutmix``;
     - ``lam``: ``bin_edges`` (21 numbers from 0 to 1) and ``counts`` (20) of a histogram
       of all :math:`\lambda`, one an iteration, or one a sample if the policy draws
@@ -40,6 +44,13 @@ class MixupReport(extension.Extension):
         filename (str): Name of the file in the output folder. The default is
             ``mixup.json``.
         trigger: When to write it; the default is each epoch.
+        classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier. By default,
+            it is the main optimizer's target, or else the only one that the updater
+            trains. With none at all, nothing mixes.
+
+    Raises:
+        ValueError: If there are several classifiers, when the run begins.
+        RuntimeError: If something mixes, but not the classifier.
     """
 
     # Before an Evaluator, which calls the classifier too and so resets its draw.
@@ -48,46 +59,67 @@ class MixupReport(extension.Extension):
     _POLICY = ("alpha", "per", "fold", "prob", "cutmix_alpha", "switch_prob")
 
     def __init__(
-        self, filename: str = "mixup.json", trigger: tuple[int, str] = (1, "epoch")
+        self,
+        filename: str = "mixup.json",
+        trigger: tuple[int, str] = (1, "epoch"),
+        classifier: ManifoldMixupClassifier | None = None,
     ) -> None:
         self._filename = filename
+        self._classifier = classifier
         # Not self.trigger, by which the Trainer would skip iterations.
         self._write_trigger = get_trigger(trigger)
         self._settings: dict | None = None
-        self._layer = {"none": 0}
+        self._points = ["none"]
+        self._layer = dict.fromkeys(self._points, 0)
         self._loss = DictSummary()
         self._method = {"mixup": 0, "cutmix": 0}
         self._lam, self._bin_edges = np.histogram([], bins=20, range=(0, 1))
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
-        target = trainer.updater.get_optimizer("main").target
-        if getattr(target, "mixup_hidden", False):
+        target = self._classifier or classifier_of(trainer, type(self).__name__)
+        self._classifier = target
+        if target is not None and target.mixup_hidden:
             # All from the start: LogReport averages over what was reported.
-            points = map(str, target.points or ["link"])
-            self._layer = dict.fromkeys(points, 0) | self._layer
+            self._points = [*map(str, target.points or ["link"]), "none"]
+            self._layer = dict.fromkeys(self._points, 0) | self._layer
             self._settings = {
                 name: getattr(target.policy, name) for name in self._POLICY
             }
             self._settings["layer_mix"] = list(target.points) or None
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
-        target = trainer.updater.get_optimizer("main").target
+        target = self._classifier
         draw = getattr(target, "draw", None)
         if draw is None:
             drawn = "none"
+            if target is None:
+                self._check_nothing_mixes(trainer.observation)
         else:
             drawn = "link" if draw.layer_mix is None else str(draw.layer_mix)
             self._lam += np.histogram(draw.lam, bins=self._bin_edges)[0]
             self._method["mixup" if draw.center is None else "cutmix"] += 1
         self._layer[drawn] = self._layer.get(drawn, 0) + 1
-        if "main/loss" in trainer.observation:
-            loss = trainer.observation["main/loss"]
-            trainer.observation[f"mixup/loss/{drawn}"] = loss
-            self._loss.add({drawn: loss})
+        prefix = "mixup"
+        if self.name not in (None, self.default_name):
+            prefix = f"{self.name}/mixup"
+        names = trainer.reporter._observer_names
+        loss = trainer.observation.get(f"{names.get(id(target), 'main')}/loss")
+        if loss is not None:
+            trainer.observation[f"{prefix}/loss/{drawn}"] = loss
+            self._loss.add({drawn: (loss, batch_size(trainer.updater))})
         for point in self._layer:
-            trainer.observation[f"mixup/layer/{point}"] = float(point == drawn)
+            trainer.observation[f"{prefix}/layer/{point}"] = float(point == drawn)
         if self._write_trigger(trainer):
             self._write(Path(trainer.out))
+
+    def _check_nothing_mixes(self, observation: dict) -> None:
+        for key, value in observation.items():
+            if key.endswith("/lam") and value != 1:
+                raise RuntimeError(
+                    f"something mixes ({key} is {value}), but MixupReport finds no "
+                    "ManifoldMixupClassifier in the updater: pass it, as "
+                    "MixupReport(..., classifier=model)"
+                )
 
     def _write(self, out: Path) -> None:
         means = {k: float(mean) for k, mean in self._loss.compute_mean().items()}
@@ -111,7 +143,8 @@ class MixupReport(extension.Extension):
         """Saves or restores the counts."""
         if hasattr(self._write_trigger, "serialize"):
             self._write_trigger.serialize(serializer["_write_trigger"])
-        self._layer = json.loads(serializer("_layer", json.dumps(self._layer)))
+        layer = json.loads(serializer("_layer", json.dumps(self._layer)))
+        self._layer = dict.fromkeys(self._points, 0) | layer
         self._loss.serialize(serializer["_loss"])
         self._method = json.loads(serializer("_method", json.dumps(self._method)))
         self._lam = serializer("_lam", self._lam)

@@ -1,88 +1,150 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import chainer
 from chainer import reporter
 from chainer.dataset import concat_examples
-from chainer.training import extensions
 
-from chainer_mmix.training.seeds import kept_random_state
+from chainer_mmix.analysis.findings import Findings
+from chainer_mmix.training.extensions.evaluator import Evaluator
+from chainer_mmix.training.isolation import isolated_with_weights
 
 
-class PredictorEvaluator(extensions.Evaluator):
-    """Base of evaluators that call the predictor of a classifier, not its loss.
+class PredictorEvaluator(Evaluator):
+    """Measures something about a classifier's predictor.
 
-    What they report stands in the log beside that of the
-    :class:`~chainer.training.extensions.Evaluator`, under ``validation/main/``, or
-    under the name that :meth:`~chainer.training.Trainer.extend` is given. They leave
-    alone all that a training step uses: random state, gradients, statistics of batch
-    normalisation, and what the classifier remembers of its last call.
+    The values stand in the log beside those of the
+    :class:`~chainer_mmix.training.extensions.Evaluator`, under ``validation/main/``, or
+    under the name that :meth:`~chainer.training.Trainer.extend` is given.
+
+    Before the first iteration of a run, the first minibatch is measured and the result
+    thrown away, so that what cannot be measured stops the run before it has cost
+    anything. Parameters that have no shape yet are zeros in this trial.
+
+    Like the Evaluator, it leaves the network as it found it and draws no random numbers
+    itself. It changes neither gradients nor what the classifier remembers of its last
+    call.
 
     Args:
         iterator (~chainer.dataset.Iterator): An iterator that ends, made with
             ``repeat=False, shuffle=False``.
         target (~chainer.Link): The classifier: :class:`~chainer.links.Classifier`,
             :class:`~chainer_mmix.ManifoldMixupClassifier` or another link with a
-            ``predictor``.
+            ``predictor`` and, where the measure needs it, a ``lossfun``.
+        measure (callable): Called as ``measure(target, batches)`` in test mode.
+            ``batches`` yields inputs and targets of all examples: arrays, with a tuple
+            or a dict in place of several inputs. It returns a dict of numbers by name,
+            or :class:`~chainer_mmix.analysis.findings.Findings`, which may have files
+            too. :mod:`chainer_mmix.analysis` has such functions.
         converter (~chainer.dataset.Converter): Makes arrays of a batch of examples.
-        device: Where to send them. The default leaves them where they are.
+        device (device specifier): Where to send them. The default leaves them where
+            they are.
+        eval_hook (callable): Called with this extension before each measurement, when
+            states such as an LSTM's have been reset.
+
+    Raises:
+        TypeError: If the target has no predictor.
     """
 
     def __init__(
         self,
         iterator: chainer.dataset.Iterator,
         target: chainer.Link,
+        measure: Callable,
         converter: Callable = concat_examples,
         device=None,
+        eval_hook: Callable | None = None,
     ) -> None:
-        super().__init__(iterator, target, converter, device)
+        if not isinstance(getattr(target, "predictor", None), chainer.Link):
+            raise TypeError(
+                f"{type(self).__name__} takes a classifier, a link with a predictor, "
+                f"not {type(target).__name__}: wrap it in chainer.links.Classifier"
+            )
+        super().__init__(iterator, target, converter, device, eval_hook)
+        self._measure = self._called = measure
         self._label_key = getattr(target, "label_key", -1)
+        self._n_batch: int | None = None
+        self._findings = Findings({})
         self._prefix: str | None = None
 
     @property
-    def default_name(self) -> str:
+    def default_name(self) -> str:  # type: ignore[override]
         # Not "validation": the Trainer would number it, or the Evaluator after it.
         return type(self).__name__
 
-    @property
+    @property  # type: ignore[override]
     def name(self) -> str | None:
         """What it reports begins with this."""
         return self._prefix
 
-    @name.setter
+    @name.setter  # type: ignore[override]
     def name(self, name: str) -> None:
         is_default = name.startswith(self.default_name)  # a number may follow
         self._prefix = "validation" if is_default else name
 
+    def initialize(self, trainer: chainer.training.Trainer) -> None:
+        """Measures one minibatch, to see that it can."""
+        if not trainer.is_before_training:
+            return  # what it would draw for the data would be missing from the rest
+        self._n_batch = 1
+        target = self.get_target("main")
+        scratch = chainer.Reporter()
+        scratch.add_observer("main", target)
+        scratch.add_observers("main", target.namedlinks(skipself=True))
+        try:
+            with (
+                self._isolated(isolated_with_weights),
+                chainer.using_config("train", False),
+                scratch.scope({}),
+            ):
+                self._find()
+        finally:
+            self._n_batch = None
+
+    def __call__(self, trainer: chainer.training.Trainer | None = None) -> dict:
+        result = super().__call__(trainer)
+        if trainer is not None:
+            for filename, write in self._findings.files.items():
+                write(Path(trainer.out, filename))
+        return result
+
     def evaluate(self) -> dict:
         """Returns the values, under the names that they have in the log."""
-        target = self.get_target("main")
         observation: dict = {}
-        with kept_random_state(), reporter.report_scope(observation):
-            reporter.report(self.measure(target), target)
+        with self._isolated(), reporter.report_scope(observation):
+            self._findings = self._find()
+            reporter.report(self._findings.values, self.get_target("main"))
         return observation
 
-    def measure(self, target: chainer.Link) -> dict[str, float]:
-        """Returns the values by their short names.
+    def _find(self) -> Findings:
+        if self.eval_hook:
+            self.eval_hook(self)
+        found = self.measure(self.get_target("main"))
+        return found if isinstance(found, Findings) else Findings(found)
+
+    def measure(self, target: chainer.Link) -> dict[str, float] | Findings:
+        """Returns what was measured.
 
         Args:
             target (~chainer.Link): The classifier.
         """
-        raise NotImplementedError
+        return self._measure(target, self.batches())
 
     def batches(self) -> Iterator[tuple]:
-        """Yields inputs and labels, all examples once.
+        """Yields inputs and targets, all examples once.
 
         The inputs are an array, a tuple of arrays or a dict of them.
         """
         iterator = self.get_iterator("main")
         iterator.reset()
-        for examples in iterator:
+        for examples in itertools.islice(iterator, self._n_batch):
             batch = self.converter(examples, self.device)
             if isinstance(batch, dict):
-                x = dict(batch)
-                yield x, x.pop(self._label_key)
+                named = dict(batch)
+                yield named, named.pop(self._label_key)
             else:
                 x = list(batch)
                 t = x.pop(self._label_key)

@@ -1,30 +1,31 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 import chainer
-from chainer.dataset import concat_examples
 
-from chainer_mmix.analysis.representation import METHODS, plot_points, project
-from chainer_mmix.training.extensions.layer_plot import LayerPlot
+from chainer_mmix.analysis.hidden import check_layer
+from chainer_mmix.analysis.representation import METHODS, representation
+from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
 
-class RepresentationPlot(LayerPlot):
+class RepresentationPlot(PredictorEvaluator):
     """Draws the hidden states at one place of a network as points in a plane.
 
     t-SNE of thousands of samples takes minutes: give it a few hundred, or a trigger
-    such as ``(10, "epoch")``.
+    such as ``(10, "epoch")``. Without Matplotlib there is a warning in place of the
+    picture.
 
     Args:
-        iterator, target, layer, converter, device: See
-            :class:`~chainer_mmix.training.extensions.LayerPlot`.
+        iterator, target, layer, args, options: See
+            :class:`~chainer_mmix.training.extensions.SingularValuePlot`.
         method (str): ``"none"`` for states of two dimensions, as they are; ``"pca"``
             for the first two principal components (the default), ``"tsne"`` for t-SNE.
         filename (str): Name of the file in the output folder. The default is
             ``representation_<layer>.png``, with ``-`` for slashes.
 
     Raises:
-        ValueError: If there is no such method, and as for the base class.
+        ValueError: If there is no such method or place.
     """
 
     def __init__(
@@ -32,23 +33,18 @@ class RepresentationPlot(LayerPlot):
         iterator: chainer.dataset.Iterator,
         target: chainer.Link,
         layer: int | str,
-        converter: Callable = concat_examples,
-        device=None,
+        *args,
         method: str = "pca",
         filename: str | None = None,
+        **options,
     ) -> None:
         if method not in METHODS:
             raise ValueError(
                 f"method must be one of {', '.join(METHODS)}, not {method!r}"
             )
         filename = filename or f"representation_{layer}.png".replace("/", "-")
-        super().__init__(iterator, target, layer, converter, device, filename)
-        self._method = method
-
-    def measure(self, target: chainer.Link) -> dict[str, float]:
-        if self.available():
-            states, labels = self.states(target)
-            points, names = project(states, self._method)
-            title = f"Hidden states at layer {self._layer!r}"
-            self.draw(plot_points, points, labels, names, title)
-        return {}
+        measure = functools.partial(
+            representation, layer=layer, method=method, filename=filename
+        )
+        super().__init__(iterator, target, measure, *args, **options)
+        check_layer(target.predictor, layer)

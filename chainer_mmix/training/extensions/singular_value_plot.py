@@ -1,31 +1,34 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 import chainer
-from chainer.dataset import concat_examples
 
-from chainer_mmix.analysis.singular_values import (
-    plot_singular_values,
-    singular_values,
-    spread,
-)
-from chainer_mmix.training.extensions.layer_plot import LayerPlot
+from chainer_mmix.analysis.hidden import check_layer
+from chainer_mmix.analysis.singular_values import hidden_spread
+from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
 
-class SingularValuePlot(LayerPlot):
+class SingularValuePlot(PredictorEvaluator):
     """Draws the singular values of the hidden states of each class.
 
     Manifold Mixup makes them small but for the first few: the states of a class lie in
     few directions. The sum of all but the largest, on average over the classes, is
     reported as ``spread/<layer>``. :mod:`chainer_mmix.analysis.singular_values`
-    defines both.
+    defines both. Without Matplotlib there is a warning in place of the picture.
 
     Args:
-        iterator, target, layer, converter, device: See
-            :class:`~chainer_mmix.training.extensions.LayerPlot`.
+        iterator, target, args, options: The arguments of
+            :class:`~chainer_mmix.training.extensions.PredictorEvaluator` but
+            ``measure``. The targets are one label a sample, or probabilities of all
+            classes.
+        layer (int or str): The place: a mixing point of the predictor, the name of any
+            link of it, as for :class:`~chainer_mmix.MixupLayers`, or ``"input"``.
         filename (str): Name of the file in the output folder. The default is
             ``singular_values_<layer>.png``, with ``-`` for slashes.
+
+    Raises:
+        ValueError: If the predictor has no such place.
     """
 
     def __init__(
@@ -33,16 +36,11 @@ class SingularValuePlot(LayerPlot):
         iterator: chainer.dataset.Iterator,
         target: chainer.Link,
         layer: int | str,
-        converter: Callable = concat_examples,
-        device=None,
+        *args,
         filename: str | None = None,
+        **options,
     ) -> None:
         filename = filename or f"singular_values_{layer}.png".replace("/", "-")
-        super().__init__(iterator, target, layer, converter, device, filename)
-
-    def measure(self, target: chainer.Link) -> dict[str, float]:
-        values = singular_values(*self.states(target))
-        self.draw(
-            plot_singular_values, values, f"Hidden states at layer {self._layer!r}"
-        )
-        return {f"spread/{self._layer}": spread(values)}
+        measure = functools.partial(hidden_spread, layer=layer, filename=filename)
+        super().__init__(iterator, target, measure, *args, **options)
+        check_layer(target.predictor, layer)

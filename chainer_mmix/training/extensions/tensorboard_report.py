@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import chainer
 from chainer.training import extension
@@ -39,10 +40,12 @@ class TensorBoardReport(extension.Extension):
         self._make_writer = SummaryWriter
         self._log_report = log_report
         self._folder = folder
-        self._writer = None
+        self._writer: Any = None
         self._n_written = 0
 
-    def trigger(self, trainer: chainer.training.Trainer) -> bool:
+    def trigger(  # type: ignore[override]
+        self, trainer: chainer.training.Trainer
+    ) -> bool:
         """Says that it looks for new entries after each iteration.
 
         Unlike an interval it has no state, which snapshots of runs without this

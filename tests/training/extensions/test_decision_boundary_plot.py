@@ -26,3 +26,12 @@ def test_picture_and_share_of_a_linear_model(iterate, tmp_path):
     height, width, _ = picture.shape
     left, right = picture[height // 2, width // 5], picture[height // 2, width * 4 // 5]
     assert left[2] > left[1] and right[1] > right[2]  # purple and yellow
+
+
+@pytest.mark.parametrize("label", [-2, 2])
+def test_a_third_class_is_an_error(iterate, label):
+    x = np.zeros((4, 2), np.float32)
+    t = np.array([0, 1, -1, label], np.int32)  # the loss ignores -1
+    plot = DecisionBoundaryPlot(iterate(x, t), L.Classifier(L.Linear(2, 2)))
+    with pytest.raises(ValueError, match=f"there are labels {label}"):
+        plot()

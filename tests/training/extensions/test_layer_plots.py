@@ -100,3 +100,17 @@ def test_without_matplotlib_they_warn_and_report(
         assert set(values) <= {"main/spread/fc"}
     assert set(values) == {"main/spread/fc"}
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_states_that_are_not_finite_have_no_picture(
+    target, data, iterate, tmp_path, value
+):
+    x, t = data
+    x[3] = value
+    for plot in (RepresentationPlot, SingularValuePlot):
+        extension = plot(iterate(x, t), target, "input")
+        with pytest.warns(UserWarning, match="'input' are NaN or infinite"):
+            values = extension(Trainer(tmp_path))
+    assert np.isnan(values.pop("main/spread/input")) and not values
+    assert not any(tmp_path.iterdir())

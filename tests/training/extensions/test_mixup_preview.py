@@ -1,9 +1,8 @@
-import random
 import sys
 
 import numpy as np
 import pytest
-from chainer.datasets import TransformDataset, TupleDataset
+from chainer.datasets import TupleDataset
 from chainer.training.extensions import plot_report
 from matplotlib import image
 
@@ -33,15 +32,6 @@ def test_a_classifier_that_does_not_mix_has_no_picture(make_trainer, dataset, tm
     assert not any(tmp_path.iterdir())
 
 
-def test_examples_that_are_augmented_at_random_leave_the_state_alone(dataset):
-    def augment(example):
-        return example[0] + np.float32(np.random.rand() + random.random()), example[1]
-
-    states = np.random.get_state()[2], random.getstate()
-    MixupPreview(TransformDataset(dataset, augment))
-    assert (np.random.get_state()[2], random.getstate()) == states
-
-
 @pytest.mark.parametrize("shape", [(64,), (8, 8), (2, 8, 8)])
 def test_what_is_no_image_is_an_error(shape):
     dataset = TupleDataset(np.zeros((3, *shape), np.float32), np.zeros(3, np.int32))
@@ -58,3 +48,12 @@ def test_without_matplotlib_it_warns_and_goes_on(
     with pytest.warns(UserWarning, match="matplotlib is not installed"):
         MixupPreview(dataset)(trainer)
     assert not any(tmp_path.iterdir())
+
+
+def test_examples_of_several_inputs_are_an_error(dataset):
+    images = [x for x, _ in dataset]
+    with pytest.raises(ValueError, match="have 3 parts"):
+        MixupPreview(TupleDataset(images, images, np.arange(9)))
+    named = [{"image": image, "label": 0} for image in images]
+    with pytest.raises(ValueError, match="have names"):
+        MixupPreview(named)

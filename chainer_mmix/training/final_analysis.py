@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import chainer
+from chainer.datasets import TransformDataset
 from chainer.iterators import SerialIterator
 
 from chainer_mmix.training.extensions import (
@@ -22,13 +23,14 @@ def analyse(
     batchsize: int,
     device: chainer.backend.Device,
 ) -> None:
-    """Has a Trainer look at the network when it has trained, for the report.
+    """Has a Trainer analyse the trained network, for the report.
 
-    It measures calibration and robustness, and draws mixed images. The training is the
-    same, to the bit.
+    It measures calibration and robustness, and draws mixed images, as they are without
+    augmentation. The training is the same, to the bit.
 
     Args:
-        trainer (~chainer.training.Trainer): The Trainer of a classifier of images.
+        trainer (~chainer.training.Trainer): The Trainer of a
+            :class:`~chainer_mmix.ManifoldMixupClassifier` of images.
         train (sequence): Training examples ``(image, label)``.
         test (sequence): Validation examples, images in [0, 1].
         epoch (int): The last epoch, at the end of which to do it.
@@ -42,6 +44,8 @@ def analyse(
 
     target = trainer.updater.get_optimizer("main").target
     data = SerialIterator(test, batchsize, repeat=False, shuffle=False)
+    if isinstance(train, TransformDataset):
+        train = train._dataset  # whose transform draws random numbers
     for extension in (
         CalibrationEvaluator(data, target, device=device),
         FgsmEvaluator(data, target, device=device, clip=(0, 1)),

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import chainer
+import chainer.functions as F
+import numpy as np
+from chainer import backend, reporter
+from chainer.dataset import concat_examples
+from chainer.iterators import ShuffleOrderSampler
+from chainer.training import extensions
+
+from chainer_mmix.analysis.predictions import accuracy_function
+from chainer_mmix.mixing.criterion import ignored_label
+from chainer_mmix.training.isolation import isolated
+from chainer_mmix.training.parts import links_in
+
+
+class Evaluator(extensions.Evaluator):
+    """Chainer's Evaluator, whose means are those of all examples.
+
+    :class:`chainer.training.extensions.Evaluator` reports the mean over minibatches,
+    in which the examples of a smaller last minibatch weigh more. This one weighs each
+    minibatch by its number of examples. The loss and the accuracy of a
+    :class:`~chainer.links.Classifier` it weighs by what they are means of: all labels,
+    or those that are not ignored, such as -1 for
+    :func:`chainer.functions.softmax_cross_entropy`. A mean of nothing is NaN.
+
+    It leaves the network as it found it: the states of an LSTM, which begin anew in
+    each evaluation, statistics and counters. It draws no random numbers itself: an
+    iterator that shuffles takes the same order in each evaluation, from a generator of
+    its own. A dataset or network that draws from :mod:`numpy.random` or :mod:`random`
+    in evaluation draws from the generators of the training, as with Chainer's.
+
+    Args:
+        iterator, target, converter, device, eval_hook, eval_func, progress_bar: As for
+            :class:`chainer.training.extensions.Evaluator`. ``eval_hook`` is called
+            after the states were reset. Values of an ``eval_func`` are weighed by the
+            number of examples; one reported as a tuple ``(value, weight)`` keeps its
+            weight.
+    """
+
+    def __init__(
+        self,
+        iterator,
+        target,
+        converter: Callable = concat_examples,
+        device=None,
+        eval_hook: Callable | None = None,
+        eval_func: Callable | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            iterator, target, converter, device, eval_hook, eval_func, **kwargs
+        )
+        samplers: list[Any] = [
+            getattr(iterator, "order_sampler", None)
+            for iterator in self.get_all_iterators().values()
+        ]
+        self._called = eval_func  # the links that it calls are isolated too
+        self._samplers = [sampler for sampler in samplers if _shares_state(sampler)]
+
+    def evaluate(self) -> dict:
+        """Returns the means, under the names that they have in the log."""
+        given = self.eval_func
+        self.eval_func = functools.partial(self._call, given)
+        try:
+            with self._isolated(), np.errstate(invalid="ignore"):  # 0 / 0
+                return super().evaluate()
+        finally:
+            self.eval_func = given
+
+    @contextlib.contextmanager
+    def _isolated(self, isolate: Callable = isolated) -> Iterator[None]:
+        for sampler in self._samplers:
+            sampler._random = _OwnState(0)
+        with contextlib.ExitStack() as stack:
+            for link in links_in([self.get_all_targets(), self._called]):
+                stack.enter_context(isolate(link))
+            yield
+
+    def _call(self, given: Callable | None, *args, **kwargs) -> None:
+        target = self.get_target("main")
+        (given or target)(*args, **kwargs)
+        n = len(next(iter((*args, *kwargs.values()))))
+        weights = {} if given else _weights(target, args, kwargs, n)
+        prefix = f"{self.name}/main/" if self.name else "main/"
+        observation = reporter.get_current_reporter().observation
+        for key, value in observation.items():
+            weight = weights.get(key.removeprefix(prefix), n)
+            observation[key] = _weighted(value, weight)
+
+
+class _OwnState(np.random.RandomState):
+    """What a sampler draws from in place of numpy.random."""
+
+
+def _shares_state(sampler) -> bool:
+    """Tells whether a sampler draws from numpy.random, but for an evaluator."""
+    if type(sampler) is not ShuffleOrderSampler:
+        return False
+    state = sampler._random
+    return state is np.random.mtrand._rand or isinstance(state, _OwnState)
+
+
+def _weights(target: chainer.Link, args: tuple, kwargs: dict, n: int) -> dict:
+    """Returns how many labels a classifier's loss and accuracy are means of."""
+    key = getattr(target, "label_key", None)
+    if key is None:
+        return {}
+    t = kwargs[key] if isinstance(key, str) else args[key]
+    criteria = {"loss": target.lossfun, "accuracy": accuracy_function(target)}
+    return {name: _n_counted(f, t, n) for name, f in criteria.items() if f is not None}
+
+
+def _n_counted(criterion: Callable, t, n: int):
+    """Returns how many labels a criterion takes its mean of; N for examples."""
+    options = getattr(criterion, "keywords", {})  # of a functools.partial
+    whole = options.get("normalize") is False or options.get("reduce") == "no"
+    if whole or getattr(t, "dtype", np.dtype("f")).kind == "f":
+        return n
+    label = ignored_label(criterion)
+    if label is not None:
+        return (t != label).sum()
+    return t.size if getattr(criterion, "func", criterion) is F.accuracy else n
+
+
+def _weighted(value, weight):
+    if isinstance(value, tuple):
+        return value
+    value = chainer.as_array(value)
+    if np.isscalar(value):
+        value = np.float64(value)
+    if getattr(value, "ndim", None) != 0:
+        return value  # of which Chainer takes no mean
+    xp = backend.get_array_module(value)
+    # In double precision. What is NaN for want of labels counts for nothing.
+    return xp.where(weight > 0, value.astype(np.float64), 0.0), weight
