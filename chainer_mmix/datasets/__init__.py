@@ -5,21 +5,39 @@ from chainer_mmix.datasets.checks import check_labels
 from chainer_mmix.datasets.cifar import get_cifar10, get_cifar100
 from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
+from chainer_mmix.datasets.folder import get_folder
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
+from chainer_mmix.datasets.picture import (
+    RandomResizedCrop,
+    UnreadablePictureError,
+    centre_crop,
+    read_picture,
+)
+from chainer_mmix.datasets.picture_dataset import PictureDataset
 from chainer_mmix.datasets.registry import DATASETS, Dataset, load, lookup
+from chainer_mmix.datasets.splits import Splits, labels_of, split_off
 
 __all__ = [
     "DATASETS",
     "Augment",
     "Dataset",
+    "PictureDataset",
+    "RandomResizedCrop",
+    "Splits",
+    "UnreadablePictureError",
     "add_label_noise",
+    "centre_crop",
     "check_labels",
     "get_cifar10",
     "get_cifar100",
     "get_digits",
+    "get_folder",
     "get_mnist",
     "get_mnist5k",
+    "labels_of",
     "load",
     "lookup",
+    "read_picture",
+    "split_off",
     "take_subset",
 ]
