@@ -94,7 +94,8 @@ def get_folder(
             strict=True,
         ):
             datasets[name] = whole.take(indices)
-    return Splits(*map(datasets.get, Splits._fields))
+    parts = map(datasets.get, ("train", "validation", "test"))
+    return Splits(*parts, class_names)
 
 
 def _find_parts(root: Path) -> dict[str, Path]:

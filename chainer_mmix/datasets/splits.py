@@ -16,11 +16,13 @@ class Splits(NamedTuple):
         train (sequence): The training set.
         validation (sequence): What choices are made on, or ``None``.
         test (sequence): What the final figure is from, or ``None``.
+        class_names (tuple of str): The name of each label, or ``None``.
     """
 
     train: Sequence
     validation: Sequence | None
     test: Sequence | None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def held_out(self) -> Sequence:

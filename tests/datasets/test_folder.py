@@ -272,10 +272,12 @@ def bad(make, kind):
 )
 def test_bad_folders_get_one_sentence(make, kind, text):
     root, options = bad(make, kind)
-    with pytest.raises((ValueError, OSError), match=text) as e:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            get_folder(root, **options)
+    with (
+        pytest.raises((ValueError, OSError), match=text) as e,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        get_folder(root, **options)
     assert "\n" not in str(e.value)
 
 
