@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import tarfile
+from typing import Any
 
 import numpy as np
 from chainer.datasets import TupleDataset
@@ -79,11 +80,9 @@ def _load(
     data_root: str | os.PathLike | None,
 ) -> tuple[TupleDataset, TupleDataset]:
     def read(names: list[str]) -> TupleDataset:
-        batches = [
-            # The checksum says whose pickles these are.
-            pickle.load(archive.extractfile(f"{folder}/{name}"), encoding="latin1")
-            for name in names
-        ]
+        files: list[Any] = [archive.extractfile(f"{folder}/{name}") for name in names]
+        # The checksum says whose pickles these are.
+        batches = [pickle.load(file, encoding="latin1") for file in files]
         images = np.concatenate([batch["data"] for batch in batches])
         labels = np.concatenate([batch[key] for batch in batches])
         return make_dataset(images.reshape(-1, 3, 32, 32), labels, dataset)

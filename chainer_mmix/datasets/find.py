@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from chainer_mmix.datasets.folder import get_folder
 from chainer_mmix.datasets.npz import get_npz
 from chainer_mmix.datasets.picture import RandomResizedCrop
 from chainer_mmix.datasets.registry import DATASETS, Dataset, lookup
-from chainer_mmix.datasets.splits import Splits, labels_of, split_off
+from chainer_mmix.datasets.splits import Splits, as_splits, labels_of, split_off
 
 
 def find(
@@ -68,8 +70,8 @@ def find(
             skip_corrupt=skip_corrupt,
         )
         augment = RandomResizedCrop(size)
-        n_class = len(splits.class_names)
-        return Dataset(lambda: splits, n_class, augment, splits.class_names)
+        names = splits.class_names
+        return Dataset(lambda: splits, len(names), augment, names)
     if colon:
         return _find_npz(path, validation_split, seed)
     dataset = lookup(DATASETS, name, "dataset")
@@ -90,8 +92,8 @@ def _flag(option: str) -> str:
 
 
 def _find_npz(path: str, validation_split: float | None, seed: int) -> Dataset:
-    train, test = get_npz(path)
-    validation = None
+    loaded: Any = get_npz(path)
+    (train, test), validation = loaded, None
     if validation_split is not None:
         train, validation = split_off(train, validation_split, seed)
     elif test is None:
@@ -106,9 +108,7 @@ def _find_npz(path: str, validation_split: float | None, seed: int) -> Dataset:
     return Dataset(lambda: splits, n_class, augment)
 
 
-def _load_and_split(load, validation_split: float, seed: int) -> Splits:
-    loaded = load()
-    train, validation = split_off(loaded[0], validation_split, seed)
-    test = loaded.test if isinstance(loaded, Splits) else loaded[1]
-    names = loaded.class_names if isinstance(loaded, Splits) else None
-    return Splits(train, validation, test, names)
+def _load_and_split(load: Callable, validation_split: float, seed: int) -> Splits:
+    splits = as_splits(load())
+    parts: Any = split_off(splits.train, validation_split, seed)
+    return splits._replace(train=parts[0], validation=parts[1])

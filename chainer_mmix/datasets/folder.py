@@ -94,8 +94,9 @@ def get_folder(
             strict=True,
         ):
             datasets[name] = whole.take(indices)
-    parts = map(datasets.get, ("train", "validation", "test"))
-    return Splits(*parts, class_names)
+    return Splits(
+        datasets["train"], datasets.get("validation"), datasets.get("test"), class_names
+    )
 
 
 def _find_parts(root: Path) -> dict[str, Path]:

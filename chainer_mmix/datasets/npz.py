@@ -79,7 +79,7 @@ def _count_classes(t: np.ndarray, name: str) -> int:
     if present[0] != 0:
         raise ValueError(
             f"{name} has labels from {present[0]} to {present[-1]}: number the classes "
-            f"from 0, as t - {present[0]}"
+            "from 0, as t - t.min()"
         )
     n_class = int(present[-1]) + 1
     if len(present) < n_class:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import random
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 # The part of the shorter side that ImageNet's centre crop keeps: 224 of 256.
 _CENTRE_SHARE = 224 / 256
@@ -79,7 +79,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _to_8_bits(image).convert("RGB")
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+        return ImageCms.applyTransform(image, transform) or image
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(
@@ -93,8 +94,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     # Pillow makes 16 bits of what is more than 8 in a PNM, and calls them I.
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
         grey = np.rint(values / 257)
-        if image.format == "TIFF" and image.tag_v2.get(262) == 0:
-            grey = 255 - grey  # white is zero: Pillow heeds that for 8 bits only
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and not image.tag_v2[262]:
+            grey = 255 - grey  # White is zero: Pillow heeds that for 8 bits only.
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = 255
     elif image.mode == "F" and values.min() >= 0 and 1 < values.max() <= 255:
@@ -139,7 +140,8 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box)
 
 
-class RandomResizedCrop(NamedTuple):
+@dataclass(frozen=True)
+class RandomResizedCrop:
     """Crops a random part of a picture and resizes it, as ImageNet is trained.
 
     Attributes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from chainercv.chainer_experimental.datasets.sliceable import GetterDataset
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from chainer_mmix.datasets.picture import (
@@ -43,7 +44,7 @@ class PictureDataset(GetterDataset):
     def __init__(
         self,
         img_paths: Sequence[str],
-        labels: Sequence[int],
+        labels: ArrayLike,
         class_names: Sequence[str],
         size: int | None,
         skip_corrupt: bool = False,
@@ -60,7 +61,7 @@ class PictureDataset(GetterDataset):
     def __len__(self) -> int:
         return len(self.img_paths)
 
-    def take(self, indices: Sequence[int]) -> PictureDataset:
+    def take(self, indices: np.ndarray) -> PictureDataset:
         """Returns the dataset of some of the pictures."""
         paths = [self.img_paths[i] for i in indices]
         return PictureDataset(

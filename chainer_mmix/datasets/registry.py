@@ -16,7 +16,7 @@ from chainer_mmix.datasets.emnist import get_emnist
 from chainer_mmix.datasets.fashion_mnist import get_fashion_mnist
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
 from chainer_mmix.datasets.picture import RandomResizedCrop
-from chainer_mmix.datasets.splits import Splits, labels_of
+from chainer_mmix.datasets.splits import Splits, as_splits, labels_of
 from chainer_mmix.datasets.stl10 import get_stl10
 from chainer_mmix.datasets.svhn import get_svhn
 from chainer_mmix.datasets.tiny_imagenet import get_tiny_imagenet
@@ -30,7 +30,8 @@ class Dataset(NamedTuple):
         n_class (int): The number of classes.
         augment (callable): Its augmentation, or ``None`` if it has none. Images are
             flipped only where a mirrored one still shows the same class.
-        class_names (tuple of str): The name of each label, or ``None``.
+        class_names (tuple of str): The name of each label, if they have names and
+            those are not in the files.
         has_files (bool): Whether ``load`` takes a ``data_root``, see
             :func:`chainer_mmix.datasets.download.fetch`.
     """
@@ -38,7 +39,7 @@ class Dataset(NamedTuple):
     load: Callable
     n_class: int
     augment: Callable | None
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] = ()
     has_files: bool = False
 
 
@@ -178,14 +179,12 @@ def load_splits(
     Returns:
         Splits: The parts. Only the training set is made harder.
     """
-    loaded = dataset.load()
-    if not isinstance(loaded, Splits):
-        loaded = Splits(loaded[0], None, loaded[1])
+    loaded = as_splits(dataset.load())
     for part, examples in zip(("training", "validation", "test"), loaded, strict=False):
         if examples is not None:
             labels = labels_of(examples)
             check_labels(examples, labels, dataset.n_class, f"the {part} set of {name}")
-    train = loaded.train
+    train: Any = loaded.train
     if augment and dataset.augment is None:
         raise ValueError(f"there is no augmentation of {name}: leave it out")
     if augment and isinstance(dataset.augment, RandomResizedCrop):

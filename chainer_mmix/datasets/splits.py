@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from chainer.datasets import SubDataset, TupleDataset
@@ -16,13 +16,13 @@ class Splits(NamedTuple):
         train (sequence): The training set.
         validation (sequence): What choices are made on, or ``None``.
         test (sequence): What the final figure is from, or ``None``.
-        class_names (tuple of str): The name of each label, or ``None``.
+        class_names (tuple of str): The name of each label, if they have names.
     """
 
     train: Sequence
     validation: Sequence | None
     test: Sequence | None
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def held_out(self) -> Sequence:
@@ -33,6 +33,14 @@ class Splits(NamedTuple):
     def held_out_name(self) -> str:
         """``"validation"`` or ``"test"``: which one :attr:`held_out` is."""
         return "test" if self.validation is None else "validation"
+
+
+def as_splits(loaded: Any) -> Splits:
+    """Returns what the ``load`` of a :class:`Dataset` has returned as a Splits."""
+    if isinstance(loaded, Splits):
+        return loaded
+    train, test = loaded
+    return Splits(train, None, test)
 
 
 def labels_of(dataset: Sequence) -> np.ndarray:

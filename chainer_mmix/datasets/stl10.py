@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -50,9 +49,9 @@ def get_stl10(
         with unpacking(folder) as temporary, tarfile.open(archive) as content:
             for part in ("train", "test"):
                 for name in (f"{part}_X.bin", f"{part}_y.bin"):
-                    source = content.extractfile(f"{_FOLDER}/{name}")
-                    with open(temporary / name, "wb") as file:
-                        shutil.copyfileobj(source, file)
+                    content.extract(f"{_FOLDER}/{name}", temporary)
+                    (temporary / _FOLDER / name).rename(temporary / name)
+            (temporary / _FOLDER).rmdir()
     return _read(folder, "train"), _read(folder, "test")
 
 

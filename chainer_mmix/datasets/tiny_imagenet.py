@@ -69,11 +69,19 @@ def get_tiny_imagenet(
             raise ValueError(
                 f"{folder / part} has no pictures: remove {folder} and get it anew"
             )
-    parts = (
-        PictureDataset(*zip(*examples, strict=True), class_names, _SIZE)
-        for examples in (train, validation)
+    return Splits(
+        _make_dataset(train, class_names),
+        None,
+        _make_dataset(validation, class_names),
+        tuple(class_names),
     )
-    return Splits(next(parts), None, next(parts), tuple(class_names))
+
+
+def _make_dataset(
+    examples: list[tuple[str, int]], class_names: list[str]
+) -> PictureDataset:
+    paths, labels = zip(*examples, strict=True)
+    return PictureDataset(paths, labels, class_names, _SIZE)
 
 
 def _unpack(content: zipfile.ZipFile, folder: Path) -> None:

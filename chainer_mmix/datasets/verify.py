@@ -59,8 +59,9 @@ def find_unreadable(
                 chunk, pool.map(_check, chunk), strict=True
             ):
                 reasons[path] = reason
-                if lasts and states[path] is not None:
-                    checked[path] = [*states[path], reason]
+                state = states[path]
+                if lasts and state is not None:
+                    checked[path] = [*state, reason]
     if todo:
         _remember(memory, checked)
     return {path: reasons[path] for path in paths if reasons[path]}

@@ -48,7 +48,7 @@ def test_parts_have_the_labels_of_one_list(make):
         for name in ("1", "2", "10", "b c"):
             root = make(f"{part}/{name}")
     splits = get_folder(root, size=8)
-    for part, dataset in zip(("train", "val", "test"), splits, strict=True):
+    for part, dataset in zip(("train", "val", "test"), splits[:3], strict=True):
         assert dataset.class_names == ("1", "10", "2", "b c")
         assert dataset.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
         assert all(f"/{part}/" in path for path in dataset.img_paths)
@@ -65,7 +65,7 @@ def test_names_of_the_parts(make, name):
     splits = get_folder(root)
     part = "test" if name == "test" else "validation"
     assert splits.held_out_name == part
-    assert [x is not None for x in splits] == [True, part != "test", part == "test"]
+    assert [x is not None for x in splits[:3]] == [True, part != "test", part == "test"]
     assert f"/{name}/" in splits.held_out.img_paths[0]
 
 
@@ -105,7 +105,7 @@ def test_hidden_folders_are_no_classes(make):
     make("train/__MACOSX/cat"), make("__MACOSX/train/cat"), make("val/@eaDir")
     (root / "train" / "cat" / "._0.png").write_bytes(b"\0\5\26\7")
     (root / "train" / "dog" / ".DS_Store").write_bytes(b"")
-    train, validation, _ = get_folder(root)
+    train, validation, _ = get_folder(root)[:3]
     for dataset in (train, validation):
         assert dataset.class_names == ("cat", "dog")
         assert names(dataset) == [(name, name) for name in ("cat", "cat", "dog", "dog")]
@@ -119,7 +119,7 @@ def test_all_formats_of_pillow_count_and_others_are_named(make):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"x")
     with pytest.warns(UserWarning, match="as no pictures of a class") as record:
-        train, validation, _ = get_folder(root, validation_split=0.5)
+        train, validation, _ = get_folder(root, validation_split=0.5)[:3]
     assert len(train) == len(validation) == 18
     (text,) = (str(w.message) for w in record)
     assert text.endswith(": 0.png, a/noSuffix, b/deep/c.eps, b/list.csv, notes.txt")
@@ -133,7 +133,7 @@ def test_pictures_may_lie_deeper_and_behind_links(make, tmp_path):
     os.symlink(store, root / "dog")
     os.symlink(store, root / "cat" / "more")
     os.symlink(root / "cat", root / "cat" / "round")
-    train, validation, _ = get_folder(root, size=8, validation_split=0.25)
+    train, validation, _ = get_folder(root, size=8, validation_split=0.25)[:3]
     for dataset, n in ((train, (12, 6)), (validation, (4, 2))):
         assert np.bincount(dataset.labels).tolist() == list(n)
 
@@ -152,7 +152,7 @@ def test_unicode_names_are_one(make):
     for name in ("Zebra", "Kamel"):
         make(f"train/{name}")
         root = make(f"val/{name}")
-    train, validation, _ = get_folder(root)
+    train, validation, _ = get_folder(root)[:3]
     assert train.class_names == validation.class_names == ("Kamel", composed, "Zebra")
     assert train.labels.tolist() == validation.labels.tolist() == [0, 0, 1, 1, 2, 2]
     make(f"train/{decomposed}")
@@ -180,7 +180,7 @@ def test_a_class_may_have_the_name_of_a_part(make):
 def test_a_split_is_stratified(make, seed):
     for name, n in (("a", 10), ("b", 5), ("c", 3)):
         root = make(name, n)
-    train, validation, test = get_folder(root, validation_split=0.2, seed=seed)
+    train, validation, test = get_folder(root, validation_split=0.2, seed=seed)[:3]
     assert test is None
     assert np.bincount(train.labels).tolist() == [8, 4, 2]
     assert np.bincount(validation.labels).tolist() == [2, 1, 1]
@@ -205,7 +205,7 @@ def test_a_validation_set_can_be_split_off_beside_a_test_set(make):
     for part in ("train", "test"):
         make(f"{part}/a", 4)
         root = make(f"{part}/b", 4)
-    train, validation, test = get_folder(root, validation_split=0.25)
+    train, validation, test = get_folder(root, validation_split=0.25)[:3]
     assert [len(x) for x in (train, validation, test)] == [6, 2, 8]
     assert all("/train/" in path for path in validation.img_paths)
 
@@ -314,7 +314,9 @@ def test_all_damaged_files_are_listed_before_training(make):
         get_folder(root, validation_split=0.5)
     assert all(f"{path} (" in str(e.value) for path in damaged)
     with pytest.warns(UserWarning, match="3 of 11 pictures .* are left out") as record:
-        train, validation, _ = get_folder(root, validation_split=0.5, skip_corrupt=True)
+        train, validation, _ = get_folder(
+            root, validation_split=0.5, skip_corrupt=True
+        )[:3]
     assert all(path in str(record[0].message) for path in damaged)
     left = [os.path.relpath(p, root) for p in train.img_paths + validation.img_paths]
     assert len(left) == 8 and not damaged & set(left)

@@ -57,7 +57,7 @@ def test_all_entries_are_complete(name):
     entry = DATASETS[name]
     n_class = {"cifar100": 100, "emnist": 47, "tiny-imagenet": 200}.get(name, 10)
     assert entry.n_class == n_class
-    if name != "tiny-imagenet":  # which has them in a file
+    if name != "tiny-imagenet":  # which has them in its files
         assert len(set(entry.class_names)) == n_class
     assert callable(entry.load)
 
