@@ -92,8 +92,10 @@ def _flag(option: str) -> str:
 
 
 def _find_npz(path: str, validation_split: float | None, seed: int) -> Dataset:
-    loaded: Any = get_npz(path)
-    (train, test), validation = loaded, None
+    train: Any
+    test: Any
+    train, test = get_npz(path)
+    validation: Any = None
     if validation_split is not None:
         train, validation = split_off(train, validation_split, seed)
     elif test is None:

@@ -332,25 +332,26 @@ def test_a_class_of_damaged_files_is_empty(make):
 
 
 def test_a_picture_that_turns_bad_stops_the_epoch_or_not(make):
-    make("a", 4)
-    root = make("b", 4)
+    for part in ("train", "val"):
+        make(f"{part}/a", 3)
+        root = make(f"{part}/b", 3)
     stops, goes_on = (
-        get_folder(root, size=8, validation_split=0.5, skip_corrupt=skip).train
-        for skip in (False, True)
+        get_folder(root, size=8, skip_corrupt=skip).train for skip in (False, True)
     )
     right = stops[3][0]
-    with open(stops.img_paths[2], "wb"):
+    with open(stops.img_paths[5], "wb"):
         pass
-    with pytest.raises(UnreadablePictureError, match=stops.img_paths[2]):
+    with pytest.raises(UnreadablePictureError, match=stops.img_paths[5]):
         stops[:]
-    for index in (2, -2):
+    for index in (5, -1):
         with pytest.warns(UserWarning, match=f"{stops.img_paths[3]} takes its place"):
             image, label = goes_on[index]
         np.testing.assert_array_equal(image, right)
         assert label == 1
-    os.remove(stops.img_paths[3])
-    with pytest.raises(UnreadablePictureError, match=stops.img_paths[2]):
-        goes_on[2]
+    for path in stops.img_paths[3:5]:
+        os.remove(path)
+    with pytest.raises(UnreadablePictureError, match=stops.img_paths[5]):
+        goes_on[5]
 
 
 def test_a_dataset_survives_pickling(make):

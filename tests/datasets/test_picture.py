@@ -349,25 +349,65 @@ def test_extreme_shapes(size):
         np.testing.assert_array_equal(np.asarray(crop), np.full((8, 8, 3), COLOUR))
 
 
-def test_random_crops_keep_to_scale_and_ratio():
+def test_a_random_crop_is_that_part_of_the_picture():
     # Each pixel tells where it was.
     y, x = np.mgrid[:200, :250].astype(np.uint8)
     image = Image.fromarray(np.dstack([y, x, np.zeros_like(x)]))
-    transform = RandomResizedCrop(20, scale=(0.1, 0.5), flip=True)
+    crops = {}
+    for flip in (False, True):
+        rng = random.Random(4)
+        crop = RandomResizedCrop(20, (0.2, 0.5), flip=flip).crop(image, rng)
+        crops[flip] = np.asarray(crop).astype(float)
+    np.testing.assert_array_equal(crops[True], crops[False][:, ::-1])
+    rows, columns = crops[False][:, :, 0], crops[False][:, :, 1]
+    for steps in (np.diff(rows, axis=0), np.diff(columns, axis=1)):
+        assert steps.min() > 0 and steps.max() - steps.min() <= 2
+    assert np.ptp(rows, axis=1).max() <= 1 and np.ptp(columns, axis=0).max() <= 1
+
+
+class Recorder:
+    """In the place of a picture: remembers which parts were asked for."""
+
+    def __init__(self, *size):
+        self.size = size
+        self.boxes = []
+
+    def resize(self, size, resample, box):
+        self.boxes.append(box)
+        return Image.new("RGB", size)
+
+
+def test_random_crops_keep_to_scale_and_ratio():
+    image, rng = Recorder(1000, 800), random.Random(0)
+    for _ in range(4000):
+        RandomResizedCrop(8, scale=(0.1, 0.4)).crop(image, rng)
+    left, top, right, bottom = np.array(image.boxes).T
+    assert min(left) >= 0 and min(top) >= 0
+    assert max(right) <= 1000 and max(bottom) <= 800
+    width, height = right - left, bottom - top
+    areas, ratios = width * height / 800000, np.log(width / height)
+    # The areas are uniform, and so are the logarithms of the ratios.
+    for values, low, high in (
+        (areas, 0.1, 0.4),
+        (ratios, np.log(3 / 4), np.log(4 / 3)),
+    ):
+        assert abs(min(values) - low) < 0.005 and abs(max(values) - high) < 0.005
+        spread = (high - low) / np.sqrt(12)
+        assert abs(np.mean(values) - (low + high) / 2) < 4 * spread / np.sqrt(4000)
+        assert abs(np.std(values) / spread - 1) < 0.05
+    # All places are as likely.
+    for share in (left / (1000 - width), top / (800 - height)):
+        assert abs(np.mean(share) - 0.5) < 0.02 and max(share) > 0.99
+
+
+def test_half_of_the_random_crops_are_mirrored():
+    image = Image.fromarray(np.array([[[0] * 3, [255] * 3]] * 2, np.uint8))
     rng = random.Random(0)
-    areas, ratios, flips = [], [], []
-    for _ in range(400):
-        crop = np.asarray(transform.crop(image, rng)).astype(float)
-        # The pixels are 20 centres: their span is 19 / 20 of the part's.
-        height = (crop[-1, 10, 0] - crop[0, 10, 0]) * 20 / 19
-        width = (crop[10, -1, 1] - crop[10, 0, 1]) * 20 / 19
-        flips.append(width < 0)
-        areas.append(abs(width) * height / (200 * 250))
-        ratios.append(abs(width) / height)
-    assert 0.08 < min(areas) < 0.14 and 0.42 < max(areas) < 0.53
-    assert 0.7 < min(ratios) < 0.8 and 1.25 < max(ratios) < 1.42
-    assert 160 < sum(flips) < 240
-    assert abs(np.mean(areas) - 0.3) < 0.03  # uniform
+    crops = [
+        np.asarray(RandomResizedCrop(2, scale=(1, 1), ratio=(1, 1)).crop(image, rng))
+        for _ in range(400)
+    ]
+    assert 160 < sum(crop[0, 0, 0] == 255 for crop in crops) < 240
 
 
 def test_random_crops_follow_their_generator(pixels):

@@ -27,6 +27,12 @@ def test_the_seed_decides(dataset):
     assert chosen[0] == chosen[1] != chosen[2]
 
 
+def test_classes_are_drawn_apart():
+    dataset = TupleDataset(np.arange(200), np.arange(200) // 100)
+    chosen = np.array([x for x, _ in split_off(dataset, 0.2, 0)[1]])
+    assert chosen[:20].tolist() != (chosen[20:] - 100).tolist()
+
+
 def test_the_choice_is_random(dataset):
     # Of 50, 10 are drawn: over 400 seeds, each about 80 times.
     counts = np.zeros(80)

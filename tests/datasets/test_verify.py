@@ -1,10 +1,11 @@
+import errno
 import os
 import threading
 
 import pytest
 from PIL import Image
 
-from chainer_mmix.datasets import verify
+from chainer_mmix.datasets import UnreadablePictureError, verify
 from chainer_mmix.datasets.verify import find_unreadable
 
 
@@ -81,7 +82,17 @@ def test_a_memory_that_cannot_be_written_is_named(paths, tmp_path):
     assert len(bad) == 2 and "CHAINER_DATASET_ROOT" in str(record[0].message)
 
 
-def test_a_fault_that_passes_is_not_remembered(paths, tmp_path):
+def test_a_fault_that_passes_is_not_remembered(paths, tmp_path, monkeypatch):
+    def fail(path):
+        raise UnreadablePictureError(path, "broken disk") from OSError(errno.EIO, "x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "read_picture", fail)
+        assert len(find_unreadable(paths, tmp_path / "memory.json")) == 6
+    assert len(find_unreadable(paths, tmp_path / "memory.json")) == 2
+
+
+def test_a_file_that_comes_back_is_read(paths, tmp_path):
     os.rename(paths[0], paths[0] + "x")
     assert paths[0] in find_unreadable(paths, tmp_path / "memory.json")
     os.rename(paths[0] + "x", paths[0])
