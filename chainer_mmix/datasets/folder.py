@@ -14,6 +14,7 @@ import chainer
 import numpy as np
 from PIL import Image
 
+from chainer_mmix.datasets.picture import picture_formats
 from chainer_mmix.datasets.picture_dataset import PictureDataset
 from chainer_mmix.datasets.splits import Splits, split_indices
 from chainer_mmix.datasets.verify import find_unreadable
@@ -26,8 +27,6 @@ _SPLITS = {
 }
 # What unpackers and file servers leave behind. Names that begin with a dot are too.
 _LEFTOVERS = {"__MACOSX", "@eaDir"}
-# Pillow calls other programs for the first two, and has no decoder for the others.
-_NO_PICTURES = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 
 def get_folder(
@@ -194,9 +193,8 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    kind = Image.registered_extensions().get(suffix)
-    return kind in Image.OPEN and kind not in _NO_PICTURES and not path.is_dir()
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    return kind in picture_formats() and not path.is_dir()
 
 
 def _leave_out_unreadable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
+# Pillow calls other programs for the first two, and has no decoder for the others.
+_NO_PICTURES = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 # The part of the shorter side that ImageNet's centre crop keeps: 224 of 256.
 _CENTRE_SHARE = 224 / 256
 
@@ -31,6 +34,13 @@ class UnreadablePictureError(OSError):
         return type(self), (self.path, self.reason)
 
 
+@functools.cache
+def picture_formats() -> tuple[str, ...]:
+    """Returns the names of the formats that pictures may have."""
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in _NO_PICTURES)
+
+
 def read_picture(path: str | os.PathLike) -> Image.Image:
     """Reads a picture as a person sees it.
 
@@ -39,7 +49,7 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
     Colour profiles are not looked at.
 
     Args:
-        path (str or path-like): A file of any format that Pillow reads.
+        path (str or path-like): A file of any format that Pillow reads by itself.
 
     Returns:
         PIL.Image.Image: In mode RGB, 8 bits a channel.
@@ -49,7 +59,7 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
             ``PIL.Image.MAX_IMAGE_PIXELS``, or numbers whose white nobody knows.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=picture_formats()) as image:
             most = Image.MAX_IMAGE_PIXELS
             if most is not None and image.width * image.height > most:
                 raise Image.DecompressionBombError
@@ -59,7 +69,7 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
     except Exception as e:  # Pillow's readers raise many kinds.
         reason = str(e) or type(e).__name__
         if isinstance(e, Image.UnidentifiedImageError):
-            reason = "of no format that Pillow knows"
+            reason = "of no known format"
         elif isinstance(e, Image.DecompressionBombError):
             reason = f"over {Image.MAX_IMAGE_PIXELS} pixels, PIL.Image.MAX_IMAGE_PIXELS"
         elif isinstance(e, OSError) and e.strerror:

@@ -40,7 +40,7 @@ def as_splits(loaded: Any) -> Splits:
     if isinstance(loaded, Splits):
         return loaded
     train, test = loaded
-    return Splits(train, None, test)
+    return Splits(train, None, test, getattr(train, "class_names", ()))
 
 
 def labels_of(dataset: Sequence) -> np.ndarray:

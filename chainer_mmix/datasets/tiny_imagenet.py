@@ -6,7 +6,6 @@ from pathlib import Path
 
 from chainer_mmix.datasets.download import RemoteFile, fetch, find_unpacked, unpacking
 from chainer_mmix.datasets.picture_dataset import PictureDataset
-from chainer_mmix.datasets.splits import Splits
 
 _FOLDER = "tiny-imagenet-200"
 _FILE = RemoteFile(
@@ -18,7 +17,7 @@ _SIZE = 64
 
 def get_tiny_imagenet(
     data_root: str | os.PathLike | None = None,
-) -> Splits:
+) -> tuple[PictureDataset, PictureDataset]:
     """Gets Tiny-ImageNet: 100000 training and 10000 validation pictures of 200 classes.
 
     The archive is unpacked into a folder ``tiny-imagenet-200`` beside it, and if that
@@ -33,9 +32,9 @@ def get_tiny_imagenet(
             :func:`chainer_mmix.datasets.download.fetch`.
 
     Returns:
-        Splits: The training set and, in the place of a test set, as papers have it,
-        the validation set, each a :class:`PictureDataset`. An example is an image,
-        float32 of shape (3, 64, 64) in [0, 1], and its label, an int32 in 0 to 199.
+        tuple of PictureDataset: The training and the validation set. An example is an
+        image, float32 of shape (3, 64, 64) in [0, 1], and its label, an int32 in 0 to
+        199.
 
     Raises:
         OSError: If the archive can neither be found nor be downloaded.
@@ -69,12 +68,7 @@ def get_tiny_imagenet(
             raise ValueError(
                 f"{folder / part} has no pictures: remove {folder} and get it anew"
             )
-    return Splits(
-        _make_dataset(train, class_names),
-        None,
-        _make_dataset(validation, class_names),
-        tuple(class_names),
-    )
+    return _make_dataset(train, class_names), _make_dataset(validation, class_names)
 
 
 def _make_dataset(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL
-from PIL import Image
+from PIL import Image, ImageFile
 
 from chainer_mmix.atomic import write_atomically
 from chainer_mmix.datasets.picture import UnreadablePictureError, read_picture
@@ -43,28 +43,32 @@ def find_unreadable(
     }
     todo = [path for path in states if path not in checked]
     reasons = {path: reason for path, (_, _, reason) in checked.items()}
-    n_chunk = -(-len(todo) // _CHUNK)
+    try:
+        for path, reason, lasts in _check_all(todo):
+            reasons[path] = reason
+            state = states[path]
+            if lasts and state is not None:
+                checked[path] = [*state, reason]
+    finally:  # also of a check that is interrupted
+        if todo:
+            _remember(memory, checked)
+    return {path: reasons[path] for path in paths if reasons[path]}
+
+
+def _check_all(paths: Sequence[str]) -> Iterator[tuple[str, str | None, bool]]:
     # Decoding releases the GIL.
     with (
-        Progress(n_chunk) as tell,
+        Progress(-(-len(paths) // _CHUNK)) as tell,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         warnings.catch_warnings(),
     ):
         # Pillow warns of much that a person does not see.
         warnings.simplefilter("ignore")
-        for start in range(0, len(todo), _CHUNK):
-            tell(f"checking pictures, {start} of {len(todo)}")
-            chunk = todo[start : start + _CHUNK]
-            for path, (reason, lasts) in zip(
-                chunk, pool.map(_check, chunk), strict=True
-            ):
-                reasons[path] = reason
-                state = states[path]
-                if lasts and state is not None:
-                    checked[path] = [*state, reason]
-    if todo:
-        _remember(memory, checked)
-    return {path: reasons[path] for path in paths if reasons[path]}
+        for start in range(0, len(paths), _CHUNK):
+            tell(f"checking pictures, {start} of {len(paths)}")
+            chunk = paths[start : start + _CHUNK]
+            for path, result in zip(chunk, pool.map(_check, chunk), strict=True):
+                yield path, *result
 
 
 def _check(path: str) -> tuple[str | None, bool]:
@@ -86,7 +90,11 @@ def _state(path: str) -> list[int] | None:
 
 def _readers() -> list:
     """What decides beside the file: another Pillow may read more, or less."""
-    return [PIL.__version__, Image.MAX_IMAGE_PIXELS]
+    return [
+        PIL.__version__,
+        Image.MAX_IMAGE_PIXELS,
+        ImageFile.LOAD_TRUNCATED_IMAGES,
+    ]
 
 
 def _recall(memory: str | os.PathLike | None) -> dict[str, list]:

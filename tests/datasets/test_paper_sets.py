@@ -195,8 +195,9 @@ def tiny(tmp_path, publish):
 
 def test_tiny_imagenet(tiny):
     for _ in range(2):
-        splits = datasets.get_tiny_imagenet(tiny)
-        assert splits.validation is None
+        entry = datasets.find("tiny-imagenet", data_root=tiny)._replace(n_class=3)
+        splits = datasets.load_splits(entry, name="tiny-imagenet")
+        assert splits.held_out_name == "test"
         assert splits.class_names == ("goldfish", "toad", "car")
         train, test = (concat_examples(part[:]) for part in (splits.train, splits.test))
         assert train[1].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]

@@ -36,7 +36,7 @@ def read(monkeypatch):
 def test_all_unreadable_files_are_found(paths):
     bad = find_unreadable(paths)
     assert list(bad) == [paths[1], paths[4]]
-    assert "of no format" in bad[paths[1]] and "truncated" in bad[paths[4]]
+    assert "of no known format" in bad[paths[1]] and "truncated" in bad[paths[4]]
     assert find_unreadable([]) == {}
 
 
@@ -104,3 +104,21 @@ def test_pictures_are_read_by_several_threads(paths, monkeypatch):
     monkeypatch.setattr(verify.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(verify, "read_picture", lambda path: barrier.wait())
     assert find_unreadable(paths) == {}
+
+
+def test_an_interrupted_check_goes_on(paths, read, tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "_CHUNK", 2)
+    original = verify.read_picture
+
+    def interrupt(path):
+        if path == paths[3]:
+            raise KeyboardInterrupt
+        return original(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "read_picture", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            find_unreadable(paths, tmp_path / "memory.json")
+    read.clear()
+    assert len(find_unreadable(paths, tmp_path / "memory.json")) == 2
+    assert sorted(read) == paths[3:]
