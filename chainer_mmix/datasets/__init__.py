@@ -7,7 +7,7 @@ from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
 from chainer_mmix.datasets.emnist import get_emnist
 from chainer_mmix.datasets.fashion_mnist import get_fashion_mnist
-from chainer_mmix.datasets.find import find
+from chainer_mmix.datasets.find import find, short_name
 from chainer_mmix.datasets.folder import get_folder
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
 from chainer_mmix.datasets.npz import get_npz
@@ -53,6 +53,7 @@ __all__ = [
     "load_splits",
     "lookup",
     "read_picture",
+    "short_name",
     "split_off",
     "take_subset",
 ]

@@ -83,8 +83,8 @@ def fetch(
     except OSError as e:
         raise OSError(
             f"{dataset} needs {target}, which cannot be downloaded ({e}): fetch "
-            f"{file.url} elsewhere and save it there, or name a folder that has it as "
-            "data_root (--data-root)"
+            f"{file.url} elsewhere and save it there, or name another folder by "
+            "data_root (--data-root) or CHAINER_DATASET_ROOT"
         ) from e
     return target
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,20 @@ def find(
     if validation_split is not None:
         load = partial(_load_and_split, load, validation_split, seed)
     return dataset._replace(load=load)
+
+
+def short_name(name: str) -> str:
+    """Returns a name for files and folders: ``"pets"`` for ``"folder:data/pets"``.
+
+    Args:
+        name (str): What :func:`find` takes.
+
+    Returns:
+        str: The name of a named dataset, or of the last folder or file of a path.
+    """
+    kind, colon, path = name.partition(":")
+    last = Path(path).expanduser().resolve()
+    return name if not colon else last.stem if kind == "npz" else last.name
 
 
 def _flag(option: str) -> str:

@@ -114,6 +114,7 @@ def _find_parts(root: Path) -> dict[str, Path]:
             )
         parts[name] = path
     if not parts:
+        _check_depth(root, folders)
         return {"train": root}
     if "train" not in parts:
         names = " and ".join(f"{path.name}/" for path in parts.values())
@@ -123,6 +124,18 @@ def _find_parts(root: Path) -> dict[str, Path]:
             f"left out beside {root}/train: {', '.join(sorted(others))}", stacklevel=3
         )
     return parts
+
+
+def _check_depth(root: Path, folders: Sequence[Path]) -> None:
+    if len(folders) == 1:
+        inner = _visible(folders[0])
+        if sum(path.is_dir() for path in inner) > 1 and not any(
+            map(_is_picture, inner)
+        ):
+            raise ValueError(
+                f"{root} has one folder only, with others in it: did you mean "
+                f"{folders[0]}?"
+            )
 
 
 def _check_split_wanted(

@@ -12,6 +12,7 @@ from chainer_mmix.datasets import (
     find,
     load,
     load_splits,
+    short_name,
 )
 
 
@@ -118,6 +119,22 @@ def test_the_data_root_gets_to_the_loader(tmp_path):
     dataset = find("svhn", data_root=tmp_path, validation_split=0.1)
     with pytest.raises(ValueError, match=f"{tmp_path}/train_32x32.mat is not"):
         load(dataset, name="svhn")
+
+
+@pytest.mark.parametrize(
+    "name, short",
+    [
+        ("digits", "digits"),
+        ("folder:data/pets/", "pets"),
+        ("folder:a.b", "a.b"),
+        ("folder:.", "here"),
+        ("npz:data/own.npz", "own"),
+    ],
+)
+def test_short_names(name, short, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert short_name(name) == short
 
 
 @pytest.mark.parametrize("name", [n for n, d in DATASETS.items() if d.has_files])

@@ -224,6 +224,8 @@ def bad(make, kind):
         (root / "train" / "c").mkdir(), (root / "val" / "c").mkdir()
     elif kind == "one class":
         shutil.rmtree(root / "train" / "b"), shutil.rmtree(root / "val" / "b")
+    elif kind == "too high":
+        return root.parent, {}
     elif kind == "flat":
         shutil.rmtree(root), make("", 4)
         return root, {"validation_split": 0.5}
@@ -254,6 +256,7 @@ def bad(make, kind):
         ("only train", r"in train/ but not in val/ of .*: b;"),
         ("empty", r"without a picture below .*train: c;"),
         ("one class", r"one class only, 'a'"),
+        ("too high", r"one folder only, with others in it: did you mean .*/root\?"),
         ("flat", r"no folders: give each class a folder"),
         ("no train", r"has val/ but no train/"),
         ("no split", r"give a validation split, such as 0\.2"),
