@@ -103,14 +103,20 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     # Pillow makes 16 bits of what is more than 8 in a PNM, and calls them I.
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        grey = np.rint(values / 257)
-        if isinstance(image, TiffImagePlugin.TiffImageFile) and not image.tag_v2[262]:
-            grey = 255 - grey  # White is zero: Pillow heeds that for 8 bits only.
+        n_bit, white_is_zero = 16, False
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            # Pillow heeds these for 8 bits only.
+            n_bit, white_is_zero = image.tag_v2[258][0], image.tag_v2[262] == 0
+        grey = np.rint(values * (255 / (2**n_bit - 1)))
+        if white_is_zero:
+            grey = 255 - grey
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = 255
-    elif image.mode == "F" and values.min() >= 0 and 1 < values.max() <= 255:
+    elif image.mode == "F" and values.min() >= 0 and not 0 < values.max() <= 1:
         grey = np.rint(values)
     else:
+        grey = np.array([np.nan])
+    if not grey.max() <= 255:
         raise ValueError(
             f"its values, {values.min():g} to {values.max():g} in {image.mode!r}, do "
             "not say what is white; save it with 8 or 16 bits"

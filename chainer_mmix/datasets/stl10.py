@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from chainer.datasets import TupleDataset
@@ -49,9 +51,9 @@ def get_stl10(
         with unpacking(folder) as temporary, tarfile.open(archive) as content:
             for part in ("train", "test"):
                 for name in (f"{part}_X.bin", f"{part}_y.bin"):
-                    content.extract(f"{_FOLDER}/{name}", temporary)
-                    (temporary / _FOLDER / name).rename(temporary / name)
-            (temporary / _FOLDER).rmdir()
+                    source: Any = content.extractfile(f"{_FOLDER}/{name}")
+                    with open(temporary / name, "wb") as file:
+                        shutil.copyfileobj(source, file)
     return _read(folder, "train"), _read(folder, "test")
 
 

@@ -45,12 +45,13 @@ def png(rows, bits, kind, *chunks):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
 
 
-def tiff(values, white_is_zero=False, sample_format=1):
-    """An uncompressed grey TIFF."""
+def tiff(values, white_is_zero=False, sample_format=1, n_bit=None, data=None):
+    """An uncompressed grey TIFF; ``data`` if its values are packed."""
     height, width = values.shape
-    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    data = data or values.astype(values.dtype.newbyteorder("<")).tobytes()
+    n_bit = n_bit or 8 * values.itemsize
     tags = {
-        **{256: width, 257: height, 258: 8 * values.itemsize, 259: 1},
+        **{256: width, 257: height, 258: n_bit, 259: 1},
         **{262: int(not white_is_zero), 273: 8, 277: 1, 278: height},
         **{279: len(data), 339: sample_format},
     }
@@ -200,6 +201,20 @@ def test_white_may_be_zero(tmp_path, dtype):
     values = np.array([[0, 1, 2, 255]], dtype) * (np.iinfo(dtype).max // 255)
     (tmp_path / "a.tif").write_bytes(tiff(values.astype(dtype), white_is_zero=True))
     np.testing.assert_array_equal(read(tmp_path / "a.tif")[0, :, 0], [255, 254, 253, 0])
+
+
+def test_12_bits_keep_their_white(tmp_path):
+    values = np.array([[0, 2048, 4095, 16]], np.uint16)
+    packed = b"".join(
+        int(a << 12 | b).to_bytes(3, "big") for a, b in values.reshape(2, 2).tolist()
+    )
+    (tmp_path / "a.tif").write_bytes(tiff(values, n_bit=12, data=packed))
+    np.testing.assert_array_equal(read(tmp_path / "a.tif")[0, :, 0], [0, 128, 255, 1])
+
+
+def test_black_floats_are_black(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(np.zeros((2, 2), np.float32), False, 3))
+    assert read(tmp_path / "a.tif").max() == 0
 
 
 @pytest.mark.parametrize(
