@@ -67,7 +67,8 @@ def get_folder(
         ValueError: If the folders are not as above, a class is empty or in one part
             only, there is only one, or the split leaves a class empty.
     """
-    root = Path(root).expanduser()
+    # What is remembered, and the paths of the pictures, must hold in any folder.
+    root = Path(root).expanduser().resolve()
     if not root.is_dir():
         raise FileNotFoundError(
             f"there is no folder {root}: name one that has a folder for each class"
@@ -219,7 +220,7 @@ def _leave_out_unreadable(
         for files in classes.values()
         for path in files
     ]
-    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     cache = Path(chainer.dataset.get_dataset_root()) / "chainer_mmix" / "checked"
     bad = find_unreadable(paths, cache / f"{digest}.json")
     if not bad:

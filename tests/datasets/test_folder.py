@@ -365,6 +365,21 @@ def test_a_dataset_survives_pickling(make):
     np.testing.assert_array_equal(other[1][0], train[1][0])
 
 
+def test_a_relative_folder_is_remembered_wherever_one_is(make, monkeypatch, cache):
+    make("a")
+    root = make("b")
+    monkeypatch.chdir(root.parent)
+    train = get_folder(root.name, size=8, validation_split=0.5).train
+    (memory,) = (cache / "chainer_mmix" / "checked").iterdir()
+    before = memory.read_bytes(), memory.stat().st_mtime_ns
+    monkeypatch.chdir(root)
+    train[:]
+    for same in ("../root", root):
+        get_folder(same, validation_split=0.5)
+    assert (memory.read_bytes(), memory.stat().st_mtime_ns) == before
+    assert list(memory.parent.iterdir()) == [memory]
+
+
 def test_labels_are_read_without_pictures(make):
     make("a", 4)
     train = get_folder(make("b", 4), validation_split=0.5).train
