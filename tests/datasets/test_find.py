@@ -160,7 +160,7 @@ def test_all_loaders_take_a_data_root(name, tmp_path, monkeypatch):
         ("npz:FILE", {"size": 8}, r"size \(--size\) is not for npz:"),
         ("npz:FILE", {}, "own.npz has no x_test and t_test to evaluate on: give a val"),
         ("npz:nowhere", {}, "no file nowhere"),
-        ("folder:nowhere", {}, "no folder nowhere"),
+        ("folder:nowhere", {}, r"no folder /.*nowhere"),
         ("folder:FOLDER", {"data_root": "."}, "is not for folder:"),
         ("zip:x", {}, r"unknown kind of dataset 'zip' .* folder:PATH and npz:FILE"),
         ("folder", {}, "unknown dataset 'folder'"),
