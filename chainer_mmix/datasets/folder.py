@@ -120,10 +120,15 @@ def _find_parts(root: Path) -> dict[str, Path]:
     if "train" not in parts:
         names = " and ".join(f"{path.name}/" for path in parts.values())
         raise ValueError(f"{root} has {names} but no train/ with classes in it")
-    if others := [path.name for path in folders if path not in parts.values()]:
-        warnings.warn(
-            f"left out beside {root}/train: {', '.join(sorted(others))}", stacklevel=3
+    others = ", ".join(path.name for path in folders if path not in parts.values())
+    if others and len(parts) == 1:
+        raise ValueError(
+            f"{root} has {others} beside train/ but no val/ or test/: if the classes "
+            f"are in train/, name {parts['train']}, and if it is one, put its pictures "
+            "directly into it"
         )
+    if others:
+        warnings.warn(f"left out beside {parts['train']}: {others}", stacklevel=3)
     return parts
 
 

@@ -56,27 +56,14 @@ DATASETS = {
         get_cifar10,
         10,
         Augment(padding=4, flip=True),
-        tuple(
-            [
-                "airplane",
-                "automobile",
-                "bird",
-                "cat",
-                "deer",
-                "dog",
-                "frog",
-                "horse",
-                "ship",
-                "truck",
-            ]
-        ),
+        _names("airplane automobile bird cat deer dog frog horse ship truck"),
         True,
     ),
     "cifar100": Dataset(
         get_cifar100,
         100,
         Augment(padding=4, flip=True),
-        tuple(CIFAR100_CLASSES.split()),
+        _names(CIFAR100_CLASSES),
         True,
     ),
     "fashion-mnist": Dataset(
@@ -99,20 +86,7 @@ DATASETS = {
         get_stl10,
         10,
         Augment(padding=12, flip=True),
-        tuple(
-            [
-                "airplane",
-                "bird",
-                "car",
-                "cat",
-                "deer",
-                "dog",
-                "horse",
-                "monkey",
-                "ship",
-                "truck",
-            ]
-        ),
+        _names("airplane bird car cat deer dog horse monkey ship truck"),
         True,
     ),
     "tiny-imagenet": Dataset(

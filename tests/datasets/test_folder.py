@@ -224,6 +224,10 @@ def bad(make, kind):
         (root / "train" / "c").mkdir(), (root / "val" / "c").mkdir()
     elif kind == "one class":
         shutil.rmtree(root / "train" / "b"), shutil.rmtree(root / "val" / "b")
+    elif kind == "train is a class":
+        shutil.rmtree(root / "val")
+        make("car"), make("plane")
+        return root, {"validation_split": 0.5}
     elif kind == "too high":
         return root.parent, {}
     elif kind == "flat":
@@ -256,6 +260,10 @@ def bad(make, kind):
         ("only train", r"in train/ but not in val/ of .*: b;"),
         ("empty", r"without a picture below .*train: c;"),
         ("one class", r"one class only, 'a'"),
+        (
+            "train is a class",
+            r"car, plane beside train/ but no val/ .*: if the classes are in train/",
+        ),
         ("too high", r"one folder only, with others in it: did you mean .*/root\?"),
         ("flat", r"no folders: give each class a folder"),
         ("no train", r"has val/ but no train/"),
