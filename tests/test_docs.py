@@ -11,6 +11,7 @@ from pathlib import Path
 import chainer
 import numpy as np
 import pytest
+from chainer.dataset import download
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -28,6 +29,7 @@ def code(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(download, "_dataset_root", str(tmp_path / "cache"))
     np.random.seed(0)
     namespace = {}
     for block in code(page):

@@ -5,23 +5,57 @@ from chainer_mmix.datasets.checks import check_labels
 from chainer_mmix.datasets.cifar import get_cifar10, get_cifar100
 from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
+from chainer_mmix.datasets.emnist import get_emnist
+from chainer_mmix.datasets.fashion_mnist import get_fashion_mnist
+from chainer_mmix.datasets.find import find, short_name
+from chainer_mmix.datasets.folder import get_folder
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
-from chainer_mmix.datasets.registry import DATASETS, Dataset, load, lookup
+from chainer_mmix.datasets.npz import get_npz
+from chainer_mmix.datasets.picture import (
+    RandomResizedCrop,
+    UnreadablePictureError,
+    centre_crop,
+    read_picture,
+)
+from chainer_mmix.datasets.picture_dataset import PictureDataset
+from chainer_mmix.datasets.registry import DATASETS, Dataset, load, load_splits, lookup
+from chainer_mmix.datasets.splits import Splits, labels_of, split_off
+from chainer_mmix.datasets.stl10 import get_stl10
+from chainer_mmix.datasets.svhn import get_svhn
+from chainer_mmix.datasets.tiny_imagenet import get_tiny_imagenet
 from chainer_revive.example_random import example_random
 
 __all__ = [
     "DATASETS",
     "Augment",
     "Dataset",
+    "PictureDataset",
+    "RandomResizedCrop",
+    "Splits",
+    "UnreadablePictureError",
     "add_label_noise",
+    "centre_crop",
     "check_labels",
     "example_random",
+    "find",
     "get_cifar10",
     "get_cifar100",
     "get_digits",
+    "get_emnist",
+    "get_fashion_mnist",
+    "get_folder",
     "get_mnist",
     "get_mnist5k",
+    "get_npz",
+    "get_stl10",
+    "get_svhn",
+    "get_tiny_imagenet",
+    "labels_of",
     "load",
+    "load_splits",
     "lookup",
+    "read_picture",
+    "short_name",
+    "split_off",
     "take_subset",
 ]

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sized
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def check_labels(
-    images: Sequence, labels: Sequence, n_class: int, name: str = "the dataset"
+    images: Sized, labels: ArrayLike, n_class: int, name: str = "the dataset"
 ) -> np.ndarray:
     """Checks labels before a long training meets a bad one.
 
     Args:
-        images (sequence): The images that the labels belong to.
-        labels (sequence): One label an image.
+        images (sized): The images that the labels belong to.
+        labels (array_like): One label an image.
         n_class (int): The number of classes; labels are 0 to ``n_class - 1``.
         name (str): What the errors call the dataset.
 

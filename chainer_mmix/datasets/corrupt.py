@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
-from chainer.datasets import SubDataset, TupleDataset
+from chainer.datasets import SubDataset, TransformDataset, TupleDataset
+
+from chainer_mmix.datasets.splits import labels_of
 
 
 def take_subset(dataset: Sequence, size: int, seed: int) -> SubDataset:
@@ -28,7 +31,7 @@ def take_subset(dataset: Sequence, size: int, seed: int) -> SubDataset:
             f"a subset of {size} examples cannot be taken: the training set has "
             f"{len(dataset)}, choose 1 to that many"
         )
-    labels = np.array([label for _, label in dataset])
+    labels = labels_of(dataset)
     order = np.random.default_rng([seed, 1]).permutation(len(labels))
     # Spreads every class evenly over [0, 1), then cuts.
     position = np.empty(len(labels))
@@ -58,10 +61,9 @@ def add_label_noise(
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of wrong labels must be in [0, 1], not {share}")
-    images, labels = zip(*dataset, strict=True)
-    labels = np.array(labels, np.int32)
+    labels = np.array(labels_of(dataset), np.int32)
     rng = np.random.default_rng([seed, 2])
     size = round(share * len(labels))
     wrong = rng.choice(len(labels), size, replace=False)
     labels[wrong] = (labels[wrong] + rng.integers(1, n_class, size)) % n_class
-    return TupleDataset(images, labels)
+    return TupleDataset(TransformDataset(dataset, itemgetter(0)), labels)

@@ -1,17 +1,46 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from chainer.datasets import TupleDataset
 
+from chainer_mmix.datasets.download import RemoteFile
+from chainer_mmix.datasets.idx import get_idx_pairs, make_dataset
 
-def get_mnist() -> tuple[TupleDataset, TupleDataset]:
+_URL = "https://storage.googleapis.com/cvdf-datasets/mnist"
+_FILES = (
+    RemoteFile(
+        f"{_URL}/train-images-idx3-ubyte.gz",
+        ("440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",),
+    ),
+    RemoteFile(
+        f"{_URL}/train-labels-idx1-ubyte.gz",
+        ("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",),
+    ),
+    RemoteFile(
+        f"{_URL}/t10k-images-idx3-ubyte.gz",
+        ("8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",),
+    ),
+    RemoteFile(
+        f"{_URL}/t10k-labels-idx1-ubyte.gz",
+        ("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",),
+    ),
+)
+
+
+def get_mnist(
+    data_root: str | os.PathLike | None = None,
+) -> tuple[TupleDataset, TupleDataset]:
     """Gets MNIST: 60000 training and 10000 test images of handwritten digits.
 
-    :func:`sklearn.datasets.fetch_openml` downloads it on first use and caches it in
-    scikit-learn's data folder. (:func:`chainer.datasets.get_mnist` asks an address that
-    no longer has it.)
+    Source: https://yann.lecun.com/exdb/mnist/, from the copy and with the checksums of
+    TensorFlow Datasets. (:func:`chainer.datasets.get_mnist` asks an address that no
+    longer has it.)
 
-    Source: https://www.openml.org/d/554, in MNIST's own order.
+    Args:
+        data_root (str or path-like): See
+            :func:`chainer_mmix.datasets.download.fetch`.
 
     Returns:
         tuple of ~chainer.datasets.TupleDataset: The training and the test set. An
@@ -19,28 +48,10 @@ def get_mnist() -> tuple[TupleDataset, TupleDataset]:
         int32 in 0 to 9.
 
     Raises:
-        OSError: If it can neither be found in the cache nor be downloaded.
-        ImportError: If pandas, which reads it, is not installed.
+        OSError: If a file can neither be found nor be downloaded.
+        ValueError: If one is not as published.
     """
-    from sklearn.datasets import fetch_openml, get_data_home
-
-    try:
-        x, t = fetch_openml(
-            "mnist_784", version=1, as_frame=False, return_X_y=True, n_retries=0
-        )
-    except ImportError as e:
-        raise ImportError(
-            f"MNIST needs pandas, which cannot be imported ({e}): "
-            "pip install 'chainer-mmix[mnist]'"
-        ) from e
-    except OSError as e:
-        raise OSError(
-            f"MNIST is not in {get_data_home()} and cannot be downloaded from "
-            f"openml.org ({e}): copy that folder from a machine that has it, or take "
-            "the 5,000 images of mnist5k, pip install 'chainer-mmix[mnist]'"
-        ) from e
-    is_test = np.arange(len(t)) >= 60000
-    return _split(x, t, is_test)
+    return get_idx_pairs("mnist", _FILES, data_root)
 
 
 def get_mnist5k() -> tuple[TupleDataset, TupleDataset]:
@@ -68,15 +79,8 @@ def get_mnist5k() -> tuple[TupleDataset, TupleDataset]:
     is_test = np.zeros(len(t), bool)
     for label in range(10):
         is_test[np.flatnonzero(t == label)[4::5]] = True
-    return _split(x, t, is_test)
-
-
-def _split(
-    x: np.ndarray, t: np.ndarray, is_test: np.ndarray
-) -> tuple[TupleDataset, TupleDataset]:
-    images = (x.reshape(-1, 1, 28, 28) / 255).astype(np.float32)
-    labels = t.astype(np.int32)
+    x, t = x.astype(np.uint8).reshape(-1, 28, 28), t.astype(np.int32)
     return (
-        TupleDataset(images[~is_test], labels[~is_test]),
-        TupleDataset(images[is_test], labels[is_test]),
+        make_dataset(x[~is_test], t[~is_test], "mnist5k"),
+        make_dataset(x[is_test], t[is_test], "mnist5k"),
     )

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from chainer.datasets import TupleDataset
+
+from chainer_mmix.datasets.checks import check_labels
+
+_KEYS = ("x", "t", "x_test", "t_test")
+
+
+def get_npz(
+    path: str | os.PathLike,
+) -> tuple[TupleDataset, TupleDataset | None]:
+    """Gets arrays of one's own from a file that :func:`numpy.savez` has written.
+
+    Its arrays are ``x`` and ``t``, and ``x_test`` and ``t_test`` if it has a test set.
+    Images ``x`` are of shape (N, C, H, W) or, if they are grey, (N, H, W), rows of a
+    table of shape (N, D). Bytes, dtype uint8, are taken for 0 to 255 and divided by
+    255; floats are left as they are. Labels ``t`` are integers from 0, of shape (N,).
+
+    Args:
+        path (str or path-like): The file.
+
+    Returns:
+        tuple: The training set, a ~chainer.datasets.TupleDataset with float32 ``x`` and
+        int32 labels, and the test set or ``None``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If an array is missing or not as above.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: save x and t by numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in _KEYS if key in file}
+            keys = list(file)
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+        raise ValueError(
+            f"{path} is no whole file of arrays ({e}): save x and t by numpy.savez"
+        ) from e
+    for key, other in (("x", "t"), ("t", "x"), ("x_test", "t_test")):
+        has_pair = key in arrays and other in arrays
+        if not has_pair and (key in "xt" or key in arrays or other in arrays):
+            missing = other if key in arrays else key
+            raise ValueError(
+                f"{path} has no array {missing!r}, only {', '.join(keys) or 'none'}: "
+                "save x and t, and x_test and t_test if there is a test set"
+            )
+    n_class = _count_classes(arrays["t"], f"t of {path}")
+    train = _make_dataset(arrays["x"], arrays["t"], n_class, path, "")
+    if "x_test" not in arrays:
+        return train, None
+    test = _make_dataset(arrays["x_test"], arrays["t_test"], n_class, path, "_test")
+    if train[0][0].shape != test[0][0].shape:
+        raise ValueError(
+            f"{path} has training examples of shape {train[0][0].shape} and test "
+            f"examples of shape {test[0][0].shape}: make them the same"
+        )
+    return train, test
+
+
+def _count_classes(t: np.ndarray, name: str) -> int:
+    if t.ndim == 2 and t.shape[1] > 1:
+        raise ValueError(
+            f"{name} has shape {t.shape}, as one-hot labels have: save t.argmax(axis=1)"
+        )
+    if t.ndim != 1 or not np.issubdtype(t.dtype, np.integer) or not len(t):
+        raise ValueError(
+            f"{name} has shape {t.shape} and dtype {t.dtype}: give one class number an "
+            "example, integers of shape (N,)"
+        )
+    present = np.unique(t)
+    if present[0] != 0:
+        raise ValueError(
+            f"{name} has labels from {present[0]} to {present[-1]}: number the classes "
+            "from 0, as t - t.min()"
+        )
+    n_class = int(present[-1]) + 1
+    if len(present) < n_class:
+        absent = min(set(range(n_class)) - set(present.tolist()))
+        raise ValueError(
+            f"{name} has labels up to {n_class - 1} but none is {absent}: number the "
+            "classes without gaps, as numpy.unique(t, return_inverse=True)[1]"
+        )
+    if n_class < 2:
+        raise ValueError(f"{name} has one class only: give two or more")
+    return n_class
+
+
+def _make_dataset(
+    x: np.ndarray, t: np.ndarray, n_class: int, path: Path, suffix: str
+) -> TupleDataset:
+    name = f"x{suffix} of {path}"
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{name} has shape {x.shape}: make it (N, C, H, W), (N, H, W) or (N, D)"
+        )
+    if x.ndim == 4 and x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
+        raise ValueError(
+            f"{name} has shape {x.shape}, channels last: save x.transpose(0, 3, 1, 2)"
+        )
+    labels = check_labels(x, t, n_class, f"{path}, x{suffix} and t{suffix},")
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.dtype == np.uint8:
+        return TupleDataset(x.astype(np.float32) / np.float32(255), labels)
+    if x.dtype.kind != "f":
+        raise ValueError(
+            f"{name} has dtype {x.dtype}: save images as uint8, 0 to 255, and all else "
+            "as float32"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} has values that are not finite: replace them")
+    if x.ndim == 4 and x.min() >= 0 and x.max() > 1 and np.all(x == np.rint(x)):
+        raise ValueError(
+            f"{name} has whole numbers from {x.min():g} to {x.max():g} in {x.dtype}: "
+            "save images as uint8, or divide them by 255"
+        )
+    return TupleDataset(x.astype(np.float32, copy=False), labels)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from chainercv.chainer_experimental.datasets.sliceable import GetterDataset
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from chainer_mmix.datasets.picture import (
+    UnreadablePictureError,
+    centre_crop,
+    read_picture,
+    to_array,
+)
+
+
+class PictureDataset(GetterDataset):
+    """Pictures that are read from files when they are asked for.
+
+    It has the attributes of
+    :class:`chainercv.datasets.DirectoryParsingLabelDataset`, which takes hidden folders
+    for classes, knows five formats and reads what is not RGB in 8 bits wrongly.
+
+    Args:
+        img_paths (sequence of str): The files.
+        labels (sequence of int): One a picture.
+        class_names (sequence of str): The name of each label.
+        size (int): Height and width of the images, see :func:`centre_crop`; ``None``
+            for the whole pictures, each a PIL.Image.Image in mode RGB.
+        skip_corrupt (bool): Whether the next picture of the same class takes the place
+            of one that cannot be read, with a warning. The default is ``False``.
+
+    Attributes:
+        img_paths, class_names: As given.
+        labels (numpy.ndarray): int32, of shape (N,).
+
+    An example is an image, float32 of shape (3, size, size) in [0, 1], and its label,
+    an int32.
+    """
+
+    def __init__(
+        self,
+        img_paths: Sequence[str],
+        labels: ArrayLike,
+        class_names: Sequence[str],
+        size: int | None,
+        skip_corrupt: bool = False,
+    ) -> None:
+        super().__init__()
+        self.img_paths = list(map(os.fspath, img_paths))
+        self.labels = np.asarray(labels, np.int32)
+        self.class_names = tuple(class_names)
+        self.size = size
+        self.skip_corrupt = skip_corrupt
+        self.add_getter("img", self._get_image)
+        self.add_getter("label", self.labels.__getitem__)
+
+    def __len__(self) -> int:
+        return len(self.img_paths)
+
+    def take(self, indices: np.ndarray) -> PictureDataset:
+        """Returns the dataset of some of the pictures."""
+        paths = [self.img_paths[i] for i in indices]
+        return PictureDataset(
+            paths, self.labels[indices], self.class_names, self.size, self.skip_corrupt
+        )
+
+    def whole(self) -> PictureDataset:
+        """Returns the dataset of the whole pictures, for random crops."""
+        return PictureDataset(
+            self.img_paths, self.labels, self.class_names, None, self.skip_corrupt
+        )
+
+    def _get_image(self, i: int) -> np.ndarray | Image.Image:
+        image = self._read(i)
+        if self.size is None:
+            return image
+        return to_array(centre_crop(image, self.size))
+
+    def _read(self, i: int) -> Image.Image:
+        try:
+            return read_picture(self.img_paths[i])
+        except UnreadablePictureError as e:
+            if not self.skip_corrupt:
+                raise
+            error = e
+        same = np.flatnonzero(self.labels == self.labels[i])
+        for j in np.roll(same, -np.searchsorted(same, i % len(self)))[1:]:
+            try:
+                image = read_picture(self.img_paths[j])
+            except UnreadablePictureError:
+                continue
+            warnings.warn(f"{error}: {self.img_paths[j]} takes its place", stacklevel=2)
+            return image
+        raise error
