@@ -1,7 +1,7 @@
 """The mathematics of mixing: arrays and Variables in, arrays and Variables out."""
 
 from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
-from chainer_mmix.mixing.criterion import mixup_accuracy, mixup_criterion
+from chainer_mmix.mixing.criterion import ignored_label, mixup_accuracy, mixup_criterion
 from chainer_mmix.mixing.functions import cutmix, mix, mixup_data
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
 from chainer_mmix.mixing.policy import MixupDraw, MixupPolicy
@@ -10,6 +10,7 @@ __all__ = [
     "MixupDraw",
     "MixupPolicy",
     "cutmix",
+    "ignored_label",
     "mix",
     "mixup_accuracy",
     "mixup_criterion",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import chainer
@@ -179,6 +180,29 @@ def mixup_criterion(
     lam, rest = columns(lam, loss_a)
     loss = lam * F.cast(loss_a, lam.dtype) + rest * F.cast(loss_b, lam.dtype)
     return F.cast(F.mean(loss), loss_a.dtype)
+
+
+def ignored_label(lossfun: Callable) -> int | None:
+    """Returns the label that a loss function, or an accuracy, leaves out.
+
+    Args:
+        lossfun (callable): A function of Chainer or any other, also within a
+            :func:`functools.partial`. It says which label it leaves out by an argument
+            named ``ignore_label``.
+
+    Returns:
+        int: The label, such as -1 for :func:`chainer.functions.softmax_cross_entropy`;
+        ``None`` if it leaves out none, or does not say.
+    """
+    function, _ = _unwrap(lossfun)
+    if function in (F.sigmoid_cross_entropy, F.binary_accuracy):
+        return -1  # fixed, so that they have no argument for it
+    try:
+        parameter = inspect.signature(lossfun).parameters.get("ignore_label")
+    except (TypeError, ValueError):  # some builtins have no signature
+        return None
+    label = None if parameter is None else parameter.default
+    return None if label in (None, inspect.Parameter.empty) else int(label)
 
 
 def _unwrap(criterion: Callable) -> tuple[Callable, dict]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix.mixing import (
+    ignored_label,
     mixup_accuracy,
     mixup_criterion,
     mixup_softmax_cross_entropy,
@@ -189,6 +190,34 @@ def test_any_function_with_lambda_per_sample():
     assert loss.array == pytest.approx((1 + (0.25 * 4 + 0.75 * 1)) / 2)
     with pytest.raises(ValueError, match=r"one value a sample, shape \(2,\)"):
         mixup_criterion(lambda y, t: F.mean(per_sample(y, t)), y, a, b, lam)
+
+
+def own_loss(y, t, ignore_label=255):
+    return F.softmax_cross_entropy(y, t, ignore_label=ignore_label)
+
+
+@pytest.mark.parametrize(
+    ("lossfun", "label"),
+    [
+        (F.softmax_cross_entropy, -1),
+        (functools.partial(F.softmax_cross_entropy, ignore_label=255), 255),
+        (functools.partial(F.softmax_cross_entropy, normalize=False), -1),
+        (mixup_softmax_cross_entropy, -1),
+        (F.sigmoid_cross_entropy, -1),
+        (functools.partial(F.sigmoid_cross_entropy, normalize=False), -1),
+        (F.binary_accuracy, -1),
+        (F.accuracy, None),
+        (functools.partial(F.accuracy, ignore_label=np.int32(7)), 7),
+        (softmax_binary_cross_entropy, None),
+        (F.mean_squared_error, None),
+        (own_loss, 255),
+        (functools.partial(own_loss, ignore_label=None), None),
+        (lambda y, t, ignore_label: F.mean(y), None),
+        (max, None),
+    ],
+)
+def test_the_label_that_a_loss_leaves_out(lossfun, label):
+    assert ignored_label(lossfun) == label
 
 
 @pytest.mark.gpu
