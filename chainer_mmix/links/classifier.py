@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 
@@ -9,6 +8,7 @@ import chainer.functions as F
 import numpy as np
 from chainer import reporter
 
+from chainer_mmix.links.resume import is_of_training
 from chainer_mmix.mixing.criterion import mixup_criterion
 from chainer_mmix.mixing.losses import check_label_smoothing
 from chainer_mmix.mixing.policy import MixupDraw, MixupPolicy, using_draw
@@ -250,16 +250,15 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             )
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        """Saves or restores the weights and the state of the policy.
+        """Saves or restores the weights, and in a snapshot of training the policy.
 
-        The file of a plain :class:`chainer.links.Classifier` loads too: it leaves the
-        policy as it is.
+        In snapshots of a :class:`~chainer.training.Trainer` or an updater the state of
+        the policy's generator is beside the weights. A file of the link itself is
+        interchangeable with that of a :class:`chainer.links.Classifier`; loading
+        weights, from whichever file, leaves the policy alone.
         """
         super().serialize(serializer)
-        # For a missing key, NumPy's files raise KeyError and HDF5 ValueError.
-        missing = KeyError, ValueError
-        loading = isinstance(serializer, chainer.Deserializer)
-        with contextlib.suppress(*(missing if loading else ())):
+        if is_of_training():
             self.policy.serialize(serializer["policy"])
 
 

@@ -66,8 +66,8 @@ class MixupPolicy:
 
     :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` is sampled in float64, since a
     small :math:`\alpha` underflows in float32. The policy owns its random generator,
-    so one seed fixes a run, and
-    :class:`~chainer_mmix.ManifoldMixupClassifier` saves its state in a snapshot.
+    so one seed fixes a run. Its state is part of a Trainer's snapshot, but not of a
+    file of weights.
 
     ``alpha``, ``prob`` and the other numbers are attributes that may be changed at any
     time. Chainer's extensions that shift an attribute of an optimizer take a policy
@@ -198,14 +198,25 @@ class MixupPolicy:
         return MixupDraw(layer, lam, perm, center)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        """Saves or restores the state of the random generator."""
+        """Saves or restores the state of the random generator.
+
+        A file without one, such as a snapshot of a training without mixing, leaves the
+        generator as it is.
+
+        Raises:
+            ValueError: If the file has something else in its place.
+        """
         # As bytes, since Chainer's HDF5 serializer takes no strings.
-        if isinstance(serializer, chainer.Deserializer):
-            state = np.asarray(serializer("rng", None)).tobytes()
-            self._rng.bit_generator.state = json.loads(state)
-        else:
+        if not isinstance(serializer, chainer.Deserializer):
             state = json.dumps(self._rng.bit_generator.state).encode()
             serializer("rng", np.frombuffer(state, np.uint8))
+            return
+        try:
+            saved = serializer("rng", None)
+        except (KeyError, ValueError):  # the latter from HDF5
+            return
+        if saved is not None:
+            self._rng.bit_generator.state = _read_state(np.asarray(saved))
 
 
 def _pair_off(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,3 +228,19 @@ def _pair_off(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = np.argsort(order)
     partner = np.minimum(place ^ 1, len(order) - 1)  # the odd one out has none
     return order[partner], place // 2
+
+
+def _read_state(saved: np.ndarray) -> dict:
+    generator = np.random.PCG64(0)
+    try:
+        state = json.loads(saved.tobytes())
+        generator.state = state
+        if generator.state != state:
+            raise ValueError("its numbers are out of range")
+    except (ValueError, TypeError, KeyError, OverflowError) as e:
+        raise ValueError(
+            "policy/rng in the file is not the state of a policy's generator (PCG64): "
+            f"{e}; resume from another snapshot, or load its weights alone, by the "
+            "model's path in the file"
+        ) from e
+    return state
