@@ -1,18 +1,26 @@
 from __future__ import annotations
 
-import inspect
+import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import chainer
 import chainer.functions as F
-import numpy as np
 from chainer import reporter
 
-from chainer_mmix.links.resume import is_of_training
-from chainer_mmix.mixing.criterion import mixup_criterion
+from chainer_mmix.links.contract import (
+    check_contract,
+    check_inputs,
+    check_mixed,
+    target_name,
+)
+from chainer_mmix.links.hooks import is_of_training
+from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.mixing.losses import check_label_smoothing
-from chainer_mmix.mixing.policy import MixupDraw, MixupPolicy, using_draw
-from chainer_mmix.mixing.static import StaticWeights
+from chainer_mmix.mixing.policy import MixupPolicy
+from chainer_mmix.mixing.weights import Weights
 
 
 class ManifoldMixupClassifier(chainer.links.Classifier):
@@ -107,11 +115,12 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             )
         self.mixup_hidden = mixup_hidden
         self.policy = policy
+        self._scores: tuple = (None, None, None)
         self.draw: MixupDraw | None = None
         for point in policy.layer_mix or ():
             self._point(point)
         if self.mixes:
-            _check_contract(predictor)
+            check_contract(predictor)
 
     @property
     def mixes(self) -> bool:
@@ -145,6 +154,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     def forward(self, *args, **kwargs) -> chainer.Variable:
         """Computes the loss, with mixing in training.
 
+        It is :meth:`compute_loss` by :meth:`next_draw`.
+
         Args:
             args: Inputs of shape :math:`(N, ...)` and their target, as ``label_key``
                 says: by default ``(x, target)``.
@@ -157,40 +168,71 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             RuntimeError: If the predictor did not mix exactly once, or threw away the
                 mixed state.
         """
+        return self.compute_loss(self.next_draw(*args, **kwargs), *args, **kwargs)
+
+    def next_draw(self, *args, **kwargs) -> MixupDraw | None:
+        """Draws what a batch mixes.
+
+        Args:
+            args, kwargs: The batch, as for :meth:`forward`.
+
+        Returns:
+            MixupDraw: The draw, its mixing point as the predictor calls it; ``None``
+            outside of training, and if the batch is not to be mixed.
+        """
+        if not (chainer.config.train and self.mixes):
+            return None
+        *_, target = self._split(args, kwargs)
+        draw = self.policy.draw(len(target), self.points)
+        if draw is None or draw.layer_mix is None:
+            return draw
+        point = self._point(draw.layer_mix)
+        if point == draw.layer_mix:
+            return draw
+        return dataclasses.replace(draw, layer_mix=point)
+
+    def compute_loss(self, draw: MixupDraw | None, *args, **kwargs) -> chainer.Variable:
+        """Computes and reports the loss of a batch that is mixed by a given draw.
+
+        Args:
+            draw (MixupDraw): What to mix; ``None`` for nothing.
+            args, kwargs: The batch, as for :meth:`forward`.
+
+        Returns:
+            ~chainer.Variable: The loss.
+
+        Raises:
+            RuntimeError: As :meth:`forward`.
+        """
         args, kwargs, target = self._split(args, kwargs)
-        if not hasattr(target, "ndim"):
-            raise TypeError(
-                f"the target must be one array, not {type(target).__name__}: put those "
-                "of several tasks side by side into one float array, and let lossfun "
-                "split it"
-            )
-        self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
         train = chainer.config.train
-        if train and self.mixes:
-            self.draw = self.policy.draw(len(target), self.points)
-        if self.draw is None:
-            self.y = self.predictor(*args, **kwargs)
-            pair = target, target, 1.0
+        if train and len(args) > 1 and self.mixes:
+            check_inputs(self.predictor, args)
+        self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
+        if draw is not None:
+            self.y, a, b, self.draw = self._mix(draw, args, kwargs, target)
+            weights = Weights.of(self.draw.lam, len(target))
         else:
-            self.y, *targets = self._mix(self.draw, args, kwargs, target)
-            pair = *targets, self.draw.lam
+            if train and (name := target_name(self.predictor)):
+                kwargs = {**kwargs, name: target}
+            self.y = self.predictor(*args, **kwargs)
+            a = b = target
+            weights = Weights.of(1.0, len(target))
         label_smoothing = self.label_smoothing if train else 0.0
-        self.loss = mixup_criterion(self.lossfun, self.y, *pair, label_smoothing)
-        if self.loss.ndim:  # one value a sample, so that lambda may be one a sample
-            self.loss = F.mean(self.loss)
+        self.loss = _mean(
+            mixup_criterion(self.lossfun, self.y, a, b, weights, label_smoothing)
+        )
         report = {"loss": self.loss}
         if self.compute_accuracy:
-            self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
+            self.accuracy = _mean(mixup_score(self._score(), self.y, a, b, weights))
             report["accuracy"] = self.accuracy
         if train:
-            lam = pair[-1]
-            if isinstance(lam, StaticWeights):
-                lam = lam.mean
-            report["lam"] = lam if isinstance(lam, float) else float(np.mean(lam))
-        reporter.report(report, self)
+            report["lam"] = weights.mean
+        self._report(report)
         return self.loss
 
     def _split(self, args: tuple, kwargs: dict) -> tuple:
+        """Returns inputs by place, inputs by name, and the target."""
         key, args = self.label_key, list(args)
         if isinstance(key, str):
             if key not in kwargs:
@@ -198,21 +240,28 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                     f"label_key is {key!r}, but the call names "
                     f"{', '.join(kwargs) or 'no arguments'}"
                 )
-            return args, kwargs, kwargs.pop(key)
-        if not -len(args) <= key < len(args):
+            target = kwargs.pop(key)
+        elif -len(args) <= key < len(args):
+            target = args.pop(key)
+        else:
             raise ValueError(
                 f"label_key is {key}, but the call has {len(args)} positional "
                 f"arguments and names {', '.join(kwargs) or 'none'}: a name will do too"
             )
-        return args, kwargs, args.pop(key)
+        if not hasattr(target, "ndim"):
+            raise TypeError(
+                f"the target must be one array, not {type(target).__name__}: put those "
+                "of several tasks side by side into one float array, and let lossfun "
+                "split it"
+            )
+        return args, kwargs, target
 
     def _mix(self, draw: MixupDraw, args: list, kwargs: dict, target) -> tuple:
-        draw.layer_mix = self._point(draw.layer_mix)
         if kwargs:
             kwargs = {**kwargs, "target": target}
         else:
             args = [*args, target]
-        with using_draw(draw):
+        with using_draw(draw) as mixture:
             outputs = self.predictor(
                 *args,
                 **kwargs,
@@ -220,34 +269,45 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 lam=draw.lam,
                 layer_mix=draw.layer_mix,
             )
-        self._check_mixed(outputs, draw, target)
-        draw.mixed = ()  # weak references could not be pickled
-        return outputs
+        check_mixed(self.predictor, outputs, mixture, target)
+        return *outputs, mixture.draw
 
-    def _check_mixed(self, outputs, draw: MixupDraw, target) -> None:
-        name = type(self.predictor).__name__
-        if not (isinstance(outputs, tuple) and len(outputs) == 3):
-            raise TypeError(
-                f"{name}.forward must return (y, target_a, target_b) when mixup_hidden "
-                f"is true, as mixup_data gives them, but it returned {type(outputs)}"
-            )
-        if draw.times_mixed != 1:
-            raise RuntimeError(
-                f"{name}.forward called mixup_data {draw.times_mixed} times with "
-                f"layer_mix={draw.layer_mix!r}: it must mix exactly once, at that point"
-            )
-        if outputs[2] is target:
-            raise RuntimeError(
-                f"{name}.forward returned the targets of the first partners where "
-                "those of the second belong: return what mixup_data gives"
-            )
-        if draw.mixed and all(node() is None for node in draw.mixed):
-            raise RuntimeError(
-                f"{name}.forward mixed at layer_mix={draw.layer_mix!r}, but its "
-                "outputs do not come from the mixed Variable: go on with what "
-                "mixup_data returns, and freeze what follows by disable_update, not by "
-                "cutting the graph (as no_backprop_mode does), or mix after it"
-            )
+    def _score(self) -> Callable:
+        """Returns the accuracy function, which leaves out what the loss leaves out."""
+        lossfun, accfun, _ = self._scores
+        if lossfun is not self.lossfun or accfun is not self.accfun:
+            score = self.accfun
+            if _is_accuracy_of_all(score):
+                label = ignored_label(self.lossfun)
+                # Of other functions nothing is known, but -1 is no class.
+                label = -1 if label is None else label
+                score = functools.partial(score, ignore_label=label)
+            self._scores = self.lossfun, self.accfun, score
+        return self._scores[2]
+
+    def _report(self, values: dict) -> None:
+        """Reports; what another call in the same step has reported is not overwritten.
+
+        Its names then end in ``_2``, and so on.
+        """
+        try:
+            current = reporter.get_current_reporter()
+        except IndexError:  # there is none
+            return
+        observation: dict = {}
+        try:
+            with current.scope(observation):
+                reporter.report(values, self)
+        except KeyError:
+            raise KeyError(
+                f"this {type(self).__name__} is not a link of an optimizer's target, "
+                "so its values have no name in the log: call "
+                "trainer.reporter.add_observer(name, classifier)"
+            ) from None
+        for name, value in observation.items():
+            names = itertools.chain([name], (f"{name}_{k}" for k in itertools.count(2)))
+            free = next(n for n in names if n not in current.observation)
+            current.observation[free] = value
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the weights, and in a snapshot of training the policy.
@@ -262,12 +322,13 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             self.policy.serialize(serializer["policy"])
 
 
-def _check_contract(predictor: chainer.Link) -> None:
-    forward = inspect.signature(getattr(predictor, "forward", predictor))
-    try:
-        forward.bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
-    except TypeError as e:
-        raise TypeError(
-            f"{type(predictor).__name__}.forward must accept (x, target, mixup_hidden, "
-            f"lam, layer_mix) to be trained with mixing, but it takes {forward}: {e}"
-        ) from None
+def _mean(value):
+    """Returns the mean of one value a sample."""
+    return F.mean(value) if getattr(value, "ndim", 0) else value
+
+
+def _is_accuracy_of_all(accfun: Callable) -> bool:
+    if isinstance(accfun, functools.partial):
+        is_open = not accfun.args and "ignore_label" not in accfun.keywords
+        return accfun.func is F.accuracy and is_open
+    return accfun is F.accuracy

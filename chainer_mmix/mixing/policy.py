@@ -1,64 +1,13 @@
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import math
-import threading
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import chainer
 import numpy as np
 
-_active = threading.local()
-
-
-@dataclasses.dataclass
-class MixupDraw:
-    """What one training step mixes: where, how much and with whom.
-
-    Attributes:
-        layer_mix: The mixing point, or ``None`` if the link is to choose.
-        lam: Weight of the first partner in :math:`[0, 1]`: a float for the whole
-            batch, or a float32 array of shape :math:`(N,)`, one a sample. After
-            CutMix, the share of the map that is left of it.
-        perm: Integer array of shape :math:`(N,)`: sample ``n`` is mixed with sample
-            ``perm[n]``.
-        center: Where CutMix centres its boxes: an array of shape :math:`(3,)`, or
-            :math:`(N, 3)` if ``lam`` is an array, of shares in :math:`[0, 1)` of the
-            size along each axis of the map. ``None`` for mixup.
-        times_mixed: How often :func:`~chainer_mmix.mixup_data` has mixed with this
-            draw so far.
-        mixed: Weak references to the graph's nodes of what it returned last, which
-            live as long as something is computed from them; none without a graph.
-    """
-
-    layer_mix: int | str | None
-    lam: float | np.ndarray
-    perm: np.ndarray
-    center: np.ndarray | None = None
-    times_mixed: int = 0
-    mixed: tuple[weakref.ref, ...] = ()
-
-
-@contextlib.contextmanager
-def using_draw(draw: MixupDraw) -> Iterator[MixupDraw]:
-    """Makes :func:`~chainer_mmix.mixup_data` take its permutation from ``draw``.
-
-    It holds for the calling thread, until the ``with`` block ends.
-    """
-    outer = current_draw()
-    _active.draw = draw
-    try:
-        yield draw
-    finally:
-        _active.draw = outer
-
-
-def current_draw() -> MixupDraw | None:
-    """Returns the draw that is active in this thread, or ``None``."""
-    return getattr(_active, "draw", None)
+from chainer_mmix.mixing.draw import MixupDraw
 
 
 class MixupPolicy:

@@ -503,8 +503,8 @@ class Frozen(Net):
     """Cuts the graph after the mixed state."""
 
     def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
-        h, a, b = mixup_data(x, target, lam)
-        return super().forward(h.array), a, b
+        h, a, b = mixup_data(F.tanh(self.l1(x)), target, lam)
+        return self.l2(h.array), a, b
 
 
 class Plain(Net):

@@ -1,4 +1,8 @@
-"""Where a policy's generator is saved: in snapshots of training, not with weights."""
+"""What Chainer's updaters, Trainers and optimizers do for a classifier that mixes.
+
+A snapshot of training holds the generators of policies, which files of weights do not.
+A predictor that several classifiers share is updated once a step.
+"""
 
 from __future__ import annotations
 
@@ -61,12 +65,43 @@ def _held_policies(updater: StandardUpdater) -> Iterator[tuple[list[str], MixupP
         if not isinstance(value, chainer.Link):
             continue
         for name, link in value.namedlinks():
-            policy = getattr(link, "policy", None)
-            if link not in seen and isinstance(policy, MixupPolicy):
+            policy = _policy_of(link)
+            if link not in seen and policy:
                 yield [key, *filter(None, name.split("/"))], policy
             seen.add(link)
+
+
+def _policy_of(link: chainer.Link) -> MixupPolicy | None:
+    policy = getattr(link, "policy", None)
+    return policy if isinstance(policy, MixupPolicy) else None
+
+
+def _noting_shared_parameters(setup: Callable) -> Callable:
+    @functools.wraps(setup)
+    def noting(self, link: chainer.Link):
+        ids = [id(param) for param in link.params()]
+        if len(ids) > len(set(ids)) and any(map(_policy_of, link.links())):
+            link._has_shared_parameters = True
+        return setup(self, link)
+
+    return noting
+
+
+def _each_once(params: Callable) -> Callable:
+    @functools.wraps(params)
+    def each_once(self, include_uninit: bool = True):
+        found = params(self, include_uninit)
+        if "_has_shared_parameters" in vars(self):
+            return iter({id(param): param for param in found}.values())
+        return found
+
+    return each_once
 
 
 StandardUpdater.serialize = _mark(_with_held_policies(StandardUpdater.serialize))
 # For updaters with a serialize of their own.
 Trainer.serialize = _mark(Trainer.serialize)
+chainer.Optimizer.setup = _noting_shared_parameters(chainer.Optimizer.setup)
+# Chainer names, and updates, a parameter as often as it finds it.
+chainer.Chain.params = _each_once(chainer.Chain.params)
+chainer.ChainList.params = _each_once(chainer.ChainList.params)
