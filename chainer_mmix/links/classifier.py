@@ -180,7 +180,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             MixupDraw: The draw, its mixing point as the predictor calls it; ``None``
             outside of training, and if the batch is not to be mixed.
         """
-        if not (chainer.config.train and self.mixes):
+        if not (chainer.config.train and self.mixup_hidden):
             return None
         *_, target = self._split(args, kwargs)
         draw = self.policy.draw(len(target), self.points)

@@ -14,7 +14,7 @@ from chainer.datasets import TupleDataset
 from chainer.training import Trainer, extensions
 from chainer.training.updaters import StandardUpdater
 
-from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, mixup_data
+from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, current_draw, mixup_data
 from chainer_mmix.mixing import softmax_binary_cross_entropy
 from chainer_mmix.training import DeviceBatches, GraphUpdater
 from chainer_mmix.training.extensions import MixupReport
@@ -330,6 +330,36 @@ class Looking(Net):
     def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
         assert not mixup_hidden or float(np.max(lam)) >= 0
         return super().forward(x, target, mixup_hidden, lam, layer_mix)
+
+
+class Penalised(ManifoldMixupClassifier):
+    def forward(self, *args):
+        return super().forward(*args) + 0.01 * F.sum(self.predictor.l1.W**2)
+
+
+def test_a_classifier_with_a_forward_of_its_own_runs_as_usual():
+    def make():
+        return Penalised(Net(), mixup_alpha=1, seed=3)
+
+    with pytest.warns(UserWarning, match="Penalised has a forward of its own"):
+        ours = run(GraphUpdater, make())
+    assert_same(ours, run(StandardUpdater, make()))
+
+
+class Joins(Net):
+    """Needs the partners of the step."""
+
+    def _stage2(self, x):
+        draw = current_draw()
+        if draw is not None:
+            x = x + F.get_item(x, draw.perm)
+        return super()._stage2(x)
+
+
+def test_the_draw_of_the_running_pass_is_that_of_the_step():
+    ours = run(GraphUpdater, classify(net=Joins))
+    assert len(ours.graphs.replayed) > 10
+    assert_same(ours, run(StandardUpdater, classify(net=Joins)))
 
 
 @pytest.mark.parametrize(
