@@ -14,6 +14,7 @@ import chainer
 from chainer.training import Trainer
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.links.held import links_in
 from chainer_mmix.mixing.policy import MixupPolicy
 
 _of_training = contextvars.ContextVar("of_training", default=False)
@@ -44,31 +45,25 @@ def _with_held_policies(serialize: Callable) -> Callable:
     @functools.wraps(serialize)
     def with_held_policies(self, serializer: chainer.AbstractSerializer) -> None:
         serialize(self, serializer)
-        for path, policy in _held_policies(self):
-            inner = serializer
-            for key in path:
-                inner = inner[key]
-            policy.serialize(inner["policy"])
+        for i, policy in enumerate(_held_policies(self.updater)):
+            policy.serialize(serializer["updater"][f"policy:{i}"])
 
     return with_held_policies
 
 
-def _held_policies(updater: StandardUpdater) -> Iterator[tuple[list[str], MixupPolicy]]:
+def _held_policies(updater: chainer.training.Updater) -> Iterator[MixupPolicy]:
     """Yields the policies of links that no optimizer's target leads to.
 
     ``loss_func`` is such a link if the optimizer has the predictor for its target.
     """
-    seen: set[chainer.Link] = set()
-    for optimizer in updater.get_all_optimizers().values():
-        seen.update(optimizer.target.links())
-    for key, value in sorted(vars(updater).items()):
-        if not isinstance(value, chainer.Link):
-            continue
-        for name, link in value.namedlinks():
+    targets = [o.target for o in updater.get_all_optimizers().values()]
+    seen = {id(_policy_of(link)) for target in targets for link in target.links()}
+    for root in links_in(vars(updater)):
+        for link in root.links():
             policy = _policy_of(link)
-            if link not in seen and policy:
-                yield [key, *filter(None, name.split("/"))], policy
-            seen.add(link)
+            if policy and id(policy) not in seen:
+                seen.add(id(policy))
+                yield policy
 
 
 def _policy_of(link: chainer.Link) -> MixupPolicy | None:
@@ -98,9 +93,8 @@ def _each_once(params: Callable) -> Callable:
     return each_once
 
 
-StandardUpdater.serialize = _mark(_with_held_policies(StandardUpdater.serialize))
-# For updaters with a serialize of their own.
-Trainer.serialize = _mark(Trainer.serialize)
+Trainer.serialize = _mark(_with_held_policies(Trainer.serialize))
+StandardUpdater.serialize = _mark(StandardUpdater.serialize)
 chainer.Optimizer.setup = _noting_shared_parameters(chainer.Optimizer.setup)
 # Chainer names, and updates, a parameter as often as it finds it.
 chainer.Chain.params = _each_once(chainer.Chain.params)

@@ -104,6 +104,11 @@ def inside_of_loss_func(iterator, model):
     return StandardUpdater(iterator, optimizer, loss_func=Wrapper(model))
 
 
+def in_a_closure(iterator, model):
+    optimizer = chainer.optimizers.Adam().setup(model.predictor)
+    return StandardUpdater(iterator, optimizer, loss_func=lambda *args: model(*args))
+
+
 def own_updater(iterator, model):
     return OwnUpdater(iterator, chainer.optimizers.Adam().setup(model))
 
@@ -118,7 +123,7 @@ def make_trainer(out, make_updater, model, n=8):
 
 @pytest.mark.parametrize(
     "make_updater",
-    [target, child, loss_func, inside_of_loss_func, own_updater],
+    [target, child, loss_func, inside_of_loss_func, in_a_closure, own_updater],
 )
 def test_a_trainer_goes_on_as_if_it_had_not_stopped(tmp_path, make_updater):
     whole = make_model()
