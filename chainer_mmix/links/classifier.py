@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chainer
 import chainer.functions as F
@@ -204,18 +205,18 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         Raises:
             RuntimeError: As :meth:`forward`.
         """
-        args, kwargs, target = self._split(args, kwargs)
+        inputs, named, target = self._split(args, kwargs)
         train = chainer.config.train
-        if train and len(args) > 1 and self.mixes:
-            check_inputs(self.predictor, args)
+        if train and len(inputs) > 1 and self.mixes:
+            check_inputs(self.predictor, inputs)
         self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
         if draw is not None:
-            self.y, a, b, self.draw = self._mix(draw, args, kwargs, target)
+            self.y, a, b, self.draw = self._mix(draw, inputs, named, target)
             weights = Weights.of(self.draw.lam, len(target))
         else:
             if train and (name := target_name(self.predictor)):
-                kwargs = {**kwargs, name: target}
-            self.y = self.predictor(*args, **kwargs)
+                named = {**named, name: target}
+            self.y = self.predictor(*inputs, **named)
             a = b = target
             weights = Weights.of(1.0, len(target))
         label_smoothing = self.label_smoothing if train else 0.0
@@ -231,9 +232,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         self._report(report)
         return self.loss
 
-    def _split(self, args: tuple, kwargs: dict) -> tuple:
+    def _split(self, args: tuple, kwargs: dict) -> tuple[list, dict, Any]:
         """Returns inputs by place, inputs by name, and the target."""
-        key, args = self.label_key, list(args)
+        key, inputs = self.label_key, list(args)
         if isinstance(key, str):
             if key not in kwargs:
                 raise ValueError(
@@ -241,8 +242,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                     f"{', '.join(kwargs) or 'no arguments'}"
                 )
             target = kwargs.pop(key)
-        elif -len(args) <= key < len(args):
-            target = args.pop(key)
+        elif -len(inputs) <= key < len(inputs):
+            target = inputs.pop(key)
         else:
             raise ValueError(
                 f"label_key is {key}, but the call has {len(args)} positional "
@@ -254,7 +255,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 "of several tasks side by side into one float array, and let lossfun "
                 "split it"
             )
-        return args, kwargs, target
+        return inputs, kwargs, target
 
     def _mix(self, draw: MixupDraw, args: list, kwargs: dict, target) -> tuple:
         if kwargs:

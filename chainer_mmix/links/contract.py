@@ -16,36 +16,48 @@ def check_contract(predictor: chainer.Link) -> None:
     """Raises a TypeError if a predictor does not accept what it gets to mix."""
     call = _called(predictor)
     try:
-        _signature(call).bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
+        inspect.signature(call).bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
     except TypeError as e:
         name = f"{type(predictor).__name__}.{call.__name__}"
         raise TypeError(
             f"{name} must accept (x, target, mixup_hidden, lam, layer_mix) to be "
-            f"trained with mixing, but it takes {_signature(call)}: {e}"
+            f"trained with mixing, but it takes {inspect.signature(call)}: {e}"
         ) from None
 
 
 def target_name(predictor: chainer.Link) -> str | None:
     """Returns the argument by which a predictor takes the target, if it takes one."""
     call = _called(predictor)
-    return _target_name(getattr(call, "__func__", call))
+    name = _target_name(getattr(call, "__func__", call))
+    if name is None and callable(forward := getattr(predictor, "forward", None)):
+        # __call__ may hand on all that it gets.
+        is_open = _is_open(getattr(call, "__func__", call))
+        name = _target_name(getattr(forward, "__func__", forward)) if is_open else None
+    return name
 
 
 @functools.lru_cache(maxsize=64)
 def _target_name(function: Callable) -> str | None:
-    parameters = list(_signature(function).parameters.values())
-    names = [p.name for p in parameters]
-    if not {"mixup_hidden", "lam", "layer_mix"} <= set(names):
+    signature = inspect.signature(function)
+    try:
+        signature.bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
+    except TypeError:
         return None
+    names = list(signature.parameters)
     if "target" in names:
         return "target"
-    before = parameters[names.index("mixup_hidden") - 1]
+    if "mixup_hidden" not in names:
+        return None
+    before = signature.parameters[names[names.index("mixup_hidden") - 1]]
     is_optional = before.default is not before.empty
-    return (
-        before.name
-        if is_optional and before.kind == before.POSITIONAL_OR_KEYWORD
-        else None
-    )
+    by_name = before.kind == before.POSITIONAL_OR_KEYWORD
+    return before.name if is_optional and by_name else None
+
+
+@functools.lru_cache(maxsize=64)
+def _is_open(function: Callable) -> bool:
+    kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+    return {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
 
 
 def check_inputs(predictor: chainer.Link, inputs: Sequence) -> None:
@@ -60,7 +72,7 @@ def check_inputs(predictor: chainer.Link, inputs: Sequence) -> None:
         predictor = predictor.net  # a wrapper's
     call = _called(predictor)
     kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [*_signature(call).parameters.values()]
+    parameters = [*inspect.signature(call).parameters.values()]
     takes = [p for p in parameters if p.kind in kinds]
     name = f"{type(predictor).__name__}.{call.__name__}"
     remedy = (
@@ -70,8 +82,8 @@ def check_inputs(predictor: chainer.Link, inputs: Sequence) -> None:
     is_open = any(p.kind == p.VAR_POSITIONAL for p in parameters)
     if len(inputs) > len(takes) and not is_open:
         raise TypeError(
-            f"{name} takes {_signature(call)}, but a batch has {len(inputs)} arrays "
-            f"beside the target. {remedy}"
+            f"{name} takes {inspect.signature(call)}, but a batch has {len(inputs)} "
+            f"arrays beside the target. {remedy}"
         )
     for value, parameter in list(zip(inputs, takes, strict=False))[1:]:
         dtype = getattr(value, "dtype", None)
@@ -133,10 +145,6 @@ def _called(link: chainer.Link) -> Callable:
     if own is not chainer.Link.__call__:
         return own.__get__(link)
     return getattr(link, "forward", link)
-
-
-def _signature(function: Callable) -> inspect.Signature:
-    return inspect.signature(function)
 
 
 def _is_recorded(predictor: chainer.Link) -> bool:

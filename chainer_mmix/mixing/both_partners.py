@@ -103,7 +103,7 @@ class _State:
 def _may_change(key: str, value) -> bool:
     # A link may make parameters in its first call; a loss does not move them.
     return not (
-        isinstance(value, (chainer.Link, chainer.Variable))
+        isinstance(value, (chainer.Link, chainer.Parameter))
         or key in ("_params", "_persistent", "_children")
     )
 

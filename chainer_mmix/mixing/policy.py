@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import chainer
 import numpy as np
@@ -125,14 +126,14 @@ class MixupPolicy:
         if not self.mixes or (self.prob < 1 and self._rng.random() >= self.prob):
             return None
         points = self.layer_mix or points
-        layer = points[self._rng.integers(len(points))] if points else None
+        layer = points[int(self._rng.integers(len(points)))] if points else None
         cut = self.cutmix_alpha > 0
         if cut and self.alpha > 0:
             cut = self._rng.random() < self.switch_prob
         alpha = self.cutmix_alpha if cut else self.alpha
         n_pair = (batch_size + 1) // 2
         size = {"batch": None, "pair": n_pair, "sample": batch_size}[self.per]
-        lam = self._rng.beta(alpha, alpha, size)
+        lam: Any = self._rng.beta(alpha, alpha, size)
         if self.fold:
             lam = np.maximum(lam, 1 - lam)
         perm = self._rng.permutation(batch_size)

@@ -183,7 +183,7 @@ class _Static:
     def __init__(self, args: tuple, kwargs: dict) -> None:
         self.args = tuple(map(_empty_like, args))
         self.kwargs = {name: _empty_like(array) for name, array in kwargs.items()}
-        self.weights: DeviceWeights | None = None
+        self.weights: Any = None  # DeviceWeights, once a step is mixed
         self.scale: Any = None
         self.params: list[tuple[chainer.Parameter, Any]] = []
 
@@ -256,7 +256,8 @@ def _capture(graphs, compute: Callable[[], _Computed]) -> Callable[[], _Computed
 
 
 def _random_state() -> tuple:
-    name, keys, *rest = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, *rest = state
     return name, keys.tobytes(), *rest, random.getstate()
 
 

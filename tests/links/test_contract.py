@@ -93,7 +93,13 @@ class OtherName(Body):
         return self.run(x, t, mixup_hidden, lam, layer_mix)
 
 
-@pytest.mark.parametrize("net", [InCall, InForward, OtherName])
+class Keywords(Body):
+    def forward(self, x, target=None, **mixing):
+        mixing = {"mixup_hidden": False, "lam": 1.0, "layer_mix": None, **mixing}
+        return self.run(x, target, **mixing)
+
+
+@pytest.mark.parametrize("net", [InCall, InForward, OtherName, Inherited, Keywords])
 @pytest.mark.parametrize(
     "off", [{"policy": MixupPolicy(1, prob=0.0)}, {"mixup_hidden": False}]
 )

@@ -125,6 +125,7 @@ class CentersOfALink(chainer.Link):
 
     def forward(self, y, t):
         self.calls += 1
+        self.h = chainer.Variable(y) + (self.h if self.calls > 1 else 0)
         distance = F.mean((y - self.centers[t]) ** 2)
         self.centers = self.centers + 1
         return distance * self.scale
@@ -160,6 +161,11 @@ def test_a_state_of_links_moves_once_and_their_parameters_get_gradients(kind):
     link = getattr(loss, "link", loss)
     mixup_criterion(loss, Y, A, B, 0.3).backward()
     assert link.calls == 1 and (link.centers == 1).all()
+    mixup_criterion(loss, Y, A, B, 0.3)
+    np.testing.assert_allclose(link.h.array, 2 * Y)
+    link.centers[...] = 0
+    link.cleargrads()
+    mixup_criterion(loss, Y, A, B, 0.3).backward()
     np.testing.assert_allclose(link.scale.grad, (Y**2).mean(), rtol=1e-6)
 
 
