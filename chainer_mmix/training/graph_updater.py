@@ -15,7 +15,6 @@ from chainer.training.updaters import StandardUpdater
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
-from chainer_mmix.training.seeds import kept_random_state
 
 
 class GraphUpdater(StandardUpdater):
@@ -247,18 +246,24 @@ def _compute(loss: Callable, target: chainer.Link, static: _Static, draw, scaled
 
 
 def _capture(graphs, compute: Callable[[], _Computed]) -> Callable[[], _Computed]:
-    with kept_random_state():
-        before = _random_state()
+    state: Any = np.random.get_state()
+    python_state = random.getstate()
+    before = _comparable(state), python_state
+    try:
         replay = graphs.capture(compute)
-        if _random_state() != before:
-            raise RuntimeError("the forward computation draws random numbers")
+    finally:
+        changed = (_comparable(np.random.get_state()), random.getstate()) != before
+        if changed:
+            np.random.set_state(state)
+            random.setstate(python_state)
+    if changed:
+        raise RuntimeError("the forward computation draws random numbers")
     return replay
 
 
-def _random_state() -> tuple:
-    state: Any = np.random.get_state()
+def _comparable(state: Any) -> tuple:
     name, keys, *rest = state
-    return name, keys.tobytes(), *rest, random.getstate()
+    return name, keys.tobytes(), *rest
 
 
 def _empty_like(array):

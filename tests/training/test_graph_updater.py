@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import threading
 import warnings
 
 import chainer
@@ -378,6 +379,19 @@ def test_what_cannot_be_captured_is_said_once_and_runs_as_usual(settings, reason
     assert reason in ours.updater.reason
     assert ours.graphs.replayed == []
     assert_same(ours, run(StandardUpdater, classify(**settings)))
+
+
+def test_a_failing_capture_undoes_its_draws_beside_other_threads():
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with pytest.warns(UserWarning, match="draws random numbers"):
+            ours = run(GraphUpdater, classify(net=RandomNet))
+    finally:
+        done.set()
+        thread.join()
+    assert_same(ours, run(StandardUpdater, classify(net=RandomNet)))
 
 
 def test_a_failing_capture_leaves_no_trace():
