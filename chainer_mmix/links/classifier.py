@@ -27,34 +27,37 @@ from chainer_mmix.mixing.weights import Weights
 class ManifoldMixupClassifier(chainer.links.Classifier):
     r"""A classifier that trains its predictor with Manifold Mixup.
 
-    In training, each call draws a layer, :math:`\lambda` and a permutation from
-    :attr:`policy` and asks the predictor to mix its hidden states there; the loss is
+    In training, each call draws a mixing point, :math:`\lambda` and a permutation from
+    :attr:`policy` and asks the predictor to mix its hidden states there. The loss is
     weighted over the targets of both partners
     (:func:`~chainer_mmix.mixing.mixup_criterion`). With
     ``chainer.config.train = False`` it is a :class:`chainer.links.Classifier`.
 
-    The predictor is any link whose ``forward`` accepts
+    The predictor is any link that can be called with
     ``(x, target, mixup_hidden, lam, layer_mix)``. When ``mixup_hidden`` is true, it
     calls :func:`~chainer_mmix.mixup_data` at the mixing point ``layer_mix``, there
     only, and returns ``(y, target_a, target_b)``; else it returns ``y``. It may list
     its mixing points in a tuple ``mixup_layers``, and those drawn from by default in
-    ``default_layer_mix``; if it lists none, it gets ``layer_mix=None`` and chooses.
+    ``default_layer_mix``; if it lists none, it gets ``layer_mix=None`` and chooses. It
+    gets the target in every training step, mixed or not, and never in evaluation.
 
     In training it reports ``loss``, ``accuracy`` and ``lam`` (the mean over the
-    batch, 1 without mixing). Accuracy is weighted as the loss is: a prediction scores
-    :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it
-    is the second's.
+    batch, 1 without mixing), in evaluation ``loss`` and ``accuracy``. The accuracy is
+    weighted (:func:`~chainer_mmix.mixing.mixup_score`): a prediction scores
+    :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it is
+    the second's. Elements that the loss function ignores do not count. A second call
+    in the same step reports ``loss_2``, ``accuracy_2`` and ``lam_2``.
 
     Targets may be class labels, one-hot vectors or probabilities, several labels a
     sample (with :func:`chainer.functions.sigmoid_cross_entropy` and
     :func:`chainer.functions.binary_accuracy`), or numbers to predict (with
-    :func:`chainer.functions.mean_squared_error`, say, and ``accfun=None``). Those of a
-    float dtype are mixed as the samples are.
+    :func:`chainer.functions.mean_squared_error`, say, and ``accfun=None``). Targets of
+    a float dtype are mixed as the samples are. Several targets a sample form one float
+    array, which ``lossfun`` splits.
 
-    Several inputs are passed on as :class:`chainer.links.Classifier` does it, the
-    target after them: ``predictor(a, b, target, mixup_hidden=True, ...)``, or, if
-    inputs came by name, ``predictor(a=a, b=b, target=target, mixup_hidden=True,
-    ...)``.
+    Several inputs are passed on as by :class:`chainer.links.Classifier`, the target
+    after them: ``predictor(a, b, target, mixup_hidden=True, ...)``, or, if inputs came
+    by name, ``predictor(a=a, b=b, target=target, mixup_hidden=True, ...)``.
 
     Source: arXiv 1806.05236.
 
@@ -69,8 +72,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         lossfun (callable): Loss function, called as ``lossfun(y, target)``; for two
             targets see :func:`~chainer_mmix.mixing.mixup_criterion`. The default is
             :func:`chainer.functions.softmax_cross_entropy`.
-        accfun (callable): Accuracy function, likewise; ``None`` for none. The default
-            is :func:`chainer.functions.accuracy`.
+        accfun (callable): Accuracy function, called as ``accfun(y, target)``; for two
+            targets see :func:`~chainer_mmix.mixing.mixup_score`. ``None`` for none. The
+            default is :func:`chainer.functions.accuracy`.
         seed (int): Seed of the policy, ``None`` for an unpredictable one.
         policy (MixupPolicy): Replaces the policy made of ``mixup_alpha``,
             ``layer_mix`` and ``seed``, none of which may be given then.
@@ -81,13 +85,15 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
 
     Attributes:
         policy (MixupPolicy): Where layers, :math:`\lambda` and partners come from.
-        draw (MixupDraw): What the last call mixed; ``None`` if it did not mix.
+        draw (MixupDraw): What the last call mixed; ``None`` if it did not mix. After
+            CutMix, its ``lam`` is the share of the map that was left.
 
     Raises:
-        TypeError: If the predictor's ``forward`` does not accept the arguments.
-        ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor does
-            not have a layer of ``layer_mix``, ``label_smoothing`` is outside
-            :math:`[0, 1]`, or ``policy`` comes with a rival.
+        TypeError: If the predictor does not accept the arguments of a mixing call.
+        ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor has no
+            such mixing point as in ``layer_mix``, ``label_smoothing`` is outside
+            :math:`[0, 1]`, or ``policy`` comes together with one of the arguments that
+            it replaces.
     """
 
     def __init__(
@@ -168,6 +174,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         Raises:
             RuntimeError: If the predictor did not mix exactly once, or threw away the
                 mixed state.
+            TypeError: If the batch seems to have more than one target.
         """
         return self.compute_loss(self.next_draw(*args, **kwargs), *args, **kwargs)
 

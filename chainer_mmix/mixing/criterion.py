@@ -88,12 +88,14 @@ def mixup_criterion(
       (1 - \lambda)\,\mathrm{criterion}(y, t_b)`. For
       :func:`chainer.functions.softmax_cross_entropy` and
       :func:`chainer.functions.accuracy`, also within a :func:`functools.partial`, this
-      takes one pass.
+      takes one pass. Any other criterion is called twice; what it reports is weighted
+      alike, and what it keeps in attributes moves once, by the first targets.
     - Targets of a float dtype (one-hot vectors, probabilities, what a regression
       predicts) are mixed as the samples are:
       :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
 
-    For a loss that is linear in the target, such as cross entropy, both are the same.
+    For a loss that is linear in the target, such as cross entropy, both are the same;
+    for others, the second is the loss of the mixed target, not the mixed loss.
 
     Args:
         criterion (callable): Called with a prediction and a target, such as a loss
@@ -118,7 +120,8 @@ def mixup_criterion(
 
     Raises:
         ValueError: If ``lam`` is an array and the criterion gives one value a batch;
-            if a criterion cannot be smoothed; and if softmax cross entropy has a
+            if a criterion cannot be smoothed; if a label is out of range (on a GPU: in
+            Chainer's debug mode only); and if softmax cross entropy has a
             ``class_weight`` that Chainer would ignore, since the targets are
             probabilities.
     """
