@@ -45,8 +45,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     batch, 1 without mixing), in evaluation ``loss`` and ``accuracy``. The accuracy is
     weighted (:func:`~chainer_mmix.mixing.mixup_score`): a prediction scores
     :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it is
-    the second's. Elements that the loss function ignores do not count. A second call
-    in the same step reports ``loss_2``, ``accuracy_2`` and ``lam_2``.
+    the second's. Elements that the loss function ignores do not count. If it is
+    called again in the same step, the values of the earlier calls are kept as
+    ``loss_1`` and so on.
 
     Targets may be class labels, one-hot vectors or probabilities, several labels a
     sample (with :func:`chainer.functions.sigmoid_cross_entropy` and
@@ -294,9 +295,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         return self._scores[2]
 
     def _report(self, values: dict) -> None:
-        """Reports; what another call in the same step has reported is not overwritten.
+        """Reports, and keeps the values of earlier calls in the same step.
 
-        Its names then end in ``_2``, and so on.
+        Their names end in ``_1``, ``_2`` and so on.
         """
         try:
             current = reporter.get_current_reporter()
@@ -313,9 +314,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 "trainer.reporter.add_observer(name, classifier)"
             ) from None
         for name, value in observation.items():
-            names = itertools.chain([name], (f"{name}_{k}" for k in itertools.count(2)))
-            free = next(n for n in names if n not in current.observation)
-            current.observation[free] = value
+            if name in current.observation:
+                names = (f"{name}_{k}" for k in itertools.count(1))
+                free = next(n for n in names if n not in current.observation)
+                current.observation[free] = current.observation[name]
+            current.observation[name] = value
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the weights, and in a snapshot of training the policy.

@@ -505,9 +505,9 @@ def test_two_calls_in_a_step_are_both_in_the_log():
     with reporter:
         losses = [float(model(*batch(seed=k)).array) for k in range(3)]
     seen = reporter.observation
-    keys = "main/loss", "main/loss_2", "main/loss_3"
+    keys = "main/loss_1", "main/loss_2", "main/loss"
     assert [float(seen[key].array) for key in keys] == losses
-    assert {"main/lam_3", "main/accuracy_2"} < seen.keys() and len(seen) == 9
+    assert {"main/lam_2", "main/accuracy_1"} < seen.keys() and len(seen) == 9
     with reporter.scope({}):  # the next step
         model(*batch())
         assert reporter.observation.keys() == {"main/loss", "main/accuracy", "main/lam"}
