@@ -303,22 +303,23 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             current = reporter.get_current_reporter()
         except IndexError:  # there is none
             return
-        observation: dict = {}
+        earlier, current.observation = current.observation, {}
         try:
-            with current.scope(observation):
-                reporter.report(values, self)
+            current.report(values, self)
         except KeyError:
             raise KeyError(
                 f"this {type(self).__name__} is not a link of an optimizer's target, "
                 "so its values have no name in the log: call "
                 "trainer.reporter.add_observer(name, classifier)"
             ) from None
+        finally:
+            observation, current.observation = current.observation, earlier
         for name, value in observation.items():
-            if name in current.observation:
+            if name in earlier:
                 names = (f"{name}_{k}" for k in itertools.count(1))
-                free = next(n for n in names if n not in current.observation)
-                current.observation[free] = current.observation[name]
-            current.observation[name] = value
+                free = next(n for n in names if n not in earlier)
+                earlier[free] = earlier[name]
+            earlier[name] = value
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the weights, and in a snapshot of training the policy.

@@ -211,14 +211,20 @@ def mixup_data(x, target, lam, perm=None):
         perm = np.random.permutation(n) if mixture is None else mixture.draw.perm
     if mixture is not None and mixture.times_mixed == 0:  # CutMix then corrects lam
         _check_passed_on(lam, mixture.draw.lam, len(target))
-    if mixture is None or mixture.draw.center is None:
-        mixed = tuple(mix(part, lam, perm) for part in parts)
-    else:
+    is_cut = mixture is not None and mixture.draw.center is not None
+    if is_cut:
         mixed = (_cut(parts, target, lam, perm, mixture),)
-    if not any(isinstance(part, chainer.Variable) for part in parts):
-        mixed = tuple(part.array for part in mixed)
+    else:
+        mixed = tuple([mix(part, lam, perm) for part in parts])
+    is_array = not any([isinstance(part, chainer.Variable) for part in parts])
+    if is_array:
+        mixed = tuple([part.array for part in mixed])
     if mixture is not None:
-        _note(mixture, parts, mixed)
+        mixture.times_mixed += 1
+        if chainer.config.enable_backprop:
+            refer = [m if is_array else m.node for m in mixed]
+            mixture.mixed = tuple(map(weakref.ref, refer))
+            mixture.unmixed = parts if is_array else ()
     device = chainer.backend.get_device_from_array(chainer.as_array(target))
     target_b = target[device.send(perm if hasattr(perm, "dtype") else np.array(perm))]
     return mixed if several else mixed[0], target, target_b
@@ -247,12 +253,3 @@ def _cut(parts: tuple, target, lam, perm, mixture: Mixture) -> chainer.Variable:
     mixed, left = cutmix(parts[0], lam, perm, mixture.draw.center)
     mixture.draw = dataclasses.replace(mixture.draw, lam=left)
     return mixed
-
-
-def _note(mixture: Mixture, parts: tuple, mixed: tuple) -> None:
-    mixture.times_mixed += 1
-    if not chainer.config.enable_backprop:
-        return
-    is_array = not isinstance(mixed[0], chainer.Variable)
-    mixture.mixed = tuple(weakref.ref(m if is_array else m.node) for m in mixed)
-    mixture.unmixed = parts if is_array else ()

@@ -49,6 +49,10 @@ def check_range(t, n_class: int, ignore_label: int | None = None) -> None:
     """
     if backend.get_array_module(t) is not np and not chainer.is_debug():
         return
+    # As unsigned numbers, negative ones are too large.
+    unsigned = t.view(t.dtype.str.replace("i", "u"))
+    if not (unsigned >= n_class).any():
+        return
     bad = (t < 0) | (t >= n_class)
     other = ""
     if ignore_label is not None:
