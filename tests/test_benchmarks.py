@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix import models
-from chainer_mmix.mixing.policy import MixupDraw, using_draw
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 
 NETWORKS = {
     "preactresnet18": lambda: models.PreActResNet18(10),

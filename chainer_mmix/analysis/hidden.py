@@ -17,8 +17,8 @@ from chainer_mmix.analysis.predictions import (
 )
 from chainer_mmix.links.graph import Trace, leaves
 from chainer_mmix.links.names import INPUT, links_of, names_of
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.mixing.functions import Mix
-from chainer_mmix.mixing.policy import MixupDraw, using_draw
 
 
 def hidden_states(
@@ -141,14 +141,14 @@ def _at_mixing_point(predictor: chainer.Link, layer: int | str, x, t) -> list:
     # With a weight of 1, each sample stays what it is.
     draw = MixupDraw(layer, 1.0, np.arange(len(t)))
     mixing = {"mixup_hidden": True, "lam": draw.lam, "layer_mix": layer}
-    with using_draw(draw), _Catch() as catch:
+    with using_draw(draw) as mixture, _Catch() as catch:
         if isinstance(x, dict):
             call(predictor, x, target=t, **mixing)
         else:
             call(predictor, x, t, **mixing)
-    if draw.times_mixed != 1:
+    if mixture.times_mixed != 1:
         raise RuntimeError(
-            f"{type(predictor).__name__} called mixup_data {draw.times_mixed} times "
+            f"{type(predictor).__name__} called mixup_data {mixture.times_mixed} times "
             f"with layer_mix={layer!r}: it must call it once, at that point"
         )
     return catch.states

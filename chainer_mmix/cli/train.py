@@ -18,7 +18,7 @@ import chainer_mmix
 from chainer_mmix import datasets, models, training
 from chainer_mmix.cli import argument_types as types
 from chainer_mmix.mixing import MixupDraw, softmax_binary_cross_entropy
-from chainer_mmix.mixing.policy import using_draw
+from chainer_mmix.mixing.draw import using_draw
 from chainer_mmix.training.extensions import (
     DivergedError,
     MixupOff,

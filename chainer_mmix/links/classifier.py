@@ -1,51 +1,64 @@
 from __future__ import annotations
 
-import contextlib
-import inspect
+import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chainer
 import chainer.functions as F
-import numpy as np
 from chainer import reporter
 
-from chainer_mmix.mixing.criterion import mixup_criterion
+from chainer_mmix.links.contract import (
+    check_contract,
+    check_inputs,
+    check_mixed,
+    target_name,
+)
+from chainer_mmix.links.hooks import is_of_training
+from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.mixing.losses import check_label_smoothing
-from chainer_mmix.mixing.policy import MixupDraw, MixupPolicy, using_draw
-from chainer_mmix.mixing.static import StaticWeights
+from chainer_mmix.mixing.policy import MixupPolicy
+from chainer_mmix.mixing.weights import Weights
 
 
 class ManifoldMixupClassifier(chainer.links.Classifier):
     r"""A classifier that trains its predictor with Manifold Mixup.
 
-    In training, each call draws a layer, :math:`\lambda` and a permutation from
-    :attr:`policy` and asks the predictor to mix its hidden states there; the loss is
+    In training, each call draws a mixing point, :math:`\lambda` and a permutation from
+    :attr:`policy` and asks the predictor to mix its hidden states there. The loss is
     weighted over the targets of both partners
     (:func:`~chainer_mmix.mixing.mixup_criterion`). With
     ``chainer.config.train = False`` it is a :class:`chainer.links.Classifier`.
 
-    The predictor is any link whose ``forward`` accepts
+    The predictor is any link that can be called with
     ``(x, target, mixup_hidden, lam, layer_mix)``. When ``mixup_hidden`` is true, it
     calls :func:`~chainer_mmix.mixup_data` at the mixing point ``layer_mix``, there
     only, and returns ``(y, target_a, target_b)``; else it returns ``y``. It may list
     its mixing points in a tuple ``mixup_layers``, and those drawn from by default in
-    ``default_layer_mix``; if it lists none, it gets ``layer_mix=None`` and chooses.
+    ``default_layer_mix``; if it lists none, it gets ``layer_mix=None`` and chooses. It
+    gets the target in every training step, mixed or not, and never in evaluation.
 
     In training it reports ``loss``, ``accuracy`` and ``lam`` (the mean over the
-    batch, 1 without mixing). Accuracy is weighted as the loss is: a prediction scores
-    :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it
-    is the second's.
+    batch, 1 without mixing), in evaluation ``loss`` and ``accuracy``. The accuracy is
+    weighted (:func:`~chainer_mmix.mixing.mixup_score`): a prediction scores
+    :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it is
+    the second's. Elements that the loss function ignores do not count. If it is
+    called again in the same step, the values of the earlier calls are kept as
+    ``loss_1`` and so on.
 
     Targets may be class labels, one-hot vectors or probabilities, several labels a
     sample (with :func:`chainer.functions.sigmoid_cross_entropy` and
     :func:`chainer.functions.binary_accuracy`), or numbers to predict (with
-    :func:`chainer.functions.mean_squared_error`, say, and ``accfun=None``). Those of a
-    float dtype are mixed as the samples are.
+    :func:`chainer.functions.mean_squared_error`, say, and ``accfun=None``). Targets of
+    a float dtype are mixed as the samples are. Several targets a sample form one float
+    array, which ``lossfun`` splits.
 
-    Several inputs are passed on as :class:`chainer.links.Classifier` does it, the
-    target after them: ``predictor(a, b, target, mixup_hidden=True, ...)``, or, if
-    inputs came by name, ``predictor(a=a, b=b, target=target, mixup_hidden=True,
-    ...)``.
+    Several inputs are passed on as by :class:`chainer.links.Classifier`, the target
+    after them: ``predictor(a, b, target, mixup_hidden=True, ...)``, or, if inputs came
+    by name, ``predictor(a=a, b=b, target=target, mixup_hidden=True, ...)``.
 
     Source: arXiv 1806.05236.
 
@@ -60,8 +73,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         lossfun (callable): Loss function, called as ``lossfun(y, target)``; for two
             targets see :func:`~chainer_mmix.mixing.mixup_criterion`. The default is
             :func:`chainer.functions.softmax_cross_entropy`.
-        accfun (callable): Accuracy function, likewise; ``None`` for none. The default
-            is :func:`chainer.functions.accuracy`.
+        accfun (callable): Accuracy function, called as ``accfun(y, target)``; for two
+            targets see :func:`~chainer_mmix.mixing.mixup_score`. ``None`` for none. The
+            default is :func:`chainer.functions.accuracy`.
         seed (int): Seed of the policy, ``None`` for an unpredictable one.
         policy (MixupPolicy): Replaces the policy made of ``mixup_alpha``,
             ``layer_mix`` and ``seed``, none of which may be given then.
@@ -72,13 +86,15 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
 
     Attributes:
         policy (MixupPolicy): Where layers, :math:`\lambda` and partners come from.
-        draw (MixupDraw): What the last call mixed; ``None`` if it did not mix.
+        draw (MixupDraw): What the last call mixed; ``None`` if it did not mix. After
+            CutMix, its ``lam`` is the share of the map that was left.
 
     Raises:
-        TypeError: If the predictor's ``forward`` does not accept the arguments.
-        ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor does
-            not have a layer of ``layer_mix``, ``label_smoothing`` is outside
-            :math:`[0, 1]`, or ``policy`` comes with a rival.
+        TypeError: If the predictor does not accept the arguments of a mixing call.
+        ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor has no
+            such mixing point as in ``layer_mix``, ``label_smoothing`` is outside
+            :math:`[0, 1]`, or ``policy`` comes together with one of the arguments that
+            it replaces.
     """
 
     def __init__(
@@ -107,11 +123,12 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             )
         self.mixup_hidden = mixup_hidden
         self.policy = policy
+        self._scores: tuple = (None, None, None)
         self.draw: MixupDraw | None = None
         for point in policy.layer_mix or ():
             self._point(point)
         if self.mixes:
-            _check_contract(predictor)
+            check_contract(predictor)
 
     @property
     def mixes(self) -> bool:
@@ -145,6 +162,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     def forward(self, *args, **kwargs) -> chainer.Variable:
         """Computes the loss, with mixing in training.
 
+        It is :meth:`compute_loss` by :meth:`next_draw`.
+
         Args:
             args: Inputs of shape :math:`(N, ...)` and their target, as ``label_key``
                 says: by default ``(x, target)``.
@@ -156,63 +175,102 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         Raises:
             RuntimeError: If the predictor did not mix exactly once, or threw away the
                 mixed state.
+            TypeError: If the batch seems to have more than one target.
         """
-        args, kwargs, target = self._split(args, kwargs)
-        if not hasattr(target, "ndim"):
-            raise TypeError(
-                f"the target must be one array, not {type(target).__name__}: put those "
-                "of several tasks side by side into one float array, and let lossfun "
-                "split it"
-            )
-        self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
+        return self.compute_loss(self.next_draw(*args, **kwargs), *args, **kwargs)
+
+    def next_draw(self, *args, **kwargs) -> MixupDraw | None:
+        """Draws what a batch mixes.
+
+        Args:
+            args, kwargs: The batch, as for :meth:`forward`.
+
+        Returns:
+            MixupDraw: The draw, its mixing point as the predictor calls it; ``None``
+            outside of training, and if the batch is not to be mixed.
+        """
+        if not (chainer.config.train and self.mixup_hidden):
+            return None
+        *_, target = self._split(args, kwargs)
+        draw = self.policy.draw(len(target), self.points)
+        if draw is None or draw.layer_mix is None:
+            return draw
+        point = self._point(draw.layer_mix)
+        if point == draw.layer_mix:
+            return draw
+        return dataclasses.replace(draw, layer_mix=point)
+
+    def compute_loss(self, draw: MixupDraw | None, *args, **kwargs) -> chainer.Variable:
+        """Computes and reports the loss of a batch that is mixed by a given draw.
+
+        Args:
+            draw (MixupDraw): What to mix; ``None`` for nothing.
+            args, kwargs: The batch, as for :meth:`forward`.
+
+        Returns:
+            ~chainer.Variable: The loss.
+
+        Raises:
+            RuntimeError: As :meth:`forward`.
+        """
+        inputs, named, target = self._split(args, kwargs)
         train = chainer.config.train
-        if train and self.mixes:
-            self.draw = self.policy.draw(len(target), self.points)
-        if self.draw is None:
-            self.y = self.predictor(*args, **kwargs)
-            pair = target, target, 1.0
+        if train and len(inputs) > 1 and self.mixes:
+            check_inputs(self.predictor, inputs)
+        self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
+        if draw is not None:
+            self.y, a, b, self.draw = self._mix(draw, inputs, named, target)
+            weights = Weights.of(self.draw.lam, len(target))
         else:
-            self.y, *targets = self._mix(self.draw, args, kwargs, target)
-            pair = *targets, self.draw.lam
+            if train and (name := target_name(self.predictor)):
+                named = {**named, name: target}
+            self.y = self.predictor(*inputs, **named)
+            a = b = target
+            weights = Weights.of(1.0, len(target))
         label_smoothing = self.label_smoothing if train else 0.0
-        self.loss = mixup_criterion(self.lossfun, self.y, *pair, label_smoothing)
-        if self.loss.ndim:  # one value a sample, so that lambda may be one a sample
-            self.loss = F.mean(self.loss)
+        self.loss = _mean(
+            mixup_criterion(self.lossfun, self.y, a, b, weights, label_smoothing)
+        )
         report = {"loss": self.loss}
         if self.compute_accuracy:
-            self.accuracy = mixup_criterion(self.accfun, self.y, *pair)
+            self.accuracy = _mean(mixup_score(self._score(), self.y, a, b, weights))
             report["accuracy"] = self.accuracy
         if train:
-            lam = pair[-1]
-            if isinstance(lam, StaticWeights):
-                lam = lam.mean
-            report["lam"] = lam if isinstance(lam, float) else float(np.mean(lam))
-        reporter.report(report, self)
+            report["lam"] = weights.mean
+        self._report(report)
         return self.loss
 
-    def _split(self, args: tuple, kwargs: dict) -> tuple:
-        key, args = self.label_key, list(args)
+    def _split(self, args: tuple, kwargs: dict) -> tuple[list, dict, Any]:
+        """Returns inputs by place, inputs by name, and the target."""
+        key, inputs = self.label_key, list(args)
         if isinstance(key, str):
             if key not in kwargs:
                 raise ValueError(
                     f"label_key is {key!r}, but the call names "
                     f"{', '.join(kwargs) or 'no arguments'}"
                 )
-            return args, kwargs, kwargs.pop(key)
-        if not -len(args) <= key < len(args):
+            target = kwargs.pop(key)
+        elif -len(inputs) <= key < len(inputs):
+            target = inputs.pop(key)
+        else:
             raise ValueError(
                 f"label_key is {key}, but the call has {len(args)} positional "
                 f"arguments and names {', '.join(kwargs) or 'none'}: a name will do too"
             )
-        return args, kwargs, args.pop(key)
+        if not hasattr(target, "ndim"):
+            raise TypeError(
+                f"the target must be one array, not {type(target).__name__}: put those "
+                "of several tasks side by side into one float array, and let lossfun "
+                "split it"
+            )
+        return inputs, kwargs, target
 
     def _mix(self, draw: MixupDraw, args: list, kwargs: dict, target) -> tuple:
-        draw.layer_mix = self._point(draw.layer_mix)
         if kwargs:
             kwargs = {**kwargs, "target": target}
         else:
             args = [*args, target]
-        with using_draw(draw):
+        with using_draw(draw) as mixture:
             outputs = self.predictor(
                 *args,
                 **kwargs,
@@ -220,55 +278,69 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 lam=draw.lam,
                 layer_mix=draw.layer_mix,
             )
-        self._check_mixed(outputs, draw, target)
-        draw.mixed = ()  # weak references could not be pickled
-        return outputs
+        check_mixed(self.predictor, outputs, mixture, target)
+        return *outputs, mixture.draw
 
-    def _check_mixed(self, outputs, draw: MixupDraw, target) -> None:
-        name = type(self.predictor).__name__
-        if not (isinstance(outputs, tuple) and len(outputs) == 3):
-            raise TypeError(
-                f"{name}.forward must return (y, target_a, target_b) when mixup_hidden "
-                f"is true, as mixup_data gives them, but it returned {type(outputs)}"
-            )
-        if draw.times_mixed != 1:
-            raise RuntimeError(
-                f"{name}.forward called mixup_data {draw.times_mixed} times with "
-                f"layer_mix={draw.layer_mix!r}: it must mix exactly once, at that point"
-            )
-        if outputs[2] is target:
-            raise RuntimeError(
-                f"{name}.forward returned the targets of the first partners where "
-                "those of the second belong: return what mixup_data gives"
-            )
-        if draw.mixed and all(node() is None for node in draw.mixed):
-            raise RuntimeError(
-                f"{name}.forward mixed at layer_mix={draw.layer_mix!r}, but its "
-                "outputs do not come from the mixed Variable: go on with what "
-                "mixup_data returns, and freeze what follows by disable_update, not by "
-                "cutting the graph (as no_backprop_mode does), or mix after it"
-            )
+    def _score(self) -> Callable:
+        """Returns the accuracy function, which leaves out what the loss leaves out."""
+        lossfun, accfun, _ = self._scores
+        if lossfun is not self.lossfun or accfun is not self.accfun:
+            score = self.accfun
+            if _is_accuracy_of_all(score):
+                label = ignored_label(self.lossfun)
+                # Of other functions nothing is known, but -1 is no class.
+                label = -1 if label is None else label
+                score = functools.partial(score, ignore_label=label)
+            self._scores = self.lossfun, self.accfun, score
+        return self._scores[2]
+
+    def _report(self, values: dict) -> None:
+        """Reports, and keeps the values of earlier calls in the same step.
+
+        Their names end in ``_1``, ``_2`` and so on.
+        """
+        try:
+            current = reporter.get_current_reporter()
+        except IndexError:  # there is none
+            return
+        earlier, current.observation = current.observation, {}
+        try:
+            current.report(values, self)
+        except KeyError:
+            raise KeyError(
+                f"this {type(self).__name__} is not a link of an optimizer's target, "
+                "so its values have no name in the log: call "
+                "trainer.reporter.add_observer(name, classifier)"
+            ) from None
+        finally:
+            observation, current.observation = current.observation, earlier
+        for name, value in observation.items():
+            if name in earlier:
+                names = (f"{name}_{k}" for k in itertools.count(1))
+                free = next(n for n in names if n not in earlier)
+                earlier[free] = earlier[name]
+            earlier[name] = value
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        """Saves or restores the weights and the state of the policy.
+        """Saves or restores the weights, and in a snapshot of training the policy.
 
-        The file of a plain :class:`chainer.links.Classifier` loads too: it leaves the
-        policy as it is.
+        In snapshots of a :class:`~chainer.training.Trainer` or an updater the state of
+        the policy's generator is beside the weights. A file of the link itself is
+        interchangeable with that of a :class:`chainer.links.Classifier`; loading
+        weights, from whichever file, leaves the policy alone.
         """
         super().serialize(serializer)
-        # For a missing key, NumPy's files raise KeyError and HDF5 ValueError.
-        missing = KeyError, ValueError
-        loading = isinstance(serializer, chainer.Deserializer)
-        with contextlib.suppress(*(missing if loading else ())):
+        if is_of_training():
             self.policy.serialize(serializer["policy"])
 
 
-def _check_contract(predictor: chainer.Link) -> None:
-    forward = inspect.signature(getattr(predictor, "forward", predictor))
-    try:
-        forward.bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
-    except TypeError as e:
-        raise TypeError(
-            f"{type(predictor).__name__}.forward must accept (x, target, mixup_hidden, "
-            f"lam, layer_mix) to be trained with mixing, but it takes {forward}: {e}"
-        ) from None
+def _mean(value):
+    """Returns the mean of one value a sample."""
+    return F.mean(value) if getattr(value, "ndim", 0) else value
+
+
+def _is_accuracy_of_all(accfun: Callable) -> bool:
+    if isinstance(accfun, functools.partial):
+        is_open = not accfun.args and "ignore_label" not in accfun.keywords
+        return accfun.func is F.accuracy and is_open
+    return accfun is F.accuracy

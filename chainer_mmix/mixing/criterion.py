@@ -2,30 +2,24 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chainer
 import chainer.functions as F
-import numpy as np
 from chainer import backend
 
 from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
-from chainer_mmix.mixing.functions import check_lam
+from chainer_mmix.mixing.both_partners import average_of_both
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
-from chainer_mmix.mixing.static import StaticWeights
-from chainer_mmix.mixing.targets import (
-    both_weights,
-    columns,
-    mix_targets,
-    soft_target,
-    to_labels,
-)
+from chainer_mmix.mixing.targets import check_range, soft_target, to_labels
+from chainer_mmix.mixing.weights import Weights
 from chainer_revive.cpu import cross_entropy as on_cpu
 from chainer_revive.cuda import cross_entropy as on_gpu
 from chainer_revive.either import either
 
 _in_one_pass = either(on_cpu.accuracy, on_gpu.accuracy)
-_OF_CLASSES = (F.softmax_cross_entropy, softmax_binary_cross_entropy, F.accuracy)
 
 
 def mixup_accuracy(
@@ -52,20 +46,29 @@ def mixup_accuracy(
 
     Raises:
         TypeError: If the targets are neither labels nor probabilities.
+        ValueError: If a label is out of range (on a GPU: in Chainer's debug mode only).
     """
     y = chainer.as_array(y)
-    a, b = (to_labels(t, y) for t in (target_a, target_b))
-    lam = check_lam(lam, len(y))
-    accuracy = _in_one_pass(y, (a, b), both_weights(lam), ignore_label)
+    targets = [to_labels(t, y) for t in (target_a, target_b)]
+    return _weighted_accuracy(y, targets, Weights.of(lam, len(y)), ignore_label)
+
+
+def _weighted_accuracy(y, targets: list, weights: Weights, ignore_label: int | None):
+    for t in targets:
+        check_range(t, y.shape[1], ignore_label)
+    pair = weights.pair[: len(targets)]
+    accuracy = _in_one_pass(y, targets, pair, ignore_label)
     if accuracy is NotImplemented:
-        accuracy = _accuracy(y, a, b, lam, ignore_label)
+        accuracy = _accuracy(y, targets, weights, ignore_label)
     return chainer.Variable(accuracy, requires_grad=False)
 
 
-def _accuracy(y, a, b, lam, ignore_label: int | None):
-    pred = y.argmax(axis=1).reshape(a.shape)
+def _accuracy(y, targets: list, weights: Weights, ignore_label: int | None):
+    if len(targets) == 1:
+        return F.accuracy(y, *targets, ignore_label).array
+    pred = y.argmax(axis=1).reshape(targets[0].shape)
     accuracy = 0
-    for t, share in zip((a, b), columns(lam, a), strict=True):
+    for t, share in zip(targets, weights.columns(targets[0]), strict=True):
         hits = share * (pred == t)
         if ignore_label is None:
             accuracy += hits.mean()
@@ -85,12 +88,14 @@ def mixup_criterion(
       (1 - \lambda)\,\mathrm{criterion}(y, t_b)`. For
       :func:`chainer.functions.softmax_cross_entropy` and
       :func:`chainer.functions.accuracy`, also within a :func:`functools.partial`, this
-      takes one pass.
+      takes one pass. Any other criterion is called twice; what it reports is weighted
+      alike, and what it keeps in attributes moves once, by the first targets.
     - Targets of a float dtype (one-hot vectors, probabilities, what a regression
       predicts) are mixed as the samples are:
       :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
 
-    For a loss that is linear in the target, such as cross entropy, both are the same.
+    For a loss that is linear in the target, such as cross entropy, both are the same;
+    for others, the second is the loss of the mixed target, not the mixed loss.
 
     Args:
         criterion (callable): Called with a prediction and a target, such as a loss
@@ -115,7 +120,8 @@ def mixup_criterion(
 
     Raises:
         ValueError: If ``lam`` is an array and the criterion gives one value a batch;
-            if a criterion cannot be smoothed; and if softmax cross entropy has a
+            if a criterion cannot be smoothed; if a label is out of range (on a GPU: in
+            Chainer's debug mode only); and if softmax cross entropy has a
             ``class_weight`` that Chainer would ignore, since the targets are
             probabilities.
     """
@@ -126,60 +132,47 @@ def mixup_criterion(
             "takes an array of logits: let it return these, or pass a lossfun and an "
             "accfun that take the whole"
         )
-    is_label = target_a.dtype.kind != "f"
-    is_mixed = target_a is not target_b
-    if function is F.accuracy:
-        if is_mixed or not is_label:
-            return mixup_accuracy(y, target_a, target_b, lam, **options)
-        arrays = chainer.as_array(y), (chainer.as_array(target_a),)
-        accuracy = _in_one_pass(*arrays, (1.0,), **options)
-        if accuracy is not NotImplemented:
-            return chainer.Variable(accuracy, requires_grad=False)
-    ce, bce = F.softmax_cross_entropy, softmax_binary_cross_entropy
-    if label_smoothing and function not in (ce, bce):
+    if label_smoothing and function not in _SMOOTHED:
         raise ValueError(
-            f"label_smoothing is for softmax_cross_entropy and {bce.__name__}, not for "
-            f"{criterion!r}: smooth the targets yourself, as probabilities"
+            "label_smoothing is for softmax_cross_entropy and "
+            f"{softmax_binary_cross_entropy.__name__}, not for {criterion!r}: smooth "
+            "the targets yourself, as probabilities"
         )
-    if function is ce and not is_label and options.get("class_weight") is not None:
-        raise ValueError(
-            "Chainer's softmax_cross_entropy ignores class_weight if the targets are "
-            "probabilities: give labels, or weigh in a loss function of your own"
-        )
-    if not (is_mixed or label_smoothing):
-        return criterion(y, target_a)
-    lam = check_lam(lam, len(target_a))
-    if function is ce and is_label:
-        # The others say how to compute, or are for soft targets.
-        names = ("normalize", "class_weight", "ignore_label", "reduce")
-        options = {name: options[name] for name in names if name in options}
-        return mixup_softmax_cross_entropy(
-            y, target_a, target_b, lam, label_smoothing=label_smoothing, **options
-        )
-    if function in (ce, bce):
-        target_a, target_b = (
-            soft_target(t, y, label_smoothing) for t in (target_a, target_b)
-        )
-        is_label = False
-    if not is_label:
-        return criterion(y, mix_targets(target_a, target_b, lam))
-    if isinstance(lam, StaticWeights):
-        raise TypeError(f"{criterion!r} of labels needs lambda on the host")
-    if np.ndim(lam) and criterion in (F.sigmoid_cross_entropy, F.binary_accuracy):
-        return _multi_label(criterion, y, target_a, target_b, lam)
-    loss_a = criterion(y, target_a)
-    loss_b = criterion(y, target_b)
-    if isinstance(lam, float):
-        return lam * loss_a + (1 - lam) * loss_b
-    if loss_a.shape[:1] != lam.shape:
-        raise ValueError(
-            f"lam has one value a sample, shape {lam.shape}, but {criterion!r} "
-            f"returned shape {loss_a.shape}: let it return one value a sample, as "
-            "reduce='no' does for losses of Chainer"
-        )
-    lam, rest = columns(lam, loss_a)
-    loss = lam * F.cast(loss_a, lam.dtype) + rest * F.cast(loss_b, lam.dtype)
-    return F.cast(F.mean(loss), loss_a.dtype)
+    known = isinstance(function, types.FunctionType)  # others may not be hashable
+    handler = _HANDLERS.get(function, _any_loss) if known else _any_loss
+    weights = Weights.of(lam, len(target_a))
+    return handler(
+        _Call(criterion, options, y, target_a, target_b, weights, label_smoothing)
+    )
+
+
+def mixup_score(accfun: Callable, y, target_a, target_b, lam):
+    r"""Applies an accuracy function to mixed samples, which have two targets.
+
+    The result is :math:`\lambda\,\mathrm{accfun}(y, t_a) +
+    (1 - \lambda)\,\mathrm{accfun}(y, t_b)` whatever the targets are: other than a
+    loss, an accuracy may say nothing of a mixed target. The functions of Chainer for
+    numbers to predict (:func:`~chainer.functions.r2_score`,
+    :func:`~chainer.functions.mean_squared_error` and
+    :func:`~chainer.functions.mean_absolute_error`) take the mixed target.
+
+    Args:
+        accfun (callable): Called with a prediction and a target.
+        y, target_a, target_b, lam: See :func:`mixup_criterion`. If ``lam`` is an
+            array, a function of one's own must give one value a sample.
+
+    Returns:
+        The accuracy; the mean over the batch if ``lam`` is an array.
+
+    Raises:
+        ValueError: If ``lam`` is an array and the function gives one value a batch.
+    """
+    function, _ = _unwrap(accfun)
+    known = isinstance(function, types.FunctionType)
+    if target_a is target_b or (known and function in _HANDLERS):
+        return mixup_criterion(accfun, y, target_a, target_b, lam)
+    weights = Weights.of(lam, len(target_a))
+    return average_of_both(accfun, y, target_a, target_b, weights)
 
 
 def ignored_label(lossfun: Callable) -> int | None:
@@ -212,16 +205,117 @@ def _unwrap(criterion: Callable) -> tuple[Callable, dict]:
     return criterion, {}
 
 
-def _multi_label(criterion: Callable, y, target_a, target_b, lam) -> chainer.Variable:
+class _Call(NamedTuple):
+    """A criterion, with what it is applied to."""
+
+    criterion: Callable
+    options: dict
+    y: Any
+    target_a: Any
+    target_b: Any
+    weights: Weights
+    label_smoothing: float = 0.0
+
+    @property
+    def is_mixed(self) -> bool:
+        return self.target_a is not self.target_b
+
+    @property
+    def is_label(self) -> bool:
+        return self.target_a.dtype.kind != "f"
+
+    def plain(self):
+        return self.criterion(self.y, self.target_a)
+
+
+def _softmax_cross_entropy(call: _Call):
+    if not call.is_label:
+        if call.options.get("class_weight") is not None:
+            raise ValueError(
+                "Chainer's softmax_cross_entropy ignores class_weight if the targets "
+                "are probabilities: give labels, or weigh in a loss function of your "
+                "own"
+            )
+        return _probabilities(call)
+    if not (call.is_mixed or call.label_smoothing):
+        if call.target_a.ndim == call.y.ndim - 1:
+            labels = chainer.as_array(call.target_a)
+            check_range(labels, call.y.shape[1], ignored_label(call.criterion))
+        return call.plain()
+    # The others say how to compute, or are for soft targets.
+    names = ("normalize", "class_weight", "ignore_label", "reduce")
+    return mixup_softmax_cross_entropy(
+        *call[2:6],
+        label_smoothing=call.label_smoothing,
+        **{name: call.options[name] for name in names if name in call.options},
+    )
+
+
+def _probabilities(call: _Call):
+    if not (call.is_mixed or call.label_smoothing):
+        return call.plain()
+    a, b = (
+        soft_target(t, call.y, call.label_smoothing)
+        for t in (call.target_a, call.target_b)
+    )
+    return call.criterion(call.y, call.weights.mix_arrays(a, b))
+
+
+def _accuracy_of_classes(call: _Call):
+    if call.is_mixed or not call.is_label:
+        return mixup_accuracy(*call[2:6], **call.options)
+    y, t = chainer.as_array(call.y), chainer.as_array(call.target_a)
+    return _weighted_accuracy(y, [t], call.weights, call.options.get("ignore_label"))
+
+
+def _mixed_numbers(call: _Call):
+    if not call.is_mixed:
+        return call.plain()
+    a, b = map(chainer.as_array, (call.target_a, call.target_b))
+    return call.criterion(call.y, call.weights.mix_arrays(a, b))
+
+
+def _any_loss(call: _Call):
+    if not (call.is_mixed and call.is_label):
+        return _mixed_numbers(call)
+    return average_of_both(call.criterion, *call[2:6])
+
+
+def _multi_label(call: _Call):
     """As of two calls of Chainer's criterion, which cannot weigh each sample."""
-    result = 0
-    for target, weight in zip((target_a, target_b), columns(lam, y), strict=True):
+    function, _ = _unwrap(call.criterion)
+    weights, reduce = call.weights, call.options.get("reduce", "mean")
+    if (
+        not (call.is_mixed and call.is_label)
+        or isinstance(weights.first, float)
+        or reduce != "mean"
+    ):
+        return _any_loss(call)
+    y, result = call.y, 0
+    targets = call.target_a, call.target_b
+    for target, weight in zip(targets, weights.columns(y), strict=True):
         target = chainer.as_array(target)
-        if criterion is F.binary_accuracy:
+        if function is F.binary_accuracy:
             values = chainer.Variable((chainer.as_array(y) >= 0) == target)
         else:
-            values = criterion(y, target, reduce="no")
+            values = F.sigmoid_cross_entropy(y, target, reduce="no")
         # An array, since a number would have to wait for a GPU.
         count = (target != -1).sum().clip(1).astype(weight.dtype)
+        if not call.options.get("normalize", True):
+            count = len(y)
         result += F.sum(weight * F.cast(values, weight.dtype)) / count
     return F.cast(result, y.dtype)
+
+
+_SMOOTHED = (F.softmax_cross_entropy, softmax_binary_cross_entropy)
+_OF_CLASSES = (*_SMOOTHED, F.accuracy)
+_HANDLERS: dict[Callable, Callable[[_Call], Any]] = {
+    F.softmax_cross_entropy: _softmax_cross_entropy,
+    softmax_binary_cross_entropy: _probabilities,
+    F.accuracy: _accuracy_of_classes,
+    F.sigmoid_cross_entropy: _multi_label,
+    F.binary_accuracy: _multi_label,
+    F.r2_score: _mixed_numbers,
+    F.mean_squared_error: _mixed_numbers,
+    F.mean_absolute_error: _mixed_numbers,
+}

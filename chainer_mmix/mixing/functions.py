@@ -1,15 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import weakref
 
 import chainer
 import chainer.functions as F
 import numpy as np
-from chainer.backends import cuda
 
 from chainer_mmix.mixing import kernels
-from chainer_mmix.mixing.policy import current_draw
-from chainer_mmix.mixing.static import StaticWeights
+from chainer_mmix.mixing.draw import Mixture, current_mixture
+from chainer_mmix.mixing.weights import Weights
 from chainer_revive.cpu import elementwise
 from chainer_revive.cpu.function_node import gradients, unwatched
 
@@ -24,28 +24,23 @@ class Mix(chainer.FunctionNode):
     no scatter-add and is differentiable as often as one likes.
 
     Args:
-        a, b: Scalars or arrays of shape (N,), in host memory.
-        perm: A permutation of the integers below N, in host memory.
+        weights (Weights): a and b.
+        perm: A permutation of the integers below N, checked by the weights.
     """
 
-    def __init__(self, a, b, perm: np.ndarray) -> None:
+    def __init__(self, weights: Weights, perm) -> None:
         super().__init__()
-        self.a = a
-        self.b = b
+        self.weights = weights
         self.perm = perm
-
-    def _weights(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        dtype = np.promote_types(dtype, np.float32)
-        return np.asarray(self.a, dtype), np.asarray(self.b, dtype)
 
     def forward_cpu(self, inputs):
         (x,) = inputs
-        y = elementwise.mix(x, self.a, self.b, self.perm)
+        y = elementwise.mix(x, *self.weights.pair, self.perm)
         if y is not NotImplemented:
             return (y,)
-        a, b = self._weights(x.dtype)
+        dtype = np.promote_types(x.dtype, np.float32)
         column = (-1,) + (1,) * (x.ndim - 1)
-        a, b = (np.full(len(x), w, w.dtype).reshape(column) for w in (a, b))
+        a, b = (np.full(len(x), w, dtype).reshape(column) for w in self.weights.pair)
         y = np.empty_like(x)
         rows = max(1, _CHUNK_BYTES * len(x) // max(1, x.nbytes))
         for start in range(0, len(x), rows):
@@ -57,32 +52,10 @@ class Mix(chainer.FunctionNode):
 
     def forward_gpu(self, inputs):
         (x,) = inputs
-        a, b = (cuda.to_gpu(w) if w.ndim else w[()] for w in self._weights(x.dtype))
-        return (kernels.mix(x, a, b, cuda.to_gpu(self.perm.astype(np.int32))),)
+        return (kernels.mix(x, *self.weights.for_kernel(x.dtype, self.perm)),)
 
     def backward(self, indexes, grad_outputs):
-        inverse = np.argsort(self.perm)
-        b = self.b[inverse] if np.ndim(self.b) else self.b
-        return _gradient(Mix(self.a, b, inverse), grad_outputs)
-
-
-class StaticMix(Mix):
-    """:class:`Mix` of weights on the device, which may have others when replayed."""
-
-    def __init__(self, forth: tuple, back: tuple) -> None:
-        super().__init__(*forth)
-        self.forth, self.back = forth, back
-
-    def _weights(self, dtype):
-        dtype = np.promote_types(dtype, np.float32)
-        return self.a.astype(dtype), self.b.astype(dtype)
-
-    def forward_gpu(self, inputs):
-        (x,) = inputs
-        return (kernels.mix(x, *self._weights(x.dtype), self.perm),)
-
-    def backward(self, indexes, grad_outputs):
-        return _gradient(StaticMix(self.back, self.forth), grad_outputs)
+        return _gradient(Mix(*self.weights.inverse(self.perm)), grad_outputs)
 
 
 def _gradient(function: Mix, grad_outputs: tuple) -> tuple:
@@ -123,17 +96,8 @@ def mix(x, lam, perm) -> chainer.Variable:
             f"x has dtype {x.dtype}, which cannot be mixed: convert it to float32, or "
             "mix a hidden state, such as the output of an embedding"
         )
-    if isinstance(lam, StaticWeights) and perm is lam.perm:
-        forth = lam.lam, lam.rest, lam.perm
-        return StaticMix(forth, (lam.lam, lam.rest_back, lam.inverse)).apply((x,))[0]
-    lam = check_lam(lam, n)
-    perm = np.array(cuda.to_cpu(perm))  # kept for the gradient
-    if perm.shape != (n,) or (np.sort(perm) != np.arange(n)).any():
-        raise ValueError(
-            f"perm must be a permutation of 0, ..., {n - 1} of shape ({n},), since x "
-            f"has shape {x.shape}, but perm has shape {perm.shape}: {perm}"
-        )
-    return Mix(lam, 1 - lam, perm).apply((x,))[0]
+    weights = Weights.of(lam, n)
+    return Mix(weights, weights.check_perm(perm, x.shape)).apply((x,))[0]
 
 
 def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
@@ -170,7 +134,7 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
             "points, or by mixup"
         )
     partner = mix(x, 0.0, perm)
-    rest = np.reshape(1 - check_lam(lam, len(x)), (-1, 1))
+    rest = np.reshape(Weights.of(lam, len(x)).second, (-1, 1))
     half = (size * rest ** (1 / len(size)) / 2).astype(int)
     middle = (size * np.reshape(center, (-1, 3))[:, : len(size)]).astype(int)
     box = np.ones((len(half), *size), bool)
@@ -186,25 +150,6 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
     return mixed, left.astype(np.float32) if np.ndim(lam) else float(left[0])
 
 
-def check_lam(lam, n: int) -> float | np.ndarray | StaticWeights:
-    """Returns a copy of ``lam``: a Python float, or a float64 array of shape (n,).
-
-    Static weights are returned as they are.
-    """
-    if isinstance(lam, StaticWeights) or (type(lam) is float and 0 <= lam <= 1):
-        return lam
-    lam = np.array(cuda.to_cpu(lam), np.float64)
-    if lam.shape not in ((), (n,)):
-        raise ValueError(
-            f"lam must be a number or an array of shape ({n},), one a sample of the "
-            f"batch, but it has shape {lam.shape}"
-        )
-    if not np.all((lam >= 0) & (lam <= 1)):  # NaN fails both
-        raise ValueError(f"lam must lie in [0, 1], not {lam}")
-    # A NumPy scalar would promote float32 arrays to float64.
-    return lam if lam.ndim else float(lam)
-
-
 def mixup_data(x, target, lam, perm=None):
     r"""Mixes a batch and tells which two targets each mixed sample has.
 
@@ -217,20 +162,22 @@ def mixup_data(x, target, lam, perm=None):
 
     Args:
         x (~chainer.Variable or array): Float array of shape :math:`(N, ...)`: the
-            input or a hidden state. A hidden state of several parts is a tuple or a
-            list of them, which are mixed alike.
+            input or a hidden state. One of several parts is a tuple or a list of
+            them, which are mixed alike.
         target (~chainer.Variable or array): Array of shape :math:`(N, ...)`.
         lam (float or array): See :func:`~chainer_mmix.mix`.
         perm (array): See :func:`~chainer_mmix.mix`; ``None`` to have it drawn.
 
     Returns:
-        tuple: ``(mixed, target_a, target_b)``: the mixed samples (a tuple, if ``x``
-        has several parts), their targets, and those of their partners,
-        ``target[perm]``.
+        tuple: ``(mixed, target_a, target_b)``: the mixed samples, their targets, and
+        those of their partners, ``target[perm]``. The samples are a Variable if ``x``
+        is one, an array if it is an array, as the input is in evaluation too, and a
+        tuple if ``x`` has several parts: arrays if all parts are, else Variables.
 
     Raises:
         RuntimeError: If it is called within :func:`chainer.functions.forget`, which
-            would draw other partners when it computes again.
+            would draw other partners when it computes again, or within
+            :func:`chainer.static_graph`, which would replay those of the first step.
         TypeError: If ``x`` is not of a float dtype, or ``target`` is ``None``.
         ValueError: If ``x`` and ``target`` differ in length, if ``lam`` is not the
             one that the classifier gave to the link, as :func:`~chainer_mmix.mix`,
@@ -242,49 +189,67 @@ def mixup_data(x, target, lam, perm=None):
             "mixup_data was called within chainer.functions.forget, which computes "
             "again for the gradient, with other partners: mix outside of it"
         )
+    if chainer.config.schedule_func is not None:
+        raise RuntimeError(
+            "mixup_data was called within chainer.static_graph, which would replay "
+            "this step's lambda and partners for ever: mix before or after the static "
+            "chain, or set chainer.config.use_static_graph = False"
+        )
     if target is None:
         raise TypeError("mixup_data got no target: pass the one that forward was given")
     several = isinstance(x, (tuple, list))
-    parts = x if several else (x,)
+    parts = tuple(x) if several else (x,)
     for part in parts:
         if len(part) != len(target):
             raise ValueError(
                 f"x has {len(part)} samples (shape {part.shape}) but target has "
                 f"{len(target)} (shape {target.shape})"
             )
-    draw = current_draw()
+    mixture = current_mixture()
     if perm is None:
-        perm = np.random.permutation(len(target)) if draw is None else draw.perm
-    is_first = draw is not None and draw.times_mixed == 0  # CutMix then corrects lam
-    if is_first and not (
-        lam is draw.lam or np.array_equal(check_lam(lam, len(target)), draw.lam)
-    ):
+        n = len(target)
+        perm = np.random.permutation(n) if mixture is None else mixture.draw.perm
+    if mixture is not None and mixture.times_mixed == 0:  # CutMix then corrects lam
+        _check_passed_on(lam, mixture.draw.lam, len(target))
+    is_cut = mixture is not None and mixture.draw.center is not None
+    if is_cut:
+        mixed = (_cut(parts, target, lam, perm, mixture),)
+    else:
+        mixed = tuple([mix(part, lam, perm) for part in parts])
+    is_array = not any([isinstance(part, chainer.Variable) for part in parts])
+    if is_array:
+        mixed = tuple([part.array for part in mixed])
+    if mixture is not None:
+        mixture.times_mixed += 1
+        if chainer.config.enable_backprop:
+            refer = [m if is_array else m.node for m in mixed]
+            mixture.mixed = tuple(map(weakref.ref, refer))
+            mixture.unmixed = parts if is_array else ()
+    device = chainer.backend.get_device_from_array(chainer.as_array(target))
+    target_b = target[device.send(perm if hasattr(perm, "dtype") else np.array(perm))]
+    return mixed if several else mixed[0], target, target_b
+
+
+def _check_passed_on(lam, own, n: int) -> None:
+    if lam is not own and not np.array_equal(Weights.of(lam, n).first, own):
         raise ValueError(
-            f"lam is {lam}, but the link was called with lam={draw.lam}: pass that on, "
+            f"lam is {lam}, but the link was called with lam={own}: pass that on, "
             "since the loss is weighted by it"
         )
-    if draw is None or draw.center is None:
-        mixed = tuple(mix(part, lam, perm) for part in parts)
-    elif several:
+
+
+def _cut(parts: tuple, target, lam, perm, mixture: Mixture) -> chainer.Variable:
+    if len(parts) > 1:
         raise ValueError(
             f"CutMix takes a box from one map, but the state has {len(parts)} parts, "
             f"of shapes {[part.shape for part in parts]}: mix at other points, or by "
             "mixup"
         )
-    elif target.ndim > 2:
+    if target.ndim > 2:
         raise ValueError(
             f"CutMix weighs targets by the share of the map, but those of shape "
             f"{target.shape} are one a place: use mixup"
         )
-    else:
-        mixed, draw.lam = cutmix(x, lam, perm, draw.center)
-        mixed = (mixed,)
-    if draw is not None:
-        draw.times_mixed += 1
-        if chainer.config.enable_backprop:
-            draw.mixed = tuple(weakref.ref(part.node) for part in mixed)
-    if not isinstance(lam, StaticWeights):
-        device = chainer.backend.get_device_from_array(chainer.as_array(target))
-        perm = device.send(np.asarray(cuda.to_cpu(perm)))
-    target_b = target[perm]
-    return mixed if several else mixed[0], target, target_b
+    mixed, left = cutmix(parts[0], lam, perm, mixture.draw.center)
+    mixture.draw = dataclasses.replace(mixture.draw, lam=left)
+    return mixed

@@ -9,8 +9,8 @@ from chainer import backend
 from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
-from chainer_mmix.mixing.functions import check_lam
-from chainer_mmix.mixing.targets import both_weights, check_range
+from chainer_mmix.mixing.targets import check_range
+from chainer_mmix.mixing.weights import Weights
 from chainer_revive.cpu import cross_entropy as on_cpu
 from chainer_revive.cpu.function_node import gradient, unwatched
 from chainer_revive.cuda import cross_entropy as on_gpu
@@ -27,10 +27,10 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
     """
 
     def __init__(
-        self, lam, normalize, class_weight, ignore_label, reduce, label_smoothing
+        self, weights, normalize, class_weight, ignore_label, reduce, label_smoothing
     ) -> None:
         super().__init__()
-        self.lam = lam
+        self.weights = weights
         self.label_smoothing = label_smoothing
         self.normalize = normalize
         self.class_weight = class_weight
@@ -54,7 +54,7 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         x, *targets = inputs
         if self.reduce == "mean" and self.class_weight is None:
             result = _in_one_pass(
-                *(x, targets, both_weights(self.lam), self.ignore_label),
+                *(x, targets, self.weights.pair, self.ignore_label),
                 *(self.normalize, self.label_smoothing),
             )
             if result is not NotImplemented:
@@ -71,7 +71,7 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         self._log_p = _log_softmax(x).reshape(n, c, d)
         # Sums run in float32 at least, as in Chainer.
         dtype = np.promote_types(x.dtype, np.float32)
-        lam = xp.asarray(both_weights(self.lam)[0], dtype).reshape(-1, 1)
+        lam = xp.asarray(self.weights.first, dtype).reshape(-1, 1)
         rows, columns = xp.arange(n)[:, None], xp.arange(d)
         loss = xp.zeros((n, d), dtype)
         class_weight = None
@@ -189,9 +189,13 @@ def mixup_softmax_cross_entropy(
     if reduce not in ("mean", "no"):
         raise ValueError(f"reduce must be 'mean' or 'no', not {reduce!r}")
     check_label_smoothing(label_smoothing)
-    lam = check_lam(lam, len(x))
     node = MixupSoftmaxCrossEntropy(
-        lam, normalize, class_weight, ignore_label, reduce, label_smoothing
+        Weights.of(lam, len(x)),
+        normalize,
+        class_weight,
+        ignore_label,
+        reduce,
+        label_smoothing,
     )
     return node.apply((x, target_a, target_b))[0]
 

@@ -1,64 +1,14 @@
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import math
-import threading
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import chainer
 import numpy as np
 
-_active = threading.local()
-
-
-@dataclasses.dataclass
-class MixupDraw:
-    """What one training step mixes: where, how much and with whom.
-
-    Attributes:
-        layer_mix: The mixing point, or ``None`` if the link is to choose.
-        lam: Weight of the first partner in :math:`[0, 1]`: a float for the whole
-            batch, or a float32 array of shape :math:`(N,)`, one a sample. After
-            CutMix, the share of the map that is left of it.
-        perm: Integer array of shape :math:`(N,)`: sample ``n`` is mixed with sample
-            ``perm[n]``.
-        center: Where CutMix centres its boxes: an array of shape :math:`(3,)`, or
-            :math:`(N, 3)` if ``lam`` is an array, of shares in :math:`[0, 1)` of the
-            size along each axis of the map. ``None`` for mixup.
-        times_mixed: How often :func:`~chainer_mmix.mixup_data` has mixed with this
-            draw so far.
-        mixed: Weak references to the graph's nodes of what it returned last, which
-            live as long as something is computed from them; none without a graph.
-    """
-
-    layer_mix: int | str | None
-    lam: float | np.ndarray
-    perm: np.ndarray
-    center: np.ndarray | None = None
-    times_mixed: int = 0
-    mixed: tuple[weakref.ref, ...] = ()
-
-
-@contextlib.contextmanager
-def using_draw(draw: MixupDraw) -> Iterator[MixupDraw]:
-    """Makes :func:`~chainer_mmix.mixup_data` take its permutation from ``draw``.
-
-    It holds for the calling thread, until the ``with`` block ends.
-    """
-    outer = current_draw()
-    _active.draw = draw
-    try:
-        yield draw
-    finally:
-        _active.draw = outer
-
-
-def current_draw() -> MixupDraw | None:
-    """Returns the draw that is active in this thread, or ``None``."""
-    return getattr(_active, "draw", None)
+from chainer_mmix.mixing.draw import MixupDraw
 
 
 class MixupPolicy:
@@ -66,8 +16,8 @@ class MixupPolicy:
 
     :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` is sampled in float64, since a
     small :math:`\alpha` underflows in float32. The policy owns its random generator,
-    so one seed fixes a run, and
-    :class:`~chainer_mmix.ManifoldMixupClassifier` saves its state in a snapshot.
+    so one seed fixes a run. Its state is part of a Trainer's snapshot, but not of a
+    file of weights.
 
     ``alpha``, ``prob`` and the other numbers are attributes that may be changed at any
     time. Chainer's extensions that shift an attribute of an optimizer take a policy
@@ -176,14 +126,14 @@ class MixupPolicy:
         if not self.mixes or (self.prob < 1 and self._rng.random() >= self.prob):
             return None
         points = self.layer_mix or points
-        layer = points[self._rng.integers(len(points))] if points else None
+        layer = points[int(self._rng.integers(len(points)))] if points else None
         cut = self.cutmix_alpha > 0
         if cut and self.alpha > 0:
             cut = self._rng.random() < self.switch_prob
         alpha = self.cutmix_alpha if cut else self.alpha
         n_pair = (batch_size + 1) // 2
         size = {"batch": None, "pair": n_pair, "sample": batch_size}[self.per]
-        lam = self._rng.beta(alpha, alpha, size)
+        lam: Any = self._rng.beta(alpha, alpha, size)
         if self.fold:
             lam = np.maximum(lam, 1 - lam)
         perm = self._rng.permutation(batch_size)
@@ -198,14 +148,25 @@ class MixupPolicy:
         return MixupDraw(layer, lam, perm, center)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        """Saves or restores the state of the random generator."""
+        """Saves or restores the state of the random generator.
+
+        A file without one, such as a snapshot of a training without mixing, leaves the
+        generator as it is.
+
+        Raises:
+            ValueError: If the file has something else in its place.
+        """
         # As bytes, since Chainer's HDF5 serializer takes no strings.
-        if isinstance(serializer, chainer.Deserializer):
-            state = np.asarray(serializer("rng", None)).tobytes()
-            self._rng.bit_generator.state = json.loads(state)
-        else:
+        if not isinstance(serializer, chainer.Deserializer):
             state = json.dumps(self._rng.bit_generator.state).encode()
             serializer("rng", np.frombuffer(state, np.uint8))
+            return
+        try:
+            saved = serializer("rng", None)
+        except (KeyError, ValueError):  # the latter from HDF5
+            return
+        if saved is not None:
+            self._rng.bit_generator.state = _read_state(np.asarray(saved))
 
 
 def _pair_off(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,3 +178,19 @@ def _pair_off(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = np.argsort(order)
     partner = np.minimum(place ^ 1, len(order) - 1)  # the odd one out has none
     return order[partner], place // 2
+
+
+def _read_state(saved: np.ndarray) -> dict:
+    generator = np.random.PCG64(0)
+    try:
+        state = json.loads(saved.tobytes())
+        generator.state = state
+        if generator.state != state:
+            raise ValueError("its numbers are out of range")
+    except (ValueError, TypeError, KeyError, OverflowError) as e:
+        raise ValueError(
+            "policy/rng in the file is not the state of a policy's generator (PCG64): "
+            f"{e}; resume from another snapshot, or load its weights alone, by the "
+            "model's path in the file"
+        ) from e
+    return state

@@ -6,8 +6,6 @@ import chainer
 import numpy as np
 from chainer import backend
 
-from chainer_mmix.mixing.static import StaticWeights
-
 
 def soft_target(t, y, label_smoothing: float = 0.0):
     r"""Returns targets in the form of probabilities, of the shape and dtype of ``y``.
@@ -51,6 +49,10 @@ def check_range(t, n_class: int, ignore_label: int | None = None) -> None:
     """
     if backend.get_array_module(t) is not np and not chainer.is_debug():
         return
+    # As unsigned numbers, negative ones are too large.
+    unsigned = t.view(t.dtype.str.replace("i", "u"))
+    if not (unsigned >= n_class).any():
+        return
     bad = (t < 0) | (t >= n_class)
     other = ""
     if ignore_label is not None:
@@ -81,30 +83,3 @@ def to_labels(t, y):
             "numbers to predict"
         )
     return t.argmax(axis=1)
-
-
-def mix_targets(target_a, target_b, lam):
-    """Returns ``lam * target_a + (1 - lam) * target_b``, arrays of a float dtype."""
-    a, b = map(chainer.as_array, (target_a, target_b))
-    lam, rest = columns(lam, a)
-    return (lam * a + rest * b).astype(a.dtype, copy=False)
-
-
-def both_weights(lam) -> tuple:
-    """Returns the weights of both partners."""
-    return (lam.lam, lam.rest) if isinstance(lam, StaticWeights) else (lam, 1 - lam)
-
-
-def columns(lam, like) -> tuple:
-    """Returns the weights of both partners, to multiply an array (N, ...) with.
-
-    They are float32 or better: half precision would round some to 0 or 1.
-    """
-    like = chainer.as_array(like)
-    dtype = np.promote_types(like.dtype, np.float32)
-    if isinstance(lam, StaticWeights):
-        shape = (-1,) + (1,) * (like.ndim - 1)
-        return tuple(w.astype(dtype).reshape(shape) for w in (lam.lam, lam.rest))
-    lam = np.reshape(lam, (-1,) + (1,) * (like.ndim - 1))
-    device = backend.get_device_from_array(like)
-    return device.send(lam.astype(dtype)), device.send((1 - lam).astype(dtype))

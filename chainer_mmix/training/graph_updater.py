@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import random
 import warnings
 from collections import Counter
@@ -15,8 +14,7 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.mixing import MixupDraw
-from chainer_mmix.mixing.static import StaticWeights
-from chainer_mmix.training.seeds import kept_random_state
+from chainer_mmix.mixing.weights import DeviceWeights
 
 
 class GraphUpdater(StandardUpdater):
@@ -94,14 +92,15 @@ class GraphUpdater(StandardUpdater):
         optimizer = self._optimizers["main"]
         model = self.loss_func or optimizer.target
         is_classifier = isinstance(model, ManifoldMixupClassifier)
-        draw = None
-        if mixes := is_classifier and chainer.config.train and model.mixes:
-            *_, target = model._split(list(args), dict(kwargs))
-            draw = model.policy.draw(len(target), model.points)
+        if is_classifier and type(model).forward is not ManifoldMixupClassifier.forward:
+            self._give_up(f"{type(model).__name__} has a forward of its own")
+            is_classifier = False
+        draw = model.next_draw(*args, **kwargs) if is_classifier else None
 
         def loss(args, kwargs, draw) -> chainer.Variable:
-            with _using(model, draw) if mixes else contextlib.nullcontext():
-                return model(*args, **kwargs)
+            if is_classifier:
+                return model.compute_loss(draw, *args, **kwargs)
+            return model(*args, **kwargs)
 
         if not self._replay(loss, args, kwargs, draw):
             optimizer.update(loss, args, kwargs, draw)
@@ -183,7 +182,7 @@ class _Static:
     def __init__(self, args: tuple, kwargs: dict) -> None:
         self.args = tuple(map(_empty_like, args))
         self.kwargs = {name: _empty_like(array) for name, array in kwargs.items()}
-        self.weights: StaticWeights | None = None
+        self.weights: Any = None  # DeviceWeights, once a step is mixed
         self.scale: Any = None
         self.params: list[tuple[chainer.Parameter, Any]] = []
 
@@ -203,8 +202,8 @@ class _Static:
         device = target.device
         if draw is not None:
             if self.weights is None:
-                self.weights = StaticWeights(len(draw.perm), device)
-            self.weights.fill(draw)
+                self.weights = DeviceWeights(len(draw.perm), device)
+            self.weights.fill(draw.lam, draw.perm)
         if scale is not None:
             if self.scale is None:
                 self.scale = device.xp.empty((), np.float32)
@@ -247,39 +246,24 @@ def _compute(loss: Callable, target: chainer.Link, static: _Static, draw, scaled
 
 
 def _capture(graphs, compute: Callable[[], _Computed]) -> Callable[[], _Computed]:
-    with kept_random_state():
-        before = _random_state()
+    state: Any = np.random.get_state()
+    python_state = random.getstate()
+    before = _comparable(state), python_state
+    try:
         replay = graphs.capture(compute)
-        if _random_state() != before:
-            raise RuntimeError("the forward computation draws random numbers")
+    finally:
+        changed = (_comparable(np.random.get_state()), random.getstate()) != before
+        if changed:
+            np.random.set_state(state)
+            random.setstate(python_state)
+    if changed:
+        raise RuntimeError("the forward computation draws random numbers")
     return replay
 
 
-def _random_state() -> tuple:
-    name, keys, *rest = np.random.get_state()
-    return name, keys.tobytes(), *rest, random.getstate()
-
-
-@contextlib.contextmanager
-def _using(model: ManifoldMixupClassifier, draw: MixupDraw | None) -> Iterator[None]:
-    """Lets a classifier mix by a draw that has been made already."""
-    policy = model.policy
-    model.policy = _Drawn(draw)
-    try:
-        yield
-    finally:
-        model.policy = policy
-
-
-class _Drawn(NamedTuple):
-    """Stands for a policy."""
-
-    given: MixupDraw | None
-    mixes: bool = True
-    layer_mix: None = None
-
-    def draw(self, *_) -> MixupDraw | None:
-        return self.given
+def _comparable(state: Any) -> tuple:
+    name, keys, *rest = state
+    return name, keys.tobytes(), *rest
 
 
 def _empty_like(array):

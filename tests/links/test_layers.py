@@ -16,7 +16,7 @@ from chainer.training.updaters import multiprocess_parallel_updater
 from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.links.layers import MixupLayers
 from chainer_mmix.mixing import MixupDraw
-from chainer_mmix.mixing.policy import using_draw
+from chainer_mmix.mixing.draw import using_draw
 
 LAM, PERM = 0.3, np.array([3, 0, 1, 2])
 

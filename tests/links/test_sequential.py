@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.links.sequential import MixupSequential
 from chainer_mmix.mixing import MixupDraw
-from chainer_mmix.mixing.policy import using_draw
+from chainer_mmix.mixing.draw import using_draw
 
 POINTS = (0, 2, 4)
 
@@ -149,7 +149,7 @@ def test_all_parts_of_a_tuple_are_mixed():
                 y, a, b = net(
                     *inputs, **arguments, mixup_hidden=True, lam=lam, layer_mix=k
                 )
-            np.testing.assert_allclose(y.array, expected)
+            np.testing.assert_allclose(chainer.as_array(y), expected)
             assert a.tolist() == [0, 1, 2] and b.tolist() == perm.tolist()
 
 

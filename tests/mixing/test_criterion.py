@@ -192,6 +192,59 @@ def test_any_function_with_lambda_per_sample():
         mixup_criterion(lambda y, t: F.mean(per_sample(y, t)), y, a, b, lam)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_several_labels_a_sample_with_options(normalize):
+    rng = np.random.RandomState(0)
+    y, lam = rng.randn(4, 5), np.array([0.1, 1, 0, 0.6])
+    a, b = rng.randint(-1, 2, (2, 4, 5))
+    criterion = functools.partial(F.sigmoid_cross_entropy, normalize=normalize)
+    p, expected = 1 / (1 + np.exp(-y)), 0
+    for t, w in ((a, lam), (b, 1 - lam)):
+        entropy = -np.where(t == 1, np.log(p), np.log(1 - p)) * (t != -1)
+        expected += (w[:, None] * entropy).sum() / ((t != -1).sum() if normalize else 4)
+    np.testing.assert_allclose(mixup_criterion(criterion, y, a, b, lam).array, expected)
+
+
+@pytest.mark.parametrize("bad", [-2, 3, 255])
+def test_a_label_beyond_the_logits_is_named_mixed_or_not(bad):
+    y, (a, b) = np.random.RandomState(1).randn(4, 3).astype("f"), labels()
+    wrong = a.copy()
+    wrong[1] = bad
+    for function in (F.accuracy, F.softmax_cross_entropy):
+        for pair in ((wrong, b), (a, wrong), (wrong, wrong)):
+            with pytest.raises(ValueError, match=rf"in \[0, 3\).* found {bad}"):
+                mixup_criterion(function, y, *pair, 1.0 if pair[0] is pair[1] else 0.3)
+        ignoring = functools.partial(function, ignore_label=bad)
+        assert np.isfinite(mixup_criterion(ignoring, y, wrong, b, 0.3).array)
+    with pytest.raises(ValueError, match=f"found {bad}"):
+        mixup_accuracy(y, wrong, b, 0.3)
+
+
+def test_labels_of_a_map():
+    y = np.random.RandomState(0).randn(2, 3, 4, 5).astype("f")
+    a, b = np.random.RandomState(1).randint(0, 3, (2, 2, 4, 5))
+    a[:, 1:3], b[1] = 255, 255
+    hits = [(y.argmax(1) == t)[t != 255].mean() for t in (a, b)]
+    accfun = functools.partial(F.accuracy, ignore_label=255)
+    accuracy = mixup_criterion(accfun, y, a, b, 0.3).array
+    np.testing.assert_allclose(accuracy, 0.3 * hits[0] + 0.7 * hits[1], rtol=1e-6)
+    accuracy = mixup_criterion(accfun, y, a, a, 1.0).array
+    np.testing.assert_allclose(accuracy, hits[0], rtol=1e-6)
+
+
+def test_a_criterion_that_is_not_hashable():
+    class Loss:
+        __hash__ = None
+
+        def __call__(self, y, t):
+            return F.softmax_cross_entropy(y, t)
+
+    y, (a, b) = np.random.RandomState(1).randn(4, 3), labels()
+    loss = mixup_criterion(Loss(), y, a, b, 0.3)
+    expected = mixup_softmax_cross_entropy(y, a, b, 0.3)
+    np.testing.assert_allclose(loss.array, expected.array, rtol=1e-12)
+
+
 def own_loss(y, t, ignore_label=255):
     return F.softmax_cross_entropy(y, t, ignore_label=ignore_label)
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from chainer_mmix import mix, mixup_data
+from chainer_mmix import current_draw, mix, mixup_data
 from chainer_mmix.mixing import cutmix
-from chainer_mmix.mixing.policy import MixupDraw, using_draw
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 
 
 def reference(x, lam, perm):
@@ -96,7 +96,7 @@ def test_arguments_may_be_overwritten_before_the_gradient_is_computed():
 def test_batch_of_one_is_left_alone():
     x = np.array([[1.5, -2]], np.float32)
     mixed, target_a, target_b = mixup_data(x, np.array([3]), 0.7)
-    np.testing.assert_allclose(mixed.array, x, rtol=1e-6)
+    np.testing.assert_allclose(mixed, x, rtol=1e-6)
     assert target_a.tolist() == target_b.tolist() == [3]
 
 
@@ -137,7 +137,25 @@ def test_mixup_data_pairs_features_and_targets_alike():
     np.testing.assert_array_equal(target_a, target)
     partner = target_b - 100
     assert sorted(partner) == list(range(8)) and (partner != np.arange(8)).any()
-    np.testing.assert_allclose(mixed.array, 0.75 * x + 0.25 * x[partner])
+    np.testing.assert_allclose(mixed, 0.75 * x + 0.25 * x[partner])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda x: x, chainer.Variable, lambda x: chainer.Variable(x, requires_grad=False)],
+)
+def test_what_goes_in_as_an_array_comes_out_as_one(wrap):
+    x, z = np.random.RandomState(0).randn(2, 3, 2).astype(np.float32)
+    perm = [2, 0, 1]
+    mixed, *_ = mixup_data(wrap(x), np.arange(3), 0.25, perm)
+    assert type(mixed) is type(wrap(x)) and mixed.dtype == np.float32
+    assert getattr(mixed, "requires_grad", None) == getattr(
+        wrap(x), "requires_grad", None
+    )
+    np.testing.assert_array_equal(chainer.as_array(mixed), mix(x, 0.25, perm).array)
+    # A mask beside a hidden state is part of the state.
+    parts, *_ = mixup_data((wrap(x), z), np.arange(3), 0.25, perm)
+    assert [type(part) for part in parts] == [type(wrap(x))] * 2
 
 
 def test_mixup_data_takes_variables_and_multi_dimensional_targets():
@@ -151,21 +169,23 @@ def test_mixup_data_takes_variables_and_multi_dimensional_targets():
 def test_partners_come_from_the_active_draw_and_not_from_numpy():
     draw = MixupDraw(0, 0.5, np.array([2, 0, 1]))
     before = np.random.get_state()[1].copy()
-    with using_draw(draw):
+    with using_draw(draw) as mixture:
         *_, target_b = mixup_data(np.zeros((3, 1), np.float32), np.arange(3), 0.5)
-    assert target_b.tolist() == [2, 0, 1] and draw.times_mixed == 1
+        assert current_draw() is draw
+    assert target_b.tolist() == [2, 0, 1] and mixture.times_mixed == 1
+    assert current_draw() is None
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def test_draws_nest_and_end():
     x, t = np.zeros((2, 1), np.float32), np.arange(2)
     outer, inner = (MixupDraw(0, 0.5, np.array(p)) for p in ([1, 0], [0, 1]))
-    with using_draw(outer):
-        with using_draw(inner):
-            mixup_data(x, t, 0.5)
+    with using_draw(outer) as first:
+        with using_draw(inner) as second:
+            assert mixup_data(x, t, 0.5)[2].tolist() == [0, 1]
         assert mixup_data(x, t, 0.5)[2].tolist() == [1, 0]
     mixup_data(x, t, 0.5)
-    assert (outer.times_mixed, inner.times_mixed) == (1, 1)
+    assert (first.times_mixed, second.times_mixed) == (1, 1)
 
 
 def test_draws_of_two_threads_do_not_mix():
@@ -264,22 +284,24 @@ def test_cutmix_needs_a_map():
 def test_a_draw_of_cutmix_corrects_its_lambda():
     x = np.random.RandomState(0).randn(2, 1, 4, 4).astype(np.float32)
     draw = MixupDraw(0, 0.7, np.array([1, 0]), np.full(3, 0.5))
-    with using_draw(draw):
+    with using_draw(draw) as mixture:
         mixed, _, target_b = mixup_data(x, np.arange(2), 0.7)
+        assert current_draw() is mixture.draw
     # int(4 * sqrt(0.3)) = 2 rows and columns
-    assert draw.lam == 1 - 4 / 16 and target_b.tolist() == [1, 0]
-    assert (mixed.array != x).sum() == 2 * 4
+    assert mixture.draw.lam == 1 - 4 / 16 and target_b.tolist() == [1, 0]
+    assert draw.lam == 0.7
+    assert (mixed != x).sum() == 2 * 4
 
 
 def test_a_state_of_several_parts_is_mixed_alike():
     rng = np.random.RandomState(0)
     h, c = rng.randn(4, 3).astype("f"), rng.randn(4, 2, 2).astype("f")
     draw = MixupDraw(0, 0.25, np.array([1, 2, 3, 0]))
-    with using_draw(draw):
+    with using_draw(draw) as mixture:
         (mixed_h, mixed_c), *_ = mixup_data([h, c], np.arange(4), 0.25)
-    assert draw.times_mixed == 1
+    assert mixture.times_mixed == 1
     for mixed, x in ((mixed_h, h), (mixed_c, c)):
-        np.testing.assert_allclose(mixed.array, reference(x, 0.25, draw.perm), 1e-6)
+        np.testing.assert_allclose(mixed, reference(x, 0.25, draw.perm), 1e-6)
 
 
 def test_no_target_and_recomputation_are_errors():

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from chainer_mmix import MixupPolicy
-from chainer_mmix.mixing.policy import current_draw
+from chainer_mmix.mixing.draw import current_draw
 
 
 def lambdas(alpha, n, per="sample"):

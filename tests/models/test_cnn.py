@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix import ManifoldMixupClassifier
-from chainer_mmix.mixing.policy import MixupDraw, using_draw
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.models import CNN
 
 

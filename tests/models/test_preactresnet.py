@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from chainer.serializers import DictionarySerializer
 
-from chainer_mmix.mixing.policy import MixupDraw, using_draw
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.models import PreActResNet, PreActResNet18
 
 

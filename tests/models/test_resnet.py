@@ -4,7 +4,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from chainer_mmix.mixing.policy import MixupDraw, using_draw
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.models import ResNet18, ResNet50
 from chainer_mmix.models.resnet import BasicUnit
 

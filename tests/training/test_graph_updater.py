@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import threading
 import warnings
 
 import chainer
@@ -14,7 +15,7 @@ from chainer.datasets import TupleDataset
 from chainer.training import Trainer, extensions
 from chainer.training.updaters import StandardUpdater
 
-from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, mixup_data
+from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, current_draw, mixup_data
 from chainer_mmix.mixing import softmax_binary_cross_entropy
 from chainer_mmix.training import DeviceBatches, GraphUpdater
 from chainer_mmix.training.extensions import MixupReport
@@ -332,6 +333,36 @@ class Looking(Net):
         return super().forward(x, target, mixup_hidden, lam, layer_mix)
 
 
+class Penalised(ManifoldMixupClassifier):
+    def forward(self, *args):
+        return super().forward(*args) + 0.01 * F.sum(self.predictor.l1.W**2)
+
+
+def test_a_classifier_with_a_forward_of_its_own_runs_as_usual():
+    def make():
+        return Penalised(Net(), mixup_alpha=1, seed=3)
+
+    with pytest.warns(UserWarning, match="Penalised has a forward of its own"):
+        ours = run(GraphUpdater, make())
+    assert_same(ours, run(StandardUpdater, make()))
+
+
+class Joins(Net):
+    """Needs the partners of the step."""
+
+    def _stage2(self, x):
+        draw = current_draw()
+        if draw is not None:
+            x = x + F.get_item(x, draw.perm)
+        return super()._stage2(x)
+
+
+def test_the_draw_of_the_running_pass_is_that_of_the_step():
+    ours = run(GraphUpdater, classify(net=Joins))
+    assert len(ours.graphs.replayed) > 10
+    assert_same(ours, run(StandardUpdater, classify(net=Joins)))
+
+
 @pytest.mark.parametrize(
     "settings, reason",
     [
@@ -348,6 +379,19 @@ def test_what_cannot_be_captured_is_said_once_and_runs_as_usual(settings, reason
     assert reason in ours.updater.reason
     assert ours.graphs.replayed == []
     assert_same(ours, run(StandardUpdater, classify(**settings)))
+
+
+def test_a_failing_capture_undoes_its_draws_beside_other_threads():
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        with pytest.warns(UserWarning, match="draws random numbers"):
+            ours = run(GraphUpdater, classify(net=RandomNet))
+    finally:
+        done.set()
+        thread.join()
+    assert_same(ours, run(StandardUpdater, classify(net=RandomNet)))
 
 
 def test_a_failing_capture_leaves_no_trace():

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
-from chainer_mmix.mixing.policy import MixupDraw
-from chainer_mmix.mixing.static import StaticWeights
+from chainer_mmix.mixing.weights import DeviceWeights
 from chainer_revive.cuda import cross_entropy, kernels, linear
 from chainer_revive.cuda.optimizers import Tensor
 
@@ -246,8 +245,8 @@ def test_cross_entropy_and_accuracy(
 def test_static_weights_in_half_precision(in_one_block):
     x, a, b, lam = batch(5, 3, "float16", "int32")
     perm = np.arange(5)[::-1]
-    static = StaticWeights(5, chainer.get_device("@numpy"))
-    static.fill(MixupDraw(None, lam, perm))
+    static = DeviceWeights(5, chainer.get_device("@numpy"))
+    static.fill(lam, perm)
     results = []
     for weights in (lam, static):
         v = chainer.Variable(x)

@@ -4,8 +4,8 @@ import pytest
 
 from chainer_mmix import MixupPolicy, mixup_data
 from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
-from chainer_mmix.mixing.policy import MixupDraw, using_draw
-from chainer_mmix.mixing.static import StaticWeights
+from chainer_mmix.mixing.draw import MixupDraw, using_draw
+from chainer_mmix.mixing.weights import DeviceWeights
 
 N = 7
 rng = np.random.RandomState(0)
@@ -26,11 +26,11 @@ def results(x, draw):
 @pytest.mark.parametrize("dtype", ["e", "f", "d"])
 def test_weights_that_are_filled_again_give_the_same_to_the_bit(per, dtype):
     policy = MixupPolicy(1.0, per=per, seed=0)
-    weights = StaticWeights(N, chainer.get_device("@numpy"))
+    weights = DeviceWeights(N, chainer.get_device("@numpy"))
     for _ in range(3):
         x = rng.standard_normal((N, 3)).astype(dtype)
         draw = policy.draw(N)
-        weights.fill(draw)
+        weights.fill(draw.lam, draw.perm)
         assert weights.mean == np.mean(draw.lam)
         static = MixupDraw(None, weights, weights.perm)
         for own, wanted in zip(results(x, static), results(x, draw), strict=True):
@@ -39,7 +39,7 @@ def test_weights_that_are_filled_again_give_the_same_to_the_bit(per, dtype):
 
 
 def test_another_permutation_is_refused():
-    weights = StaticWeights(N, chainer.get_device("@numpy"))
+    weights = DeviceWeights(N, chainer.get_device("@numpy"))
     x = np.zeros((N, 3), "f")
     with pytest.raises(TypeError):
         mixup_data(x, T, weights, np.arange(N))

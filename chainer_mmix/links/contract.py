@@ -1,0 +1,169 @@
+"""The contract between a classifier that mixes and its predictor."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+
+import chainer
+
+from chainer_mmix.links.graph import leaves
+from chainer_mmix.mixing.draw import Mixture
+
+
+def check_contract(predictor: chainer.Link) -> None:
+    """Raises a TypeError if a predictor does not accept what it gets to mix."""
+    call = _called(predictor)
+    try:
+        inspect.signature(call).bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
+    except TypeError as e:
+        name = f"{type(predictor).__name__}.{call.__name__}"
+        raise TypeError(
+            f"{name} must accept (x, target, mixup_hidden, lam, layer_mix) to be "
+            f"trained with mixing, but it takes {inspect.signature(call)}: {e}"
+        ) from None
+
+
+def target_name(predictor: chainer.Link) -> str | None:
+    """Returns the argument by which a predictor takes the target, if it takes one."""
+    call = _called(predictor)
+    name = _target_name(getattr(call, "__func__", call))
+    if name is None and callable(forward := getattr(predictor, "forward", None)):
+        # __call__ may hand on all that it gets.
+        is_open = _is_open(getattr(call, "__func__", call))
+        name = _target_name(getattr(forward, "__func__", forward)) if is_open else None
+    return name
+
+
+@functools.lru_cache(maxsize=64)
+def _target_name(function: Callable) -> str | None:
+    signature = inspect.signature(function)
+    try:
+        signature.bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
+    except TypeError:
+        return None
+    names = list(signature.parameters)
+    if "target" in names:
+        return "target"
+    if "mixup_hidden" not in names:
+        return None
+    before = signature.parameters[names[names.index("mixup_hidden") - 1]]
+    is_optional = before.default is not before.empty
+    by_name = before.kind == before.POSITIONAL_OR_KEYWORD
+    return before.name if is_optional and by_name else None
+
+
+@functools.lru_cache(maxsize=64)
+def _is_open(function: Callable) -> bool:
+    kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+    return {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
+
+
+def check_inputs(predictor: chainer.Link, inputs: Sequence) -> None:
+    """Raises a TypeError if one of several inputs may be a second target.
+
+    It looks at the arguments by place: more than the predictor takes, or such that it
+    can do without, other than masks.
+    """
+    while hasattr(predictor, "mixup_layers") and isinstance(
+        getattr(predictor, "net", None), chainer.Link
+    ):
+        predictor = predictor.net  # a wrapper's
+    call = _called(predictor)
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [*inspect.signature(call).parameters.values()]
+    takes = [p for p in parameters if p.kind in kinds]
+    name = f"{type(predictor).__name__}.{call.__name__}"
+    remedy = (
+        "Several targets go into one float array, side by side, which lossfun splits "
+        "(docs/mixing.md, Targets)"
+    )
+    is_open = any(p.kind == p.VAR_POSITIONAL for p in parameters)
+    if len(inputs) > len(takes) and not is_open:
+        raise TypeError(
+            f"{name} takes {inspect.signature(call)}, but a batch has {len(inputs)} "
+            f"arrays beside the target. {remedy}"
+        )
+    for value, parameter in list(zip(inputs, takes, strict=False))[1:]:
+        dtype = getattr(value, "dtype", None)
+        if parameter.default is None and dtype is not None and dtype.kind != "b":
+            raise TypeError(
+                f"{name} can do without its argument {parameter.name!r}, and gets an "
+                f"array of {dtype} and shape {value.shape} there, by its place in the "
+                f"batch: is it a second target? {remedy}. An input that may be missing "
+                "goes in by name: let the converter return a dict, and name the target "
+                "in label_key"
+            )
+
+
+def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> None:
+    """Checks that a predictor has mixed once, and what it returns.
+
+    Raises:
+        RuntimeError: If it did not mix exactly once, or threw away the mixed state.
+        TypeError: If it did not return ``(y, target_a, target_b)``.
+    """
+    name, point = type(predictor).__name__, mixture.draw.layer_mix
+    static = ""
+    if mixture.times_mixed == 0 and _is_recorded(predictor):
+        static = (
+            "; a chain under chainer.static_graph replays what it did in its first "
+            "call: mix before or after it"
+        )
+    if not (isinstance(outputs, tuple) and len(outputs) == 3):
+        raise TypeError(
+            f"{name}.forward must return (y, target_a, target_b) when mixup_hidden is "
+            f"true, as mixup_data gives them, but it returned {type(outputs)}{static}"
+        )
+    if mixture.times_mixed != 1:
+        raise RuntimeError(
+            f"{name}.forward called mixup_data {mixture.times_mixed} times with "
+            f"layer_mix={point!r}: it must mix exactly once, at that point{static}"
+        )
+    if outputs[2] is target:
+        raise RuntimeError(
+            f"{name}.forward returned the targets of the first partners where those of "
+            "the second belong: return what mixup_data gives"
+        )
+    is_dead = mixture.mixed and all(node() is None for node in mixture.mixed)
+    # An array may go into a function that does not keep it.
+    if is_dead and (
+        not mixture.unmixed or _is_computed_from(outputs[0], mixture.unmixed)
+    ):
+        raise RuntimeError(
+            f"{name}.forward mixed at layer_mix={point!r}, but its outputs do not come "
+            "from the mixed state: go on with what mixup_data returns, and freeze what "
+            "follows by disable_update, not by cutting the graph (as no_backprop_mode "
+            "does), or mix after it"
+        )
+
+
+def _called(link: chainer.Link) -> Callable:
+    """Returns what a call of a link runs."""
+    own = type(link).__call__
+    if own is not chainer.Link.__call__:
+        return own.__get__(link)
+    return getattr(link, "forward", link)
+
+
+def _is_recorded(predictor: chainer.Link) -> bool:
+    return chainer.config.use_static_graph and any(
+        hasattr(link, "static_schedule") for link in predictor.links()
+    )
+
+
+def _is_computed_from(outputs, arrays: Sequence) -> bool:
+    """Whether one of the arrays is where the graph of the outputs begins."""
+    rest = [v.node for v in leaves(outputs) if isinstance(v, chainer.Variable)]
+    seen = set()
+    while rest:
+        node = rest.pop()
+        function = node.creator_node
+        if function is None:
+            if any(node.data is array for array in arrays):
+                return True
+        elif function not in seen:
+            seen.add(function)
+            rest += function.inputs
+    return False

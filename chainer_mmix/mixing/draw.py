@@ -1,0 +1,100 @@
+"""What a training step mixes, and what it has mixed so far."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+
+from chainer_mmix.mixing.weights import Weights
+
+_active = threading.local()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MixupDraw:
+    """What one training step mixes: where, how much and with whom.
+
+    Attributes:
+        layer_mix: The mixing point, or ``None`` if the link is to choose.
+        lam: Weight of the first partner in :math:`[0, 1]`: a float for the whole
+            batch, or a float32 array of shape :math:`(N,)`, one a sample.
+        perm: Integer array of shape :math:`(N,)`: sample ``n`` is mixed with sample
+            ``perm[n]``.
+        center: Where CutMix centres its boxes: an array of shape :math:`(3,)`, or
+            :math:`(N, 3)` if ``lam`` is an array, of shares in :math:`[0, 1)` of the
+            size along each axis of the map. ``None`` for mixup.
+    """
+
+    layer_mix: int | str | None
+    lam: float | np.ndarray | Weights
+    perm: np.ndarray
+    center: np.ndarray | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class Mixture:
+    """What a forward pass has mixed so far.
+
+    Attributes:
+        draw: The draw that it mixes by. Once CutMix has taken its box, ``lam`` is the
+            share of the map that is left.
+        times_mixed: How often :func:`~chainer_mmix.mixup_data` has been called.
+        mixed: Weak references to what it returned last: arrays, or the graph's nodes of
+            Variables, which live as long as something is computed from them. None
+            without a graph.
+        unmixed: The arrays that it was given last, where it returned arrays.
+    """
+
+    draw: MixupDraw
+    times_mixed: int = 0
+    mixed: tuple[weakref.ref, ...] = ()
+    unmixed: tuple = ()
+
+
+@contextlib.contextmanager
+def using_draw(draw: MixupDraw) -> Iterator[Mixture]:
+    """Makes :func:`~chainer_mmix.mixup_data` take its permutation from ``draw``.
+
+    It holds for the calling thread, until the ``with`` block ends.
+
+    Returns:
+        Mixture: What is mixed within the block.
+    """
+    outer = current_mixture()
+    _active.mixture = mixture = Mixture(draw)
+    try:
+        yield mixture
+    finally:
+        _active.mixture = outer
+
+
+def current_mixture() -> Mixture | None:
+    """Returns what the running forward pass of this thread has mixed, or ``None``."""
+    return getattr(_active, "mixture", None)
+
+
+def current_draw() -> MixupDraw | None:
+    """Returns the draw of the running forward pass.
+
+    A link that needs more of it than :func:`~chainer_mmix.mixup_data` does, such as to
+    join the masks of both partners, calls it in its ``forward``, before it mixes or
+    afterwards::
+
+        draw = chainer_mmix.current_draw()
+        if draw is not None:
+            mask = mask | mask[draw.perm]
+
+    Returns:
+        MixupDraw: Its ``perm``, ``lam`` and ``layer_mix``, the same for the whole
+        pass. ``None`` outside of a classifier, in evaluation, and in steps that are not
+        mixed. Within a :class:`~chainer_mmix.training.GraphUpdater`, ``perm`` may be
+        an array on the device, and ``lam`` an opaque object that only
+        :func:`~chainer_mmix.mixup_data` takes.
+    """
+    mixture = current_mixture()
+    return None if mixture is None else mixture.draw
