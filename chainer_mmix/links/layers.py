@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 import chainer
-import numpy as np
 from chainer import Link
 
 from chainer_mmix.links.graph import Trace, depend, intercepted
 from chainer_mmix.links.names import INPUT, is_in, links_of, listed, names_of
 from chainer_mmix.links.states import Mixing, take_target
 from chainer_mmix.links.suggest import survey
+from chainer_mmix.mixing.points import resolve
 
 
 class MixupLayers(chainer.Chain):
@@ -104,7 +104,7 @@ class MixupLayers(chainer.Chain):
             return self._call(*args, **kwargs)
         if target is None:
             args, target = take_target(args, kwargs)
-        name = self._point(layer_mix)
+        name = resolve(layer_mix, self.mixup_layers, self.net)
         mixing = Mixing(name, target, lam)
         if name == INPUT:
             args, kwargs = mixing.mix_inputs(args, kwargs)
@@ -122,19 +122,6 @@ class MixupLayers(chainer.Chain):
         if self.pick is None:
             return self.net(*args, **kwargs)
         return self.net(*args, layers=[self.pick], **kwargs)[self.pick]
-
-    def _point(self, layer_mix: int | str | None) -> str:
-        names = self.mixup_layers
-        if layer_mix is None:
-            return names[np.random.randint(len(names))]
-        if layer_mix in names:
-            return layer_mix
-        if isinstance(layer_mix, (int, np.integer)) and 0 <= layer_mix < len(names):
-            return names[layer_mix]
-        raise ValueError(
-            f"there is no mixing point {layer_mix!r}; there are "
-            f"{', '.join(f'{k}: {name!r}' for k, name in enumerate(names))}"
-        )
 
     def _check_called(self, mixing: Mixing) -> None:
         if mixing.n_calls == 0:

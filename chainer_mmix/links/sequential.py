@@ -4,10 +4,10 @@ import operator
 from collections.abc import Callable, Iterable
 
 import chainer
-import numpy as np
 
 from chainer_mmix.links.states import take_target
 from chainer_mmix.mixing.functions import mixup_data
+from chainer_mmix.mixing.points import resolve
 
 
 class MixupSequential(chainer.Sequential):
@@ -95,13 +95,7 @@ class MixupSequential(chainer.Sequential):
                 "no layer of this MixupSequential is eligible for mixing: give one the "
                 "flag True, as in net[0] = (net[0], True), or flatten() a list of lists"
             )
-        if layer_mix is None:
-            layer_mix = np.random.choice(points)
-        if layer_mix not in points:
-            raise ValueError(
-                f"MixupSequential has no eligible layer {layer_mix!r}; it has "
-                f"{', '.join(map(str, points))}"
-            )
+        layer_mix = resolve(layer_mix, points, self)
         h = tuple(x)
         for k, layer in enumerate(self):
             if k == layer_mix:
