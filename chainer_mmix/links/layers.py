@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import chainer
 from chainer import Link
 
-from chainer_mmix.links.graph import Trace, depend, intercepted
-from chainer_mmix.links.names import INPUT, is_in, links_of, listed, names_of
+from chainer_mmix.links.branches import BranchCheck
+from chainer_mmix.links.names import INPUT, listed, names_of
 from chainer_mmix.links.states import Mixing, take_target
 from chainer_mmix.links.suggest import survey
 from chainer_mmix.mixing.points import resolve
@@ -64,6 +64,7 @@ class MixupLayers(chainer.Chain):
         net: Link,
         layers: Sequence[str] | Callable[[str, Link], bool],
         pick: str | None = None,
+        aside: Sequence[int | str] = (),
     ) -> None:
         super().__init__()
         if not isinstance(net, Link):
@@ -71,7 +72,8 @@ class MixupLayers(chainer.Chain):
         self.mixup_layers = names_of(net, layers)
         _check_pick(net, pick)
         self.pick = pick
-        self._checked: set[str] = set()
+        self.aside = aside
+        self._checks: dict[str, BranchCheck] = {}
         with self.init_scope():
             self.net = net
 
@@ -101,72 +103,23 @@ class MixupLayers(chainer.Chain):
                 one row a sample.
         """
         if not mixup_hidden:
-            return self._call(*args, **kwargs)
+            return self._call(self.net, *args, **kwargs)
         if target is None:
             args, target = take_target(args, kwargs)
         name = resolve(layer_mix, self.mixup_layers, self.net)
         mixing = Mixing(name, target, lam)
         if name == INPUT:
             args, kwargs = mixing.mix_inputs(args, kwargs)
-            y = self._call(*args, **kwargs)
-        elif name in self._checked or not chainer.config.enable_backprop:
-            with intercepted(links_of(self.net)[name], mixing.call):
-                y = self._call(*args, **kwargs)
-            self._check_called(mixing)
+            y = self._call(self.net, *args, **kwargs)
         else:
-            y = self._checked_call(mixing, args, kwargs)
-            self._checked.add(name)
+            check = self._checks.setdefault(name, BranchCheck(name, self.aside))
+            y = check.call(self.net, self._call, mixing, args, kwargs)
         return y, *mixing.targets
 
-    def _call(self, *args, **kwargs):
-        if self.pick is None:
-            return self.net(*args, **kwargs)
-        return self.net(*args, layers=[self.pick], **kwargs)[self.pick]
-
-    def _check_called(self, mixing: Mixing) -> None:
-        if mixing.n_calls == 0:
-            # A list of links, for example, is not called itself.
-            inside = [k for k in links_of(self.net) if is_in(k, mixing.name)]
-            raise RuntimeError(
-                f"{type(self.net).__name__} did not call its link {mixing.name!r}, so "
-                "nothing was mixed: name a link that it calls"
-                + (f", if need be one of {listed(inside)}" if inside else "")
-            )
-
-    def _checked_call(self, mixing: Mixing, args, kwargs):
-        """Calls the network, and raises an error if a way leads around the mixing."""
-        name, net = mixing.name, type(self.net).__name__
-        links = links_of(self.net)
-        ends = [i for i, c in enumerate(name) if c == "/"]
-        parents = {name[:i]: links[name[:i]] for i in reversed(ends)}
-        trace = Trace((args, kwargs))
-        with intercepted(links[name], mixing.call), trace.watching(parents):
-            y = self._call(*args, **kwargs)
-        self._check_called(mixing)
-        if mixing.has_graph and not depend(y, mixing.mixed):
-            raise RuntimeError(
-                f"the output of {net} is not computed from that of its link {name!r}, "
-                "or the graph is cut on the way: mix at another link, and freeze what "
-                "follows by disable_update, not by no_backprop_mode"
-            )
-        n = len(mixing.target)
-        if trace.is_bypassed(y, mixing.mixed, n):
-            times = ""
-            if mixing.n_calls > 1:
-                times = f" (only the first of its {mixing.n_calls} calls is mixed)"
-            message = (
-                f"{name!r} of {net} lies in a branch: a shortcut, another branch, "
-                f"input or output leads around it{times}, so that unmixed samples "
-                "would meet mixed targets. "
-            )
-            for parent in parents:
-                if not trace.is_bypassed(y, trace.outputs.get(parent), n):
-                    raise RuntimeError(f"{message}Mix after {parent!r} instead")
-            raise RuntimeError(
-                f"{message}Choose another place: MixupLayers.suggest(net, x) lists "
-                "those that every way leads through"
-            )
-        return y
+    def _call(self, net: Link, *args, **kwargs):
+        if self.pick is None or _asks_for_layers(net, args, kwargs):
+            return net(*args, **kwargs)
+        return net(*args, layers=[self.pick], **kwargs)[self.pick]
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the weights, under the names that they have in ``net``."""
@@ -224,6 +177,12 @@ class MixupLayers(chainer.Chain):
 
 def _signature(net: Link) -> inspect.Signature:
     return inspect.signature(getattr(net, "forward", net))
+
+
+def _asks_for_layers(net: Link, args: Sequence, kwargs: dict) -> bool:
+    return "layers" in kwargs or (
+        len(args) > 1 and "layers" in _signature(net).bind_partial(*args).arguments
+    )
 
 
 def _check_pick(net: Link, pick: str | None) -> None:

@@ -1,0 +1,242 @@
+"""Makes sure that all that a network computes goes through the mixing point."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import chainer
+from chainer import FunctionNode, Link
+
+from chainer_mmix.links.graph import (
+    Trace,
+    depend,
+    intercepted,
+    is_bypassed,
+    is_parameter,
+    leaves,
+    nodes,
+)
+from chainer_mmix.links.names import is_in, links_of, listed
+from chainer_mmix.links.probe import Probe, have_different_samples
+from chainer_mmix.links.states import JOIN, Mixing
+
+
+class BranchCheck:
+    """Calls a network that mixes the output of one link, and checks each step.
+
+    The first time it watches which functions take the inputs. Later it only searches
+    the graph, which is cheap, for paths that were absent before, as in stochastic
+    depth. Where the graph cannot tell, it calls copies of the network.
+
+    Args:
+        name (str): The link.
+        aside: Indices, keys or attributes of the outputs that are not checked.
+    """
+
+    def __init__(self, name: str, aside: Sequence[int | str]) -> None:
+        self.name = name
+        self.aside = aside
+        self._was_called = False
+        self._passed = False
+        self._watches = False  # even so
+        self._graph_may_miss = True  # what no graph shows
+        self._constants: set[tuple] = set()
+
+    def call(self, net: Link, call: Callable, mixing: Mixing, args, kwargs):
+        """Returns the outputs; the errors are those of ``MixupLayers.forward``.
+
+        Args:
+            net (~chainer.Link): The network.
+            call (callable): Calls it, as ``call(net, *args, **kwargs)``.
+            mixing (Mixing): Mixes the output of the link.
+            args, kwargs: The inputs.
+        """
+        links = links_of(net)
+        checks = chainer.config.enable_backprop
+        with contextlib.ExitStack() as stack:
+            trace = None
+            if checks and (self._watches or not self._passed):
+                trace = Trace((args, kwargs))
+                stack.enter_context(trace.watching(_parents(self.name, links)))
+            stack.enter_context(intercepted(links[self.name], mixing.call))
+            y = call(net, *args, **kwargs)
+        n = len(mixing.target)
+
+        @functools.cache
+        def probe() -> Probe | None:
+            return Probe.of(net, call, args, kwargs, n)
+
+        if mixing.n_calls == 0:
+            self._check_that_it_is_left_out_at_random(net, probe)
+            mixing.leave_unmixed()
+            return y
+        self._was_called = True
+        if checks:
+            self._check(net, y, mixing, (args, kwargs), trace, probe)
+        return y
+
+    def _check_that_it_is_left_out_at_random(self, net: Link, probe: Callable) -> None:
+        owner = f"{type(net).__name__} did not call its link {self.name!r}"
+        if chainer.config.use_static_graph and any(
+            hasattr(link, "schedule_manager") for link in net.links()
+        ):
+            raise RuntimeError(
+                f"{owner}, since static_graph replays what it recorded: mix at the "
+                "input or outside of that chain, or set "
+                "chainer.config.use_static_graph = False"
+            )
+        if not self._was_called:
+            self._was_called = probe() is not None and self.name in probe().outputs
+        if not self._was_called:
+            # A list of links, for example, is not called itself.
+            inside = [k for k in links_of(net) if is_in(k, self.name)]
+            raise RuntimeError(
+                f"{owner}, so nothing was mixed: name a link that it calls"
+                + (f", if need be one of {listed(inside)}" if inside else "")
+            )
+
+    def _check(self, net: Link, y, mixing: Mixing, inputs, trace, probe) -> None:
+        owner, outputs = type(net).__name__, _without(y, self.aside)
+        if mixing.has_graph and not depend(outputs, mixing.mixed):
+            raise RuntimeError(
+                f"the output of {owner} is not computed from that of its link "
+                f"{self.name!r}, or the graph is cut on the way: mix at another point, "
+                "and freeze what follows by disable_update, not by no_backprop_mode"
+            )
+        if trace is not None:
+            check_that_parts_meet(leaves(y), mixing.mixed, self.name, net)
+        search = Search(inputs, trace, len(mixing.target), self._constants)
+        leads_around = search.is_bypassed(outputs, mixing.mixed)
+        if trace is None and not search.suspects.isdisjoint(search.kinds_of_inputs):
+            self._watches = True  # in the following steps, to tell which they are
+            return
+        misses = self._graph_may_miss
+        misses &= not mixing.has_graph or has_lengths_or_masks(inputs)
+        differ = not misses or have_different_samples(inputs, search.n)
+        unseen = misses and (differ or not self._passed)
+        if not leads_around and (search.suspects or unseen):
+            leads_around = probe() is not None and probe().is_bypassed(self.name)
+        if leads_around:
+            raise RuntimeError(self._message(owner, mixing, search, outputs, trace))
+        self._passed = True
+        self._graph_may_miss = not differ
+        self._constants |= search.suspects
+
+    def _message(
+        self, owner: str, mixing: Mixing, search: Search, outputs, trace
+    ) -> str:
+        times = ""
+        if mixing.n_calls > 1:
+            times = f" (only the first of its {mixing.n_calls} calls is mixed)"
+        message = (
+            f"{self.name!r} of {owner} lies in a branch: a shortcut, another branch, "
+            f"input or output leads around it{times}, so that unmixed samples would "
+            "meet mixed targets. "
+        )
+        parents = () if trace is None else trace.outputs.items()
+        for parent, h in sorted(parents, key=lambda item: -len(item[0])):
+            if not search.is_bypassed(outputs, h) and not search.suspects:
+                return f"{message}Mix after {parent!r} instead"
+        if has_lengths_or_masks(search.inputs):
+            message += f"If that input is lengths or a mask: {JOIN}. "
+        return (
+            f"{message}Choose another point: MixupLayers.suggest(net, x) lists those "
+            "that every path leads through. If it is an output that the loss compares "
+            "with no target, name it in MixupLayers(..., aside=)"
+        )
+
+
+class Search:
+    """Searches the graph of one forward pass for paths around a state.
+
+    Args:
+        inputs: The inputs of the network, nested as one likes.
+        trace (Trace): Which functions took them, if that was watched.
+        n (int): The batch size.
+        constants: Kinds of leaves, as in ``suspects``, that are known to be constants.
+
+    Attributes:
+        suspects: Kinds of leaves of the graph that may be data, since they have one row
+            a sample: their dtype, and their shape without the first axis.
+        kinds_of_inputs: The kinds of the inputs.
+    """
+
+    def __init__(self, inputs, trace: Trace | None, n: int, constants=()) -> None:
+        self.inputs, self.n = inputs, n
+        self._trace, self._constants = trace, constants
+        self._nodes = nodes(inputs)
+        self.kinds_of_inputs = {
+            _kind(leaf) for leaf in leaves(inputs) if leaf.shape[:1] == (n,)
+        }
+        self.suspects: set[tuple] = set()
+
+    def is_bypassed(self, outputs, state) -> bool:
+        """Whether a path surely leads around a state; if not, see the suspects."""
+        self.suspects = set()
+        stop = nodes(state)
+        for leaf in leaves(outputs):
+            node = leaf.node if isinstance(leaf, chainer.Variable) else None
+            if node is None or (node.creator_node is None and node not in stop):
+                self._suspect(leaf)
+        return is_bypassed(outputs, state, self._is_input)
+
+    def _is_input(self, function: FunctionNode, i: int) -> bool:
+        node = function.inputs[i]
+        if node in self._nodes or (self._trace and self._trace.is_fed(function, i)):
+            return True
+        if not is_parameter(node):
+            self._suspect(node)
+        return False
+
+    def _suspect(self, leaf) -> None:
+        if leaf.shape[:1] == (self.n,) and _kind(leaf) not in self._constants:
+            self.suspects.add(_kind(leaf))
+
+
+def _kind(leaf) -> tuple:
+    return leaf.dtype, leaf.shape[1:]
+
+
+def has_lengths_or_masks(inputs) -> bool:
+    """Whether inputs may be lengths or masks, whose use no graph shows."""
+    arrays = leaves(inputs)
+    return len(arrays) > 1 or any(x.dtype.kind != "f" for x in arrays)
+
+
+def check_that_parts_meet(outputs: list, parts: tuple, name: str, net: Link) -> None:
+    """Raises an error if what a link returns is not all of one state."""
+    if len(parts) == 1:
+        return
+    reached = [{k for k, y in enumerate(outputs) if depend(y, h, parts)} for h in parts]
+    for (i, a), (k, b) in itertools.combinations(enumerate(reached), 2):
+        if a and b and a.isdisjoint(b):
+            raise RuntimeError(
+                f"the output of {name!r} has {len(parts)} parts, of which parts {i} "
+                f"and {k} lead to different outputs of {type(net).__name__}: one of "
+                "them may be no hidden state, but belong to a penalty, and must not be "
+                "mixed then. Mix after a link that takes the state alone, or call "
+                "mixup_data in a forward of your own"
+            )
+
+
+def _without(y, aside: Sequence[int | str]):
+    """Returns the outputs but those that no target is compared with."""
+    if not aside:
+        return y
+    if isinstance(y, (tuple, list)):
+        items = dict(enumerate(y))
+    else:
+        items = y if isinstance(y, Mapping) else vars(y)
+    missing = [key for key in aside if key not in items]
+    if missing:
+        raise ValueError(
+            f"aside names {listed(missing)}, but the network returns {listed(items)}"
+        )
+    return [value for key, value in items.items() if key not in aside]
+
+
+def _parents(name: str, links: Mapping[str, Link]) -> dict[str, Link]:
+    return {a: link for a, link in links.items() if is_in(name, a)}

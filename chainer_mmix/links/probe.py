@@ -1,0 +1,137 @@
+"""Finds out by calling a network what its outputs depend on.
+
+A graph does not have all: not what is computed by NumPy, such as masks and lengths, nor
+anything under ``no_backprop_mode``; and it does not tell a constant of as many rows as
+there are samples from data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable
+
+import chainer
+import numpy as np
+from chainer import Link
+
+from chainer_mmix.links.graph import intercepted, is_array, leaves
+from chainer_mmix.links.names import links_of
+
+
+class Probe:
+    """Calls copies of a network in test mode, once as it is.
+
+    Args:
+        net (~chainer.Link): The network.
+        call (callable): Calls it, as ``call(net, *args, **kwargs)``.
+        args, kwargs: Its inputs.
+        n (int): The batch size.
+
+    Attributes:
+        outputs: What the first call of each link returned, by name.
+    """
+
+    def __init__(self, net: Link, call: Callable, args, kwargs, n: int) -> None:
+        self._net, self._call = copy_of(net), call
+        self._rolled = rolled((args, kwargs), n)
+        self._inputs = args, kwargs
+        self.outputs: dict[str, object] = {}
+
+        def record(name: str, call: Callable, *args, **kwargs):
+            output = call(*args, **kwargs)
+            self.outputs.setdefault(name, copy.deepcopy(output))
+            return output
+
+        watches = {k: functools.partial(record, k) for k in links_of(net)}
+        self._y = self._outputs(watches, args, kwargs)
+
+    @classmethod
+    def of(cls, *args) -> Probe | None:
+        """Returns a probe, ``None`` if copies of the network cannot be called."""
+        try:
+            return cls(*args)
+        except Exception:  # whatever a copy or a second call may raise
+            return None
+
+    def is_bypassed(self, name: str) -> bool | None:
+        """Whether the samples reach the outputs in another way than through a link.
+
+        It lets the link return what it returned, and gives the network the samples in
+        another order.
+
+        Returns:
+            bool: The answer, or ``None`` if the network is different in each call, or
+            does not call the link in test mode.
+        """
+        if name not in self.outputs:
+            return None
+
+        def same_as_before(call: Callable, *args, **kwargs):
+            nonlocal n_calls
+            n_calls += 1
+            output = call(*args, **kwargs)
+            return copy.deepcopy(self.outputs[name]) if n_calls == 1 else output
+
+        n_calls = 0
+        if not _equal(self._outputs({name: same_as_before}, *self._inputs), self._y):
+            return None
+        n_calls = 0
+        return not _equal(self._outputs({name: same_as_before}, *self._rolled), self._y)
+
+    def _outputs(self, watches: dict[str, Callable], args, kwargs) -> list:
+        net = copy.deepcopy(self._net)
+        links = links_of(net)
+        with (
+            chainer.using_config("train", False),
+            chainer.using_config("use_static_graph", False),
+            chainer.no_backprop_mode(),
+            contextlib.ExitStack() as stack,
+        ):
+            for name, watch in watches.items():
+                stack.enter_context(intercepted(links[name], watch))
+            y = self._call(net, *args, **kwargs)
+        return [chainer.as_array(leaf) for leaf in leaves(y)]
+
+
+def copy_of(net: Link) -> Link:
+    """Returns a deep copy of a network, without the graph that its state may have."""
+    memo = {}
+    for link in net.links():
+        for leaf in leaves(vars(link)):
+            if isinstance(leaf, chainer.Variable) and leaf.creator_node is not None:
+                memo[id(leaf)] = chainer.Variable(leaf.array.copy())
+    return copy.deepcopy(net, memo)
+
+
+def rolled(value, n: int):
+    """Returns inputs with the samples in another order: the last comes first."""
+    if is_array(value):
+        return value[np.roll(np.arange(n), 1)] if value.shape[:1] == (n,) else value
+    if isinstance(value, dict):
+        return {key: rolled(item, n) for key, item in value.items()}
+    if isinstance(value, list) and len(value) == n and all(map(is_array, value)):
+        return value[-1:] + value[:-1]
+    if isinstance(value, (list, tuple)):
+        items = [rolled(item, n) for item in value]
+        return (
+            type(value)._make(items) if hasattr(value, "_make") else type(value)(items)
+        )
+    return value
+
+
+def have_different_samples(inputs, n: int) -> bool:
+    """Whether each of the inputs differs among the samples."""
+    return not any(
+        _equal([chainer.as_array(a)], [chainer.as_array(b)])
+        for a, b in zip(leaves(inputs), leaves(rolled(inputs, n)), strict=True)
+        if a.shape[:1] == (n,)
+    )
+
+
+def _equal(a: list, b: list) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and bool(((x == y) | ((x != x) & (y != y))).all())
+        for x, y in zip(a, b, strict=True)
+    )
