@@ -13,6 +13,7 @@ from chainer import FunctionNode, Link
 from chainer_mmix.links.graph import (
     Trace,
     depend,
+    ends_of_graph,
     intercepted,
     is_bypassed,
     is_parameter,
@@ -110,11 +111,14 @@ class BranchCheck:
             check_that_parts_meet(leaves(y), mixing.mixed, self.name, net)
         search = Search(inputs, trace, len(mixing.target), self._constants)
         leads_around = search.is_bypassed(outputs, mixing.mixed)
-        if trace is None and not search.suspects.isdisjoint(search.kinds_of_inputs):
-            self._watches = True  # in the following steps, to tell which they are
-            return
-        misses = self._graph_may_miss
-        misses &= not mixing.has_graph or has_lengths_or_masks(inputs)
+        if trace is None and not leads_around:
+            leads_around = search.is_bypassed_by_inputs(outputs, mixing.mixed)
+            if leads_around is None:
+                self._watches = True  # from the next step on, which will tell
+                return
+        misses = self._graph_may_miss and (
+            not mixing.has_graph or has_lengths_or_masks(inputs)
+        )
         differ = not misses or have_different_samples(inputs, search.n)
         unseen = misses and (differ or not self._passed)
         if not leads_around and (search.suspects or unseen):
@@ -123,17 +127,18 @@ class BranchCheck:
             raise RuntimeError(self._message(owner, mixing, search, outputs, trace))
         self._passed = True
         self._graph_may_miss = not differ
-        self._constants |= search.suspects
+        known = search.kinds_of_inputs if trace is None else set()
+        self._constants |= search.suspects.keys() - known
 
     def _message(
         self, owner: str, mixing: Mixing, search: Search, outputs, trace
     ) -> str:
-        times = ""
+        which = ""
         if mixing.n_calls > 1:
-            times = f" (only the first of its {mixing.n_calls} calls is mixed)"
+            which = f" (only the first of its {mixing.n_calls} calls is mixed)"
         message = (
             f"{self.name!r} of {owner} lies in a branch: a shortcut, another branch, "
-            f"input or output leads around it{times}, so that unmixed samples would "
+            f"input or output leads around it{which}, so that unmixed samples would "
             "meet mixed targets. "
         )
         parents = () if trace is None else trace.outputs.items()
@@ -141,11 +146,11 @@ class BranchCheck:
             if not search.is_bypassed(outputs, h) and not search.suspects:
                 return f"{message}Mix after {parent!r} instead"
         if has_lengths_or_masks(search.inputs):
-            message += f"If that input is lengths or a mask: {JOIN}. "
+            message += f"If it is a mask or lengths that lead around it: {JOIN}. "
         return (
             f"{message}Choose another point: MixupLayers.suggest(net, x) lists those "
-            "that every path leads through. If it is an output that the loss compares "
-            "with no target, name it in MixupLayers(..., aside=)"
+            "that every path leads through. An output that the loss compares with no "
+            "target is named in MixupLayers(..., aside=)"
         )
 
 
@@ -156,11 +161,11 @@ class Search:
         inputs: The inputs of the network, nested as one likes.
         trace (Trace): Which functions took them, if that was watched.
         n (int): The batch size.
-        constants: Kinds of leaves, as in ``suspects``, that are known to be constants.
+        constants: Kinds of leaves that are known to be constants.
 
     Attributes:
-        suspects: Kinds of leaves of the graph that may be data, since they have one row
-            a sample: their dtype, and their shape without the first axis.
+        suspects: Leaves of the graph that may be data, since they have one row a
+            sample, by their kind: their dtype, and their shape without the first axis.
         kinds_of_inputs: The kinds of the inputs.
     """
 
@@ -171,17 +176,42 @@ class Search:
         self.kinds_of_inputs = {
             _kind(leaf) for leaf in leaves(inputs) if leaf.shape[:1] == (n,)
         }
-        self.suspects: set[tuple] = set()
+        self.suspects: dict[tuple, dict] = {}
 
     def is_bypassed(self, outputs, state) -> bool:
         """Whether a path surely leads around a state; if not, see the suspects."""
-        self.suspects = set()
+        self.suspects = {}
+        if is_bypassed(outputs, state, self._is_input):
+            return True
+        if self.suspects and not self._is_bypassed_by(self.suspects, outputs, state):
+            self.suspects = {}
         stop = nodes(state)
         for leaf in leaves(outputs):
             node = leaf.node if isinstance(leaf, chainer.Variable) else None
             if node is None or (node.creator_node is None and node not in stop):
                 self._suspect(leaf)
-        return is_bypassed(outputs, state, self._is_input)
+        return False
+
+    def is_bypassed_by_inputs(self, outputs, state) -> bool | None:
+        """Whether a path leads from what looks like an input; ``None`` if it may.
+
+        A constant may look like it, so it is sure only if nothing else does.
+        """
+        alike = {k: v for k, v in self.suspects.items() if k in self.kinds_of_inputs}
+        if not alike or not self._is_bypassed_by(alike, outputs, state):
+            return False
+        kinds = [
+            _kind(node)
+            for node in ends_of_graph(outputs)
+            if node.shape[:1] == (self.n,) and not is_parameter(node)
+        ]
+        return True if all(kinds.count(kind) == 1 for kind in alike) else None
+
+    def _is_bypassed_by(self, suspects: dict[tuple, dict], outputs, state) -> bool:
+        found = {key for alike in suspects.values() for key in alike}
+        return is_bypassed(
+            outputs, state, lambda function, i: id(function.inputs[i]) in found
+        )
 
     def _is_input(self, function: FunctionNode, i: int) -> bool:
         node = function.inputs[i]
@@ -193,7 +223,7 @@ class Search:
 
     def _suspect(self, leaf) -> None:
         if leaf.shape[:1] == (self.n,) and _kind(leaf) not in self._constants:
-            self.suspects.add(_kind(leaf))
+            self.suspects.setdefault(_kind(leaf), {})[id(leaf)] = leaf
 
 
 def _kind(leaf) -> tuple:

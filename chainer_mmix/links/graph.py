@@ -65,6 +65,8 @@ def leaves(value) -> list:
     Objects are dataclasses, namespaces, :mod:`chainer.distributions` and the like, but
     not links.
     """
+    if is_array(value):
+        return [value]
     found, seen, rest = [], set(), [value]
     while rest:
         value = rest.pop()
@@ -93,7 +95,12 @@ def _items(value) -> Iterable:
 
 def is_array(value) -> bool:
     """Whether it is an array or a Variable."""
-    return isinstance(value, (chainer.Variable, *chainer.get_array_types()))
+    return isinstance(value, _array_types())
+
+
+@functools.cache
+def _array_types() -> tuple[type, ...]:
+    return chainer.Variable, *chainer.get_array_types()
 
 
 def nodes(value) -> set[VariableNode]:
@@ -204,6 +211,13 @@ def depend(outputs, state, stop=None) -> bool:
     return not ends.isdisjoint(wanted) or any(
         not wanted.isdisjoint(function.inputs) for function in _upstream(ends, stop)
     )
+
+
+def ends_of_graph(outputs) -> set[VariableNode]:
+    """Returns all nodes that lead to some outputs and are no function's output."""
+    functions = _upstream(nodes(outputs))
+    inputs = itertools.chain.from_iterable(function.inputs for function in functions)
+    return {node for node in inputs if node.creator_node is None}
 
 
 def _upstream(

@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable
 
 import chainer
-import numpy as np
 from chainer import Link
 
 from chainer_mmix.links.graph import intercepted, is_array, leaves
@@ -108,7 +107,11 @@ def copy_of(net: Link) -> Link:
 def rolled(value, n: int):
     """Returns inputs with the samples in another order: the last comes first."""
     if is_array(value):
-        return value[np.roll(np.arange(n), 1)] if value.shape[:1] == (n,) else value
+        if value.shape[:1] != (n,):
+            return value
+        array = chainer.as_array(value)
+        array = chainer.backend.get_array_module(array).roll(array, 1, axis=0)
+        return chainer.Variable(array) if isinstance(value, chainer.Variable) else array
     if isinstance(value, dict):
         return {key: rolled(item, n) for key, item in value.items()}
     if isinstance(value, list) and len(value) == n and all(map(is_array, value)):
@@ -126,7 +129,7 @@ def have_different_samples(inputs, n: int) -> bool:
     return not any(
         _equal([chainer.as_array(a)], [chainer.as_array(b)])
         for a, b in zip(leaves(inputs), leaves(rolled(inputs, n)), strict=True)
-        if a.shape[:1] == (n,)
+        if a.shape[:1] == (n,) and a.dtype.kind != "O"
     )
 
 

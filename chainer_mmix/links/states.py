@@ -146,7 +146,7 @@ def data_of(inputs: Mapping, n: int) -> dict:
             raise TypeError(
                 f"the input cannot be mixed: argument {k!r} of shape {x.shape} and "
                 f"dtype {x.dtype} looks like lengths, indices or a mask, and a mixed "
-                f"sample has those of both partners. {JOIN}"
+                f"sample has those of both partners: {JOIN}"
             )
     data = {k: x for k, x in data.items() if k not in beside}
     check_parts(tuple(data.values()), n, "the input")
@@ -154,9 +154,9 @@ def data_of(inputs: Mapping, n: int) -> dict:
 
 
 JOIN = (
-    "Mix at a point behind their use, such as the pooling over the sequence; or call "
-    "mixup_data in a forward of your own and join them there, with the partners "
-    "current_draw().perm: mask | mask[perm]"
+    "mix at a point behind their use, such as the pooling over a sequence, or call "
+    "mixup_data in a forward of your own and join those of both partners there, as in "
+    "mask | mask[current_draw().perm]"
 )
 
 
