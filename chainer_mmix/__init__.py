@@ -3,7 +3,7 @@
 import chainer_revive  # noqa: F401, I001  (Chainer needs it imported first)
 
 from chainer_mmix.links import ManifoldMixupClassifier, MixupLayers, MixupSequential
-from chainer_mmix.mixing import MixupPolicy, mix, mixup_data
+from chainer_mmix.mixing import MixupPolicy, current_draw, mix, mixup_data
 from chainer_mmix.training.extensions import MixupReport
 
 __version__ = "0.2.0.dev0"
@@ -14,6 +14,7 @@ __all__ = [
     "MixupPolicy",
     "MixupReport",
     "MixupSequential",
+    "current_draw",
     "mix",
     "mixup_data",
 ]

@@ -68,7 +68,10 @@ class BranchCheck:
 
         @functools.cache
         def probe() -> Probe | None:
-            return Probe.of(net, call, args, kwargs, n)
+            def checked(net: Link, *args, **kwargs):
+                return _without(call(net, *args, **kwargs), self.aside)
+
+            return Probe.of(net, checked, args, kwargs, n)
 
         if mixing.n_calls == 0:
             self._check_that_it_is_left_out_at_random(net, probe)
@@ -116,17 +119,15 @@ class BranchCheck:
             if leads_around is None:
                 self._watches = True  # from the next step on, which will tell
                 return
-        misses = self._graph_may_miss and (
-            not mixing.has_graph or has_lengths_or_masks(inputs)
-        )
-        differ = not misses or have_different_samples(inputs, search.n)
-        unseen = misses and (differ or not self._passed)
-        if not leads_around and (search.suspects or unseen):
+        may_miss = not mixing.has_graph or has_lengths_or_masks(inputs)
+        may_miss = self._graph_may_miss and may_miss
+        differ = may_miss and have_different_samples(inputs, search.n)
+        if not leads_around and (search.suspects or differ or not self._passed):
             leads_around = probe() is not None and probe().is_bypassed(self.name)
         if leads_around:
             raise RuntimeError(self._message(owner, mixing, search, outputs, trace))
         self._passed = True
-        self._graph_may_miss = not differ
+        self._graph_may_miss = may_miss and not differ
         known = search.kinds_of_inputs if trace is None else set()
         self._constants |= search.suspects.keys() - known
 

@@ -25,17 +25,23 @@ class MixupLayers(chainer.Chain):
     Names are those of :meth:`chainer.Link.namedlinks` without the first slash:
     ``"res2"``, ``"res2/a"``, ``"0"`` for the first link of a list (but a
     :class:`chainer.Sequential` numbers its links in its own way). ``"input"`` is the
-    input of the network: all arrays among its arguments but boolean ones, which are
-    masks. Only links have names; where a network calls functions, name the link before
-    them.
+    input of the network: all its arrays, which stay arrays as in evaluation. Only links
+    have names; where a network calls functions, name the link before them.
 
-    Of a link that is called several times, the result of the first call is mixed. A
-    link may return a Variable or a tuple or dict of them, all of shape (N, ...).
+    A link may return a Variable or a tuple, list or dict of them, all of shape
+    (N, ...). If it is called several times, the result of the first call is mixed. If
+    training leaves it out at random, as stochastic depth does, such a step is not
+    mixed: each sample is its own partner.
 
     Mixing inside a branch is an error, since a shortcut would carry the unmixed state
-    past it. The graph of the first mixing at each point is searched for such ways;
-    what a network computes with NumPy is not in it. A link called within
-    :func:`chainer.functions.forget`, which calls it again later, is an error too.
+    past it. So is a mask or a length of the first partner that is used after the mixing
+    point, for a mixed sample has those of both. Each step searches the graph for such
+    paths. What is not in the graph, such as what NumPy computes, is looked for once at
+    each point, by calls of a copy of the network in test mode.
+
+    A link called within :func:`chainer.functions.forget`, which calls it again later,
+    or within :func:`chainer.static_graph`, which replays its first call, is an error
+    too.
 
     The weights have the names that they have in ``net``, in snapshots and everywhere
     else, so the wrapped network and the bare one can load each other's files.
@@ -46,8 +52,11 @@ class MixupLayers(chainer.Chain):
             ``f(name, link)`` that says which of the links to take.
         pick (str): For the networks of :mod:`chainer.links` whose ``forward`` takes
             ``layers`` and returns a dict: the entry to compute and return, such as
-            ``"fc6"`` of :class:`chainer.links.ResNet50Layers`. By default, the result
-            is what ``net`` returns.
+            ``"fc6"`` of :class:`chainer.links.ResNet50Layers`, unless a call asks for
+            ``layers`` itself. By default, the result is what ``net`` returns.
+        aside: Indices, keys or attributes of the outputs that the loss compares with no
+            target, such as the matrix of a penalty. They may come from unmixed samples.
+            The default is none.
 
     Attributes:
         mixup_layers (tuple of str): The names.
@@ -97,8 +106,10 @@ class MixupLayers(chainer.Chain):
             What the network returns, ``y``, or ``(y, target_a, target_b)`` when mixing.
 
         Raises:
-            RuntimeError: If the link was not called, or lies in a branch.
-            TypeError: If there is no target, or the state is not of float arrays.
+            RuntimeError: If the link is never called, or lies in a branch, under
+                ``static_graph`` or before a cut of the graph.
+            TypeError: If there is no target, the state is not of float arrays, or the
+                input has masks or lengths that differ.
             ValueError: If there is no such mixing point, or the state does not have
                 one row a sample.
         """
@@ -144,9 +155,9 @@ class MixupLayers(chainer.Chain):
 
     @staticmethod
     def suggest(net: Link, x) -> list[str]:
-        """Prints where a network can mix, and proposes the places that the paper uses.
+        """Prints where a network can mix, and proposes the points that the paper uses.
 
-        The table has the input and the links that every way from input to output leads
+        The table has the input and the links that every path from input to output leads
         through, with the shapes of their outputs and the numbers of their parameters.
         A star marks the proposal: the input and, of the outermost links with shortcuts
         or parallel branches inside (or with weights, if nowhere are branches), the last
@@ -154,7 +165,7 @@ class MixupLayers(chainer.Chain):
         it is the first two. Links that no parameters follow are not proposed, since
         mixing there would mix logits.
 
-        It calls a copy of the network once, in test mode.
+        It calls copies of the network in test and in training mode.
 
         Source: the residual networks of arXiv 1806.05236, which mix at the input and
         after the first two stages.
@@ -171,7 +182,7 @@ class MixupLayers(chainer.Chain):
         table, proposal = survey(net, x if isinstance(x, tuple) else (x,))
         print(table)
         if not proposal:
-            print("There is no place to propose: call mixup_data in forward instead")
+            print("There is no point to propose: call mixup_data in forward instead")
         return proposal
 
 

@@ -82,7 +82,10 @@ class Probe:
     def _outputs(self, watches: dict[str, Callable], args, kwargs) -> list:
         net = copy.deepcopy(self._net)
         links = links_of(net)
+        reporter = chainer.Reporter()  # what the copies report is nobody's
+        reporter.add_observers("", net.namedlinks())
         with (
+            reporter,
             chainer.using_config("train", False),
             chainer.using_config("use_static_graph", False),
             chainer.no_backprop_mode(),

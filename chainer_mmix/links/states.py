@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import chainer
 import numpy as np
@@ -160,18 +160,25 @@ JOIN = (
 )
 
 
-def _is_beside(x, inputs) -> bool:
-    """Whether an input tells which part of another is valid, as far as can be seen."""
+def _is_beside(x, inputs: Iterable) -> bool:
+    """Whether an input seems to tell which part of another is valid."""
     if not is_array(x) or x.dtype.kind == "O":
         return False
-    x = chainer.as_array(x)
     if x.dtype.kind == "b":
         return True
-    shape = tuple(size for size in x.shape if size > 1) if x.shape[1:] else x.shape
-    is_prefix = any(
-        is_array(other)
-        and other.ndim > len(shape)
+    shape = x.shape
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    of_others = any(
+        other is not x
+        and is_array(other)
         and other.shape[: len(shape)] == shape
+        and (other.ndim > len(shape) or not _is_whole(other))
         for other in inputs
     )
-    return is_prefix and bool((x == x.round()).all())
+    return of_others and _is_whole(x)
+
+
+def _is_whole(x) -> bool:
+    x = chainer.as_array(x)
+    return bool((x == x.round()).all())

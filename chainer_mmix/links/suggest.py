@@ -57,8 +57,10 @@ class _Pass:
         if self._search.is_bypassed(self.y, h):
             return False
         sure = has_graph and not has_lengths_or_masks(self._inputs)
-        if sure and not self._search.suspects:
-            return True
+        return (sure and not self._search.suspects) or self.tries_well(name)
+
+    def tries_well(self, name: str) -> bool:
+        """Whether calls of copies show no path around, as training does once."""
         return not (self._probe and self._probe.is_bypassed(name))
 
 
@@ -87,16 +89,6 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
     points = {
         k: h for k, h in once.items() if k not in refused and is_mixable(parts_of(h), n)
     }
-    rows = [
-        (k, type(links[k]).__name__, _shapes(h), f"{_n_params(links[k]):,}")
-        for k, h in points.items()
-    ]
-    proposal = []
-    with contextlib.suppress(TypeError, ValueError):
-        data = tuple(data_of(dict(enumerate(inputs)), n).values())
-        rows.insert(0, (INPUT, "", _shapes(data), ""))
-        proposal = [INPUT]
-
     called = list(test.trace.outputs)
     has_own_params = {k for k in called if any(True for _ in Link.params(links[k]))}
 
@@ -105,19 +97,35 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
         return not has_own_params.isdisjoint(later)
 
     def choose(level: list[str]) -> list[str]:
-        blocks = [k for k in level if k in branching]
-        if not branching:
+        blocks = [k for k in level if any(is_in(b, k) for b in refused)]
+        if not any(is_in(b, a) for b in refused for a in points):
             blocks = _layers({k: links[k] for k in level})
         blocks = [k for k in blocks if is_followed(k)]
         sizes = itertools.groupby(blocks, lambda k: leaves(points[k])[0].shape[2:])
         last_ones = [list(same_size)[-1] for _, same_size in sizes]
         return last_ones[:2] if len(last_ones) > 1 else blocks[:2]
 
-    branching = {a for a in points if any(is_in(b, a) for b in refused)}
-    levels = [_outermost(points)]
-    while (inner := _one_level_down(levels[-1], points)) != levels[-1]:
-        levels.append(inner)
-    proposal += max(map(choose, levels), key=len)
+    def propose() -> list[str]:
+        levels = [_outermost(points)]
+        while (inner := _one_level_down(levels[-1], points)) != levels[-1]:
+            levels.append(inner)
+        return max(map(choose, levels), key=len)
+
+    proposal = propose()
+    while wrong := [k for k in proposal if not test.tries_well(k)]:
+        for k in wrong:
+            del points[k]
+        proposal = propose()
+
+    rows = [
+        (k, type(links[k]).__name__, _shapes(h), f"{_n_params(links[k]):,}")
+        for k, h in points.items()
+    ]
+    with contextlib.suppress(TypeError, ValueError):
+        data = tuple(data_of(dict(enumerate(inputs)), n).values())
+        rows.insert(0, (INPUT, "", _shapes(data), ""))
+        proposal.insert(0, INPUT)
+
     return _table(rows, proposal), proposal
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
-from chainer_mmix.mixing import MixupDraw
-from chainer_mmix.mixing.policy import using_draw
+from chainer_mmix.mixing import MixupDraw, using_draw
 
 N = 6
 LAM, PERM = 0.3, np.array([3, 0, 1, 2, 5, 4])
@@ -241,15 +240,35 @@ def test_masks_and_lengths_of_the_first_partner_alone_are_refused(pool, beside, 
     np.testing.assert_allclose(y.array, net.fc(F.tanh(mix(h))).array)
 
 
-def test_a_mask_that_is_made_of_the_input_is_found_too():
-    def forward(self, ids):
-        lengths = (ids >= 0).sum(axis=1)
-        return self.fc(mean_of_slices(self.embed(ids), lengths))
+def test_lengths_that_are_made_of_the_input_are_found_too():
+    def forward(self, x):
+        lengths = (x[:, :, 0] != 0).sum(axis=1)
+        return self.fc(mean_of_slices(self.encoder(x, n_batch_axes=2), lengths))
 
-    net = net_of(forward, embed=L.EmbedID(9, 4, ignore_label=-1), fc=dense(4, 3))
-    ids = np.where(MASK, 3, -1).astype(np.int32)
-    with pytest.raises(RuntimeError, match=r"'embed' .*mask or lengths"):
-        mixed_call(net, "embed", ids)
+    net = net_of(forward, encoder=dense(3, 4), fc=dense(4, 3))
+    x = samples(5, 3) * MASK[:, :, None]
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"'encoder' .*lies in a branch"):
+            mixed_call(net, "encoder", x)
+
+
+def test_a_mask_of_the_shape_of_the_samples():
+    net = net_of(lambda self, x, mask: self.fc(x * mask), fc=dense(5, 3))
+    with pytest.raises(TypeError, match=r"argument 1 .* looks like lengths"):
+        mixed_call(net, "input", samples(5), MASK.astype(float))
+
+
+def test_what_the_copies_report_is_not_seen():
+    def forward(self, x):
+        chainer.report({"mean": float(np.mean(x))}, self.l1)
+        return self.fc(self.l1(x))
+
+    net = net_of(forward, l1=dense(4, 5), fc=dense(5, 3))
+    reporter = chainer.Reporter()
+    reporter.add_observer("l1", net.l1)
+    with reporter:
+        mixed_call(net, "l1", samples(4))
+    assert reporter.observation == {"l1/mean": samples(4).mean()}
 
 
 def test_lengths_that_differ_later_are_refused_later():

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.links.sequential import MixupSequential
-from chainer_mmix.mixing import MixupDraw
-from chainer_mmix.mixing.policy import using_draw
+from chainer_mmix.mixing import MixupDraw, using_draw
 
 POINTS = (0, 2, 4)
 
