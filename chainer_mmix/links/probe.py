@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import chainer
 from chainer import Link
 
 from chainer_mmix.links.graph import intercepted, is_array, leaves
 from chainer_mmix.links.names import links_of
+
+_FEW = 4
 
 
 class Probe:
@@ -34,7 +36,7 @@ class Probe:
 
     def __init__(self, net: Link, call: Callable, args, kwargs, n: int) -> None:
         self._net, self._call = copy_of(net), call
-        self._rolled = rolled((args, kwargs), n)
+        self._rolled = _rolled((args, kwargs), n)
         self._inputs = args, kwargs
         self.outputs: dict[str, object] = {}
 
@@ -47,12 +49,18 @@ class Probe:
         self._y = self._outputs(watches, args, kwargs)
 
     @classmethod
-    def of(cls, *args) -> Probe | None:
-        """Returns a probe, ``None`` if copies of the network cannot be called."""
-        try:
-            return cls(*args)
-        except Exception:  # whatever a copy or a second call may raise
-            return None
+    def of(cls, net: Link, call: Callable, args, kwargs, n: int) -> Probe | None:
+        """Returns a probe with few samples, if that works, else with all.
+
+        It is ``None`` if copies of the network cannot be called.
+        """
+        few = reordered((args, kwargs), n, range(min(n, _FEW)))
+        if n > _FEW and have_different_samples(few, _FEW):
+            with contextlib.suppress(Exception):  # such as a state of the whole batch
+                return cls(net, call, *few, _FEW)
+        with contextlib.suppress(Exception):
+            return cls(net, call, args, kwargs, n)
+        return None
 
     def is_bypassed(self, name: str) -> bool | None:
         """Whether the samples reach the outputs in another way than through a link.
@@ -107,31 +115,37 @@ def copy_of(net: Link) -> Link:
     return copy.deepcopy(net, memo)
 
 
-def rolled(value, n: int):
-    """Returns inputs with the samples in another order: the last comes first."""
+def reordered(value, n: int, order: Iterable[int]):
+    """Returns inputs with other samples of the same batch."""
+    order = list(order)
     if is_array(value):
         if value.shape[:1] != (n,):
             return value
         array = chainer.as_array(value)
-        array = chainer.backend.get_array_module(array).roll(array, 1, axis=0)
+        xp = chainer.backend.get_array_module(array)
+        array = xp.take(array, xp.asarray(order), axis=0)
         return chainer.Variable(array) if isinstance(value, chainer.Variable) else array
     if isinstance(value, dict):
-        return {key: rolled(item, n) for key, item in value.items()}
+        return {key: reordered(item, n, order) for key, item in value.items()}
     if isinstance(value, list) and len(value) == n and all(map(is_array, value)):
-        return value[-1:] + value[:-1]
+        return [value[i] for i in order]
     if isinstance(value, (list, tuple)):
-        items = [rolled(item, n) for item in value]
+        items = [reordered(item, n, order) for item in value]
         return (
             type(value)._make(items) if hasattr(value, "_make") else type(value)(items)
         )
     return value
 
 
+def _rolled(value, n: int):
+    return reordered(value, n, [n - 1, *range(n - 1)])
+
+
 def have_different_samples(inputs, n: int) -> bool:
     """Whether each of the inputs differs among the samples."""
     return not any(
         _equal([chainer.as_array(a)], [chainer.as_array(b)])
-        for a, b in zip(leaves(inputs), leaves(rolled(inputs, n)), strict=True)
+        for a, b in zip(leaves(inputs), leaves(_rolled(inputs, n)), strict=True)
         if a.shape[:1] == (n,) and a.dtype.kind != "O"
     )
 

@@ -518,3 +518,15 @@ def test_layers_are_handed_on():
     np.testing.assert_array_equal(model(x).array, net(x)["fc"].array)
     for activations in (model(x, layers=["l1", "fc"]), model(x, ["l1", "fc"])):
         assert activations.keys() == {"l1", "fc"}
+
+
+def test_a_state_of_the_whole_batch_is_no_sample():
+    net = net_of(
+        lambda self, x: self.fc(F.tanh(self.l1(x)) * self.state),
+        l1=dense(4, 5),
+        fc=dense(5, 3),
+    )
+    net.state = samples(5)
+    y, *_ = mixed_call(net, "l1", samples(4))
+    h = mix(net.l1(samples(4)))
+    np.testing.assert_allclose(y.array, net.fc(F.tanh(h) * net.state).array)
