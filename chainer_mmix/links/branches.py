@@ -93,7 +93,8 @@ class BranchCheck:
                 "chainer.config.use_static_graph = False"
             )
         if not self._was_called:
-            self._was_called = probe() is not None and self.name in probe().outputs
+            tried = probe()
+            self._was_called = tried is not None and self.name in tried.outputs
         if not self._was_called:
             # A list of links, for example, is not called itself.
             inside = [k for k in links_of(net) if is_in(k, self.name)]
@@ -102,7 +103,15 @@ class BranchCheck:
                 + (f", if need be one of {listed(inside)}" if inside else "")
             )
 
-    def _check(self, net: Link, y, mixing: Mixing, inputs, trace, probe) -> None:
+    def _check(
+        self,
+        net: Link,
+        y,
+        mixing: Mixing,
+        inputs: tuple,
+        trace: Trace | None,
+        probe: Callable[[], Probe | None],
+    ) -> None:
         owner, outputs = type(net).__name__, _without(y, self.aside)
         if mixing.has_graph and not depend(outputs, mixing.mixed):
             raise RuntimeError(
@@ -115,15 +124,17 @@ class BranchCheck:
         search = Search(inputs, trace, len(mixing.target), self._constants)
         leads_around = search.is_bypassed(outputs, mixing.mixed)
         if trace is None and not leads_around:
-            leads_around = search.is_bypassed_by_inputs(outputs, mixing.mixed)
-            if leads_around is None:
+            by_inputs = search.is_bypassed_by_inputs(outputs, mixing.mixed)
+            if by_inputs is None:
                 self._watches = True  # from the next step on, which will tell
                 return
+            leads_around = by_inputs
         may_miss = not mixing.has_graph or has_lengths_or_masks(inputs)
         may_miss = self._graph_may_miss and may_miss
         differ = may_miss and have_different_samples(inputs, search.n)
         if not leads_around and (search.suspects or differ or not self._passed):
-            leads_around = probe() is not None and probe().is_bypassed(self.name)
+            tried = probe()
+            leads_around = tried is not None and bool(tried.is_bypassed(self.name))
         if leads_around:
             raise RuntimeError(self._message(owner, mixing, search, outputs, trace))
         self._passed = True
@@ -257,6 +268,7 @@ def _without(y, aside: Sequence[int | str]):
     """Returns the outputs but those that no target is compared with."""
     if not aside:
         return y
+    items: Mapping
     if isinstance(y, (tuple, list)):
         items = dict(enumerate(y))
     else:

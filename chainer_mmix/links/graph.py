@@ -21,7 +21,7 @@ def intercepted(link: chainer.Link, around: Callable) -> Iterator[None]:
     What ``around`` returns is what the caller gets. A :class:`chainer.LinkHook` cannot
     replace that, nor does it see the links that override ``__call__``.
     """
-    own = type(link)
+    own: type = type(link)
     attributes = vars(link)
     if any(
         "__call__" in vars(base) for base in own.__mro__ if base is not chainer.Link

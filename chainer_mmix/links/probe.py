@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import chainer
 from chainer import Link
@@ -57,7 +57,7 @@ class Probe:
         few = reordered((args, kwargs), n, range(min(n, _FEW)))
         if n > _FEW and have_different_samples(few, _FEW):
             with contextlib.suppress(Exception):  # such as a state of the whole batch
-                return cls(net, call, *few, _FEW)
+                return cls(net, call, few[0], few[1], _FEW)
         with contextlib.suppress(Exception):
             return cls(net, call, args, kwargs, n)
         return None
@@ -69,25 +69,28 @@ class Probe:
         another order.
 
         Returns:
-            bool: The answer, or ``None`` if the network is different in each call, or
-            does not call the link in test mode.
+            bool: The answer, or ``None`` if it cannot be told: the network is different
+            in each call, for example, or does not call the link in test mode.
         """
         if name not in self.outputs:
             return None
-
-        def same_as_before(call: Callable, *args, **kwargs):
-            nonlocal n_calls
-            n_calls += 1
-            output = call(*args, **kwargs)
-            return copy.deepcopy(self.outputs[name]) if n_calls == 1 else output
-
-        n_calls = 0
-        if not _equal(self._outputs({name: same_as_before}, *self._inputs), self._y):
+        try:
+            if not _equal(self._with_output_of(name, *self._inputs), self._y):
+                return None
+            return not _equal(self._with_output_of(name, *self._rolled), self._y)
+        except Exception:  # whatever a network may raise
             return None
-        n_calls = 0
-        return not _equal(self._outputs({name: same_as_before}, *self._rolled), self._y)
 
-    def _outputs(self, watches: dict[str, Callable], args, kwargs) -> list:
+    def _with_output_of(self, name: str, args, kwargs) -> list:
+        rest = [self.outputs[name]]
+
+        def as_before(call: Callable, *args, **kwargs):
+            output = call(*args, **kwargs)
+            return copy.deepcopy(rest.pop()) if rest else output
+
+        return self._outputs({name: as_before}, args, kwargs)
+
+    def _outputs(self, watches: Mapping[str, Callable], args, kwargs) -> list:
         net = copy.deepcopy(self._net)
         links = links_of(net)
         reporter = chainer.Reporter()  # what the copies report is nobody's

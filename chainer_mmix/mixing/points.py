@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -18,7 +20,9 @@ def as_points(layer_mix: Point | Sequence[Point] | None) -> tuple[Point, ...] | 
     """
     if layer_mix is None:
         return None
-    points = [layer_mix] if np.isscalar(layer_mix) else list(layer_mix)
+    points: list = [layer_mix]
+    if isinstance(layer_mix, Iterable) and not isinstance(layer_mix, str):
+        points = list(layer_mix)
     for point in points:
         if not isinstance(point, (int, np.integer, str)):
             raise TypeError(f"a mixing point is an integer or a name, not {point!r}")
@@ -47,12 +51,13 @@ def resolve(
     """
     if layer_mix is None and points:
         return (default or points)[np.random.randint(len(default or points))]
-    if layer_mix in points:
+    if layer_mix is not None and layer_mix in points:
         return layer_mix
     named = all(isinstance(point, str) for point in points)
-    is_index = isinstance(layer_mix, (int, np.integer))
-    if named and is_index and 0 <= layer_mix < len(points):
-        return points[layer_mix]
+    if named and isinstance(layer_mix, SupportsIndex):
+        index = operator.index(layer_mix)
+        if 0 <= index < len(points):
+            return points[index]
     raise ValueError(
         f"{type(owner).__name__} has no mixing point {layer_mix!r}; it has "
         f"{', '.join(map(repr, points)) or 'none'}"

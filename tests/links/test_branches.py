@@ -328,6 +328,19 @@ def test_a_constant_of_as_many_rows_as_samples_is_no_sample(how, n):
         model(x, np.zeros(n, np.int32)).backward()
 
 
+def test_copies_are_called_in_the_first_step_only(monkeypatch):
+    probes = []
+    monkeypatch.setattr(
+        "chainer_mmix.links.branches.Probe.of", lambda *args: probes.append(args)
+    )
+    plain = net_of(lambda self, x: self.l2(self.l1(x)), l1=dense(N, 5), l2=dense(5, 3))
+    for net in constant("matrix"), plain:
+        model = MixupLayers(net, ["l1"])
+        for _ in range(3):
+            mixed_call(None, "l1", samples(N), model=model)
+    assert len(probes) == 2
+
+
 def test_a_last_batch_of_as_many_samples_as_a_constant_has_rows():
     model = ManifoldMixupClassifier(MixupLayers(constant("matrix"), ["l1"]), 1, seed=0)
     for n in (9, 9, N, 9, N, N):
