@@ -81,7 +81,9 @@ class MixupLayers(chainer.Chain):
         self.mixup_layers = names_of(net, layers)
         _check_pick(net, pick)
         self.pick = pick
-        self.aside = aside
+        if isinstance(aside, (int, str)):
+            raise TypeError(f"aside must be a list: [{aside!r}]")
+        self.aside = tuple(aside)
         self._checks: dict[str, BranchCheck] = {}
         with self.init_scope():
             self.net = net

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 
 import chainer
 
-from chainer_mmix.links.states import take_target
-from chainer_mmix.mixing.functions import mixup_data
+from chainer_mmix.links.states import Mixing, of_parts, parts_of, take_target
 from chainer_mmix.mixing.points import resolve
 
 
@@ -83,7 +82,10 @@ class MixupSequential(chainer.Sequential):
             mixing.
 
         Raises:
-            ValueError: If it is to mix where no layer is eligible.
+            TypeError: If there is no target, or the layer's input is not of float
+                arrays, or has lengths or a mask that differ.
+            ValueError: If it is to mix where no layer is eligible, or the layer's input
+                does not have one row a sample.
         """
         if not mixup_hidden:
             return super().forward(*x)
@@ -99,12 +101,11 @@ class MixupSequential(chainer.Sequential):
         h = tuple(x)
         for k, layer in enumerate(self):
             if k == layer_mix:
-                if isinstance(h, tuple) and len(h) == 1:
-                    (h,) = h
-                mixed, target_a, target_b = mixup_data(h, target, lam)
-                h = list(mixed) if isinstance(h, list) else mixed
+                mixing = Mixing("input", target, lam)
+                mixed, _ = mixing.mix_inputs(parts_of(h), {})
+                h = of_parts(h, tuple(mixed))
             h = layer(*h) if isinstance(h, tuple) else layer(h)
-        return h, target_a, target_b
+        return h, *mixing.targets
 
     def __getitem__(self, i):
         if isinstance(i, slice):

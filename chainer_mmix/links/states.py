@@ -51,7 +51,7 @@ class Mixing:
         check_parts(parts, len(self.target), f"the output of {self.name!r}")
         self.mixed = self._mix(parts)
         self.has_graph = chainer.config.enable_backprop
-        return _of_parts(h, self.mixed)
+        return of_parts(h, self.mixed)
 
     def mix_inputs(self, args: Sequence, kwargs: dict) -> tuple[list, dict]:
         """Mixes all arrays among the arguments.
@@ -90,7 +90,7 @@ def parts_of(h) -> tuple:
     return tuple(h) if isinstance(h, (tuple, list)) else (h,)
 
 
-def _of_parts(h, parts: tuple):
+def of_parts(h, parts: tuple):
     """Returns a state like ``h`` of other parts."""
     if isinstance(h, dict):
         return dict(zip(h, parts, strict=True))

@@ -446,6 +446,8 @@ def test_a_matrix_for_a_penalty_is_not_mixed():
         assert not np.allclose(y.array, net(x)[0].array)
     with pytest.raises(ValueError, match="aside names 2, but the network returns 0, 1"):
         mixed_call(net, "l1", x, aside=[2])
+    with pytest.raises(TypeError, match=r"aside must be a list: \[1\]"):
+        MixupLayers(net, ["l1"], aside=1)
     assert MixupLayers.suggest(net, x) == ["input"]
 
 
