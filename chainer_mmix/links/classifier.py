@@ -20,6 +20,7 @@ from chainer_mmix.links.hooks import is_of_training
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
 from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.mixing.losses import check_label_smoothing
+from chainer_mmix.mixing.points import resolve
 from chainer_mmix.mixing.policy import MixupPolicy
 from chainer_mmix.mixing.weights import Weights
 
@@ -148,16 +149,10 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
 
     def _point(self, point: int | str | None) -> int | str | None:
         """Returns a mixing point as the predictor calls it."""
-        layers = getattr(self.predictor, "mixup_layers", None) or ()
-        if not layers or point is None or point in layers:
+        points = getattr(self.predictor, "mixup_layers", None)
+        if not points or point is None:
             return point
-        named = all(isinstance(layer, str) for layer in layers)
-        if named and isinstance(point, int) and 0 <= point < len(layers):
-            return layers[point]
-        raise ValueError(
-            f"{type(self.predictor).__name__} has no mixing point {point!r}; it has "
-            f"{', '.join(map(repr, layers))}"
-        )
+        return resolve(point, points, self.predictor)
 
     def forward(self, *args, **kwargs) -> chainer.Variable:
         """Computes the loss, with mixing in training.

@@ -1,10 +1,12 @@
-"""What a forward pass does: which links it calls, which ways lead to its outputs."""
+"""What a forward pass does: which links it calls, which paths lead to its outputs."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import functools
+import itertools
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import chainer
@@ -19,7 +21,7 @@ def intercepted(link: chainer.Link, around: Callable) -> Iterator[None]:
     What ``around`` returns is what the caller gets. A :class:`chainer.LinkHook` cannot
     replace that, nor does it see the links that override ``__call__``.
     """
-    own = type(link)
+    own: type = type(link)
     attributes = vars(link)
     if any(
         "__call__" in vars(base) for base in own.__mro__ if base is not chainer.Link
@@ -58,17 +60,47 @@ def _with_open_call(own: type) -> tuple[str, type]:
 
 
 def leaves(value) -> list:
-    """Returns the arrays and Variables in nested tuples, lists and dicts."""
-    if isinstance(value, dict):
-        value = tuple(value.values())
+    """Returns the arrays and Variables in nested tuples, lists, dicts and objects.
+
+    Objects are dataclasses, namespaces, :mod:`chainer.distributions` and the like, but
+    not links.
+    """
+    if is_array(value):
+        return [value]
+    found, seen, rest = [], set(), [value]
+    while rest:
+        value = rest.pop()
+        if is_array(value):
+            found.append(value)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            rest += reversed(list(_items(value)))
+    return found
+
+
+def _items(value) -> Iterable:
+    if isinstance(value, Mapping):
+        return value.values()
     if isinstance(value, (tuple, list)):
-        return [leaf for item in value for leaf in leaves(item)]
-    return [value] if is_array(value) else []
+        return value
+    if isinstance(value, (chainer.Link, type, types.ModuleType)):
+        return ()
+    slots = (vars(base).get("__slots__", ()) for base in type(value).__mro__)
+    names = itertools.chain.from_iterable(
+        [s] if isinstance(s, str) else s for s in slots
+    )
+    attributes = [getattr(value, name, None) for name in names if name != "__dict__"]
+    return [*getattr(value, "__dict__", {}).values(), *attributes]
 
 
 def is_array(value) -> bool:
     """Whether it is an array or a Variable."""
-    return isinstance(value, (chainer.Variable, *chainer.get_array_types()))
+    return isinstance(value, _array_types())
+
+
+@functools.cache
+def _array_types() -> tuple[type, ...]:
+    return chainer.Variable, *chainer.get_array_types()
 
 
 def nodes(value) -> set[VariableNode]:
@@ -90,16 +122,17 @@ class Trace(chainer.FunctionHook):
         outputs: What the first call of each link returned, by name, in the order in
             which they returned.
         counts: How often each link was called, by name.
+        without_graph: The names of those first called under ``no_backprop_mode``.
     """
 
     name = "chainer_mmix.Trace"
 
     def __init__(self, inputs) -> None:
         self._arrays = [chainer.as_array(leaf) for leaf in leaves(inputs)]
-        self._nodes = nodes(inputs)
-        self._fed: dict[FunctionNode, list[int]] = {}
+        self._fed: dict[FunctionNode, set[int]] = {}
         self.outputs: dict[str, object] = {}
         self.counts: collections.Counter[str] = collections.Counter()
+        self.without_graph: set[str] = set()
 
     @contextlib.contextmanager
     def watching(self, links: Mapping[str, chainer.Link]) -> Iterator[None]:
@@ -114,53 +147,77 @@ class Trace(chainer.FunctionHook):
         self.counts[name] += 1
         output = call(*args, **kwargs)
         self.outputs.setdefault(name, output)
+        if self.counts[name] == 1 and not chainer.config.enable_backprop:
+            self.without_graph.add(name)
         return output
 
     def forward_preprocess(self, function, in_data) -> None:
-        fed = [
+        fed = {
             i
             for i, array in enumerate(in_data)
             if any(_share_memory(array, x) for x in self._arrays)
-        ]
+        }
         if fed:
             self._fed[function] = fed
 
-    def is_bypassed(self, outputs, state, n: int) -> bool:
-        """Whether a way leads around a state to the outputs.
+    def is_fed(self, function: FunctionNode, i: int) -> bool:
+        """Whether an input of a function is an input of the network, or a view of one.
 
-        Such a way starts at an input, or at anything that the state itself is computed
-        from, parameters and constants aside.
-
-        Args:
-            outputs: The outputs of the network, nested as one likes.
-            state: The outputs of one of its links, likewise.
-            n (int): The batch size: data have that many rows, constants do not.
+        Ask it of leaves of the graph only: what functions compute may be views too.
         """
-        stop = nodes(state)
-        around = _upstream(nodes(outputs), stop)
-        data: set[FunctionNode] = set()
-        for function in sorted(_upstream(stop), key=lambda function: function.rank):
-            if self._takes_input(function) or any(
-                _is_data(node, n, data) for node in function.inputs
-            ):
-                data.add(function)
+        return i in self._fed.get(function, ())
+
+
+def is_bypassed(outputs, state, is_data: Callable[[FunctionNode, int], bool]) -> bool:
+    """Whether a path leads around a state to the outputs.
+
+    Such a path starts at data, or at anything that the state itself is computed from,
+    parameters and constants aside.
+
+    Args:
+        outputs: The outputs of the network, nested as one likes.
+        state: The outputs of one of its links, likewise.
+        is_data: Whether an input of a function, which is a leaf of the graph, is data.
+    """
+    stop = nodes(state)
+
+    def takes_data(function: FunctionNode) -> bool:
         return any(
-            self._takes_input(function) or function in data for function in around
+            node.creator_node is None and node not in stop and is_data(function, i)
+            for i, node in enumerate(function.inputs)
         )
 
-    def _takes_input(self, function: FunctionNode) -> bool:
-        # What comes from another function may be a view of an input.
-        return not self._nodes.isdisjoint(function.inputs) or any(
-            function.inputs[i].creator_node is None for i in self._fed.get(function, ())
-        )
+    around = _upstream(nodes(outputs), stop)
+    if any(map(takes_data, around)):
+        return True
+    history = _upstream(stop)
+    if around.isdisjoint(history):
+        return False
+    data: set[FunctionNode] = set()
+    for function in sorted(history, key=lambda function: function.rank):
+        creators = (node.creator_node for node in function.inputs)
+        if takes_data(function) or not data.isdisjoint(creators):
+            data.add(function)
+    return not data.isdisjoint(around)
 
 
-def depend(outputs, state) -> bool:
-    """Whether any of the outputs is computed from the state, or is it."""
-    stop, ends = nodes(state), nodes(outputs)
-    return not ends.isdisjoint(stop) or any(
-        not stop.isdisjoint(function.inputs) for function in _upstream(ends, stop)
+def depend(outputs, state, stop=None) -> bool:
+    """Whether any of the outputs is computed from the state, or is it.
+
+    Paths that lead through ``stop`` do not count.
+    """
+    wanted, ends = nodes(state), nodes(outputs)
+    stop = wanted if stop is None else nodes(stop)
+    return not ends.isdisjoint(wanted) or any(
+        not wanted.isdisjoint(function.inputs) for function in _upstream(ends, stop)
     )
+
+
+def ends_of_graph(outputs) -> set[VariableNode]:
+    """Returns all nodes that lead to some outputs and are no function's output."""
+    functions = _upstream(nodes(outputs))
+    inputs = itertools.chain.from_iterable(function.inputs for function in functions)
+    return {node for node in inputs if node.creator_node is None}
 
 
 def _upstream(
@@ -177,11 +234,8 @@ def _upstream(
     return found
 
 
-def _is_data(node: VariableNode, n: int, data: set[FunctionNode]) -> bool:
-    if node.creator_node is not None:
-        return node.creator_node in data
-    is_parameter = isinstance(node.get_variable_or_none(), chainer.Parameter)
-    return node.shape[:1] == (n,) and not is_parameter
+def is_parameter(node: VariableNode) -> bool:
+    return isinstance(node.get_variable_or_none(), chainer.Parameter)
 
 
 def _share_memory(a, b) -> bool:

@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 import chainer
-import numpy as np
 from chainer import Link
 
-from chainer_mmix.links.graph import Trace, depend, intercepted
-from chainer_mmix.links.names import INPUT, is_in, links_of, listed, names_of
+from chainer_mmix.links.branches import BranchCheck
+from chainer_mmix.links.names import INPUT, listed, names_of
 from chainer_mmix.links.states import Mixing, take_target
 from chainer_mmix.links.suggest import survey
+from chainer_mmix.mixing.points import resolve
 
 
 class MixupLayers(chainer.Chain):
@@ -25,17 +25,23 @@ class MixupLayers(chainer.Chain):
     Names are those of :meth:`chainer.Link.namedlinks` without the first slash:
     ``"res2"``, ``"res2/a"``, ``"0"`` for the first link of a list (but a
     :class:`chainer.Sequential` numbers its links in its own way). ``"input"`` is the
-    input of the network: all arrays among its arguments but boolean ones, which are
-    masks. Only links have names; where a network calls functions, name the link before
-    them.
+    input of the network: all its arrays, which stay arrays as in evaluation. Only links
+    have names; where a network calls functions, name the link before them.
 
-    Of a link that is called several times, the result of the first call is mixed. A
-    link may return a Variable or a tuple or dict of them, all of shape (N, ...).
+    A link may return a Variable or a tuple, list or dict of them, all of shape
+    (N, ...). If it is called several times, the result of the first call is mixed. If
+    training leaves it out at random, as stochastic depth does, such a step is not
+    mixed: each sample is its own partner.
 
     Mixing inside a branch is an error, since a shortcut would carry the unmixed state
-    past it. The graph of the first mixing at each point is searched for such ways;
-    what a network computes with NumPy is not in it. A link called within
-    :func:`chainer.functions.forget`, which calls it again later, is an error too.
+    past it. So is a mask or a length of the first partner that is used after the mixing
+    point, for a mixed sample has those of both. Each step searches the graph for such
+    paths. What is not in the graph, such as what NumPy computes, is looked for once at
+    each point, by calls of a copy of the network in test mode.
+
+    A link called within :func:`chainer.functions.forget`, which calls it again later,
+    or within :func:`chainer.static_graph`, which replays its first call, is an error
+    too.
 
     The weights have the names that they have in ``net``, in snapshots and everywhere
     else, so the wrapped network and the bare one can load each other's files.
@@ -46,8 +52,11 @@ class MixupLayers(chainer.Chain):
             ``f(name, link)`` that says which of the links to take.
         pick (str): For the networks of :mod:`chainer.links` whose ``forward`` takes
             ``layers`` and returns a dict: the entry to compute and return, such as
-            ``"fc6"`` of :class:`chainer.links.ResNet50Layers`. By default, the result
-            is what ``net`` returns.
+            ``"fc6"`` of :class:`chainer.links.ResNet50Layers`, unless a call asks for
+            ``layers`` itself. By default, the result is what ``net`` returns.
+        aside: Indices, keys or attributes of the outputs that the loss compares with no
+            target, such as the matrix of a penalty. They may come from unmixed samples.
+            The default is none.
 
     Attributes:
         mixup_layers (tuple of str): The names.
@@ -64,6 +73,7 @@ class MixupLayers(chainer.Chain):
         net: Link,
         layers: Sequence[str] | Callable[[str, Link], bool],
         pick: str | None = None,
+        aside: Sequence[int | str] = (),
     ) -> None:
         super().__init__()
         if not isinstance(net, Link):
@@ -71,7 +81,10 @@ class MixupLayers(chainer.Chain):
         self.mixup_layers = names_of(net, layers)
         _check_pick(net, pick)
         self.pick = pick
-        self._checked: set[str] = set()
+        if isinstance(aside, (int, str)):
+            raise TypeError(f"aside must be a list: [{aside!r}]")
+        self.aside = tuple(aside)
+        self._checks: dict[str, BranchCheck] = {}
         with self.init_scope():
             self.net = net
 
@@ -95,91 +108,31 @@ class MixupLayers(chainer.Chain):
             What the network returns, ``y``, or ``(y, target_a, target_b)`` when mixing.
 
         Raises:
-            RuntimeError: If the link was not called, or lies in a branch.
-            TypeError: If there is no target, or the state is not of float arrays.
+            RuntimeError: If the link is never called, or lies in a branch, under
+                ``static_graph`` or before a cut of the graph.
+            TypeError: If there is no target, the state is not of float arrays, or the
+                input has masks or lengths that differ.
             ValueError: If there is no such mixing point, or the state does not have
                 one row a sample.
         """
         if not mixup_hidden:
-            return self._call(*args, **kwargs)
+            return self._call(self.net, *args, **kwargs)
         if target is None:
             args, target = take_target(args, kwargs)
-        name = self._point(layer_mix)
+        name = resolve(layer_mix, self.mixup_layers, self.net)
         mixing = Mixing(name, target, lam)
         if name == INPUT:
             args, kwargs = mixing.mix_inputs(args, kwargs)
-            y = self._call(*args, **kwargs)
-        elif name in self._checked or not chainer.config.enable_backprop:
-            with intercepted(links_of(self.net)[name], mixing.call):
-                y = self._call(*args, **kwargs)
-            self._check_called(mixing)
+            y = self._call(self.net, *args, **kwargs)
         else:
-            y = self._checked_call(mixing, args, kwargs)
-            self._checked.add(name)
+            check = self._checks.setdefault(name, BranchCheck(name, self.aside))
+            y = check.call(self.net, self._call, mixing, args, kwargs)
         return y, *mixing.targets
 
-    def _call(self, *args, **kwargs):
-        if self.pick is None:
-            return self.net(*args, **kwargs)
-        return self.net(*args, layers=[self.pick], **kwargs)[self.pick]
-
-    def _point(self, layer_mix: int | str | None) -> str:
-        names = self.mixup_layers
-        if layer_mix is None:
-            return names[np.random.randint(len(names))]
-        if layer_mix in names:
-            return layer_mix
-        if isinstance(layer_mix, (int, np.integer)) and 0 <= layer_mix < len(names):
-            return names[layer_mix]
-        raise ValueError(
-            f"there is no mixing point {layer_mix!r}; there are "
-            f"{', '.join(f'{k}: {name!r}' for k, name in enumerate(names))}"
-        )
-
-    def _check_called(self, mixing: Mixing) -> None:
-        if mixing.n_calls == 0:
-            # A list of links, for example, is not called itself.
-            inside = [k for k in links_of(self.net) if is_in(k, mixing.name)]
-            raise RuntimeError(
-                f"{type(self.net).__name__} did not call its link {mixing.name!r}, so "
-                "nothing was mixed: name a link that it calls"
-                + (f", if need be one of {listed(inside)}" if inside else "")
-            )
-
-    def _checked_call(self, mixing: Mixing, args, kwargs):
-        """Calls the network, and raises an error if a way leads around the mixing."""
-        name, net = mixing.name, type(self.net).__name__
-        links = links_of(self.net)
-        ends = [i for i, c in enumerate(name) if c == "/"]
-        parents = {name[:i]: links[name[:i]] for i in reversed(ends)}
-        trace = Trace((args, kwargs))
-        with intercepted(links[name], mixing.call), trace.watching(parents):
-            y = self._call(*args, **kwargs)
-        self._check_called(mixing)
-        if mixing.has_graph and not depend(y, mixing.mixed):
-            raise RuntimeError(
-                f"the output of {net} is not computed from that of its link {name!r}, "
-                "or the graph is cut on the way: mix at another link, and freeze what "
-                "follows by disable_update, not by no_backprop_mode"
-            )
-        n = len(mixing.target)
-        if trace.is_bypassed(y, mixing.mixed, n):
-            times = ""
-            if mixing.n_calls > 1:
-                times = f" (only the first of its {mixing.n_calls} calls is mixed)"
-            message = (
-                f"{name!r} of {net} lies in a branch: a shortcut, another branch, "
-                f"input or output leads around it{times}, so that unmixed samples "
-                "would meet mixed targets. "
-            )
-            for parent in parents:
-                if not trace.is_bypassed(y, trace.outputs.get(parent), n):
-                    raise RuntimeError(f"{message}Mix after {parent!r} instead")
-            raise RuntimeError(
-                f"{message}Choose another place: MixupLayers.suggest(net, x) lists "
-                "those that every way leads through"
-            )
-        return y
+    def _call(self, net: Link, *args, **kwargs):
+        if self.pick is None or _asks_for_layers(net, args, kwargs):
+            return net(*args, **kwargs)
+        return net(*args, layers=[self.pick], **kwargs)[self.pick]
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the weights, under the names that they have in ``net``."""
@@ -204,9 +157,9 @@ class MixupLayers(chainer.Chain):
 
     @staticmethod
     def suggest(net: Link, x) -> list[str]:
-        """Prints where a network can mix, and proposes the places that the paper uses.
+        """Prints where a network can mix, and proposes the points that the paper uses.
 
-        The table has the input and the links that every way from input to output leads
+        The table has the input and the links that every path from input to output leads
         through, with the shapes of their outputs and the numbers of their parameters.
         A star marks the proposal: the input and, of the outermost links with shortcuts
         or parallel branches inside (or with weights, if nowhere are branches), the last
@@ -214,7 +167,7 @@ class MixupLayers(chainer.Chain):
         it is the first two. Links that no parameters follow are not proposed, since
         mixing there would mix logits.
 
-        It calls a copy of the network once, in test mode.
+        It calls copies of the network in test and in training mode.
 
         Source: the residual networks of arXiv 1806.05236, which mix at the input and
         after the first two stages.
@@ -231,12 +184,18 @@ class MixupLayers(chainer.Chain):
         table, proposal = survey(net, x if isinstance(x, tuple) else (x,))
         print(table)
         if not proposal:
-            print("There is no place to propose: call mixup_data in forward instead")
+            print("There is no point to propose: call mixup_data in forward instead")
         return proposal
 
 
 def _signature(net: Link) -> inspect.Signature:
     return inspect.signature(getattr(net, "forward", net))
+
+
+def _asks_for_layers(net: Link, args: Sequence, kwargs: dict) -> bool:
+    return "layers" in kwargs or (
+        len(args) > 1 and "layers" in _signature(net).bind_partial(*args).arguments
+    )
 
 
 def _check_pick(net: Link, pick: str | None) -> None:

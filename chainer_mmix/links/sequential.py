@@ -4,10 +4,9 @@ import operator
 from collections.abc import Callable, Iterable
 
 import chainer
-import numpy as np
 
-from chainer_mmix.links.states import take_target
-from chainer_mmix.mixing.functions import mixup_data
+from chainer_mmix.links.states import Mixing, of_parts, parts_of, take_target
+from chainer_mmix.mixing.points import resolve
 
 
 class MixupSequential(chainer.Sequential):
@@ -83,7 +82,10 @@ class MixupSequential(chainer.Sequential):
             mixing.
 
         Raises:
-            ValueError: If it is to mix where no layer is eligible.
+            TypeError: If there is no target, or the layer's input is not of float
+                arrays, or has lengths or a mask that differ.
+            ValueError: If it is to mix where no layer is eligible, or the layer's input
+                does not have one row a sample.
         """
         if not mixup_hidden:
             return super().forward(*x)
@@ -95,22 +97,15 @@ class MixupSequential(chainer.Sequential):
                 "no layer of this MixupSequential is eligible for mixing: give one the "
                 "flag True, as in net[0] = (net[0], True), or flatten() a list of lists"
             )
-        if layer_mix is None:
-            layer_mix = np.random.choice(points)
-        if layer_mix not in points:
-            raise ValueError(
-                f"MixupSequential has no eligible layer {layer_mix!r}; it has "
-                f"{', '.join(map(str, points))}"
-            )
+        layer_mix = resolve(layer_mix, points, self)
         h = tuple(x)
         for k, layer in enumerate(self):
             if k == layer_mix:
-                if isinstance(h, tuple) and len(h) == 1:
-                    (h,) = h
-                mixed, target_a, target_b = mixup_data(h, target, lam)
-                h = list(mixed) if isinstance(h, list) else mixed
+                mixing = Mixing("input", target, lam)
+                mixed, _ = mixing.mix_inputs(parts_of(h), {})
+                h = of_parts(h, tuple(mixed))
             h = layer(*h) if isinstance(h, tuple) else layer(h)
-        return h, target_a, target_b
+        return h, *mixing.targets
 
     def __getitem__(self, i):
         if isinstance(i, slice):

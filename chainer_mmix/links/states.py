@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import chainer
+import numpy as np
 
 from chainer_mmix.links.graph import is_array, leaves
+from chainer_mmix.mixing.draw import current_mixture
 from chainer_mmix.mixing.functions import mixup_data
 
 
@@ -36,44 +39,70 @@ class Mixing:
 
     def call(self, forward: Callable, *args, **kwargs):
         """Mixes what a link's forward returns, if this is the first call."""
+        if chainer.config.schedule_func is not None:
+            raise RuntimeError(
+                f"{self.name!r} lies in a chain under static_graph, which would replay "
+                "one lambda and permutation for ever: mix at the input or outside of "
+                "that chain, or set chainer.config.use_static_graph = False"
+            )
         self.n_calls += 1
-        if self.n_calls > 1:
-            return forward(*args, **kwargs)
         h = forward(*args, **kwargs)
-        mixed = self._mix(parts_of(h), f"the output of {self.name!r}")
-        if isinstance(h, dict):
-            return dict(zip(h, mixed, strict=True))
-        if isinstance(h, tuple):
-            return h._make(mixed) if hasattr(h, "_make") else mixed  # a namedtuple
-        return mixed[0]
+        if self.n_calls > 1:
+            return h
+        parts = parts_of(h)
+        check_parts(parts, len(self.target), f"the output of {self.name!r}")
+        self.mixed = self._mix(parts)
+        self.has_graph = chainer.config.enable_backprop
+        return of_parts(h, self.mixed)
 
     def mix_inputs(self, args: Sequence, kwargs: dict) -> tuple[list, dict]:
-        """Mixes all arrays among the arguments but masks."""
+        """Mixes all arrays among the arguments.
+
+        The network gets arrays where it was given arrays, as in evaluation.
+        """
         values = {**dict(enumerate(args)), **kwargs}
-        arrays = {k: v for k, v in values.items() if is_data(v)}
-        mixed = self._mix(tuple(arrays.values()), "the input")
-        values.update(zip(arrays, mixed, strict=True))
+        arrays = data_of(values, len(self.target))
+        is_variable = {k: isinstance(x, chainer.Variable) for k, x in arrays.items()}
+        with chainer.using_config("enable_backprop", any(is_variable.values())):
+            mixed = self._mix(tuple(arrays.values()))
+        if mixture := current_mixture():
+            mixture.mixed = ()  # the whole network sees it, whether cut or not
+        for (k, keep), h in zip(is_variable.items(), mixed, strict=True):
+            values[k] = chainer.as_variable(h) if keep else chainer.as_array(h)
         return [values.pop(k) for k in range(len(args))], values
 
-    def _mix(self, parts: tuple, what: str) -> tuple:
-        check_parts(parts, len(self.target), what)
+    def leave_unmixed(self) -> None:
+        """Pairs each sample with itself."""
+        n = len(self.target)
+        with chainer.no_backprop_mode():
+            # A map, for CutMix; whichever is its box, the targets are the same.
+            map_ = np.zeros((n, 1, 3), np.float32)
+            alone = np.arange(n)
+            _, *self.targets = mixup_data(map_, self.target, self.lam, alone)
+        if mixture := current_mixture():
+            mixture.draw = dataclasses.replace(mixture.draw, lam=1.0)
+
+    def _mix(self, parts: tuple) -> tuple:
         # Not a tuple of one, since CutMix takes a single map only.
         h = parts if len(parts) > 1 else parts[0]
         mixed, *self.targets = mixup_data(h, self.target, self.lam)
-        self.mixed = mixed if len(parts) > 1 else (mixed,)
-        self.has_graph = chainer.config.enable_backprop
-        return self.mixed
-
-
-def is_data(value) -> bool:
-    """Whether an argument has arrays in it, other than masks."""
-    return any(leaf.dtype.kind != "b" for leaf in leaves(value))
+        return mixed if len(parts) > 1 else (mixed,)
 
 
 def parts_of(h) -> tuple:
+    """Returns the parts of a state, which are mixed alike."""
     if isinstance(h, dict):
         return tuple(h.values())
-    return h if isinstance(h, tuple) else (h,)
+    return tuple(h) if isinstance(h, (tuple, list)) else (h,)
+
+
+def of_parts(h, parts: tuple):
+    """Returns a state like ``h`` of other parts."""
+    if isinstance(h, dict):
+        return dict(zip(h, parts, strict=True))
+    if isinstance(h, tuple) and hasattr(h, "_make"):
+        return h._make(parts)  # a namedtuple
+    return type(h)(parts) if isinstance(h, (tuple, list)) else parts[0]
 
 
 def check_parts(parts: tuple, n: int, what: str) -> None:
@@ -82,7 +111,8 @@ def check_parts(parts: tuple, n: int, what: str) -> None:
         kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
         raise TypeError(
             f"{what} cannot be mixed, since it is not an array with one row a sample, "
-            f"nor a tuple or dict of these, but has {kinds}: choose another place"
+            f"nor a tuple, list or dict of these, but has {kinds}: choose another "
+            "mixing point"
         )
     for part in parts:
         if part.dtype.kind != "f":
@@ -93,7 +123,8 @@ def check_parts(parts: tuple, n: int, what: str) -> None:
         if part.shape[:1] != (n,):
             raise ValueError(
                 f"{what} has shape {part.shape}, but there are {n} targets, and one "
-                "row a sample is needed: check the targets, or choose another place"
+                "row a sample is needed: check the targets, or choose another mixing "
+                "point"
             )
 
 
@@ -103,3 +134,57 @@ def is_mixable(parts: tuple, n: int) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def data_of(inputs: Mapping, n: int) -> dict:
+    """Returns the inputs that are mixed, and checks that all can be.
+
+    Raises:
+        TypeError: If they are no float arrays, or look like lengths or masks, of which
+            a mixed sample has two.
+        ValueError: If they do not have one row a sample.
+    """
+    data = {k: x for k, x in inputs.items() if leaves(x)}
+    beside = {k: x for k, x in data.items() if _is_beside(x, data.values())}
+    for k, x in beside.items():
+        x = chainer.as_array(x)
+        if x.shape[:1] == (n,) and (x != x[:1]).any():
+            raise TypeError(
+                f"the input cannot be mixed: argument {k!r} of shape {x.shape} and "
+                f"dtype {x.dtype} looks like lengths, indices or a mask, and a mixed "
+                f"sample has those of both partners: {JOIN}"
+            )
+    data = {k: x for k, x in data.items() if k not in beside}
+    check_parts(tuple(data.values()), n, "the input")
+    return data
+
+
+JOIN = (
+    "mix at a point behind their use, such as the pooling over a sequence, or call "
+    "mixup_data in a forward of your own and join those of both partners there, as in "
+    "mask | mask[current_draw().perm]"
+)
+
+
+def _is_beside(x, inputs: Iterable) -> bool:
+    """Whether an input seems to tell which part of another is valid."""
+    if not is_array(x) or x.dtype.kind == "O":
+        return False
+    if x.dtype.kind == "b":
+        return True
+    shape = x.shape
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    of_others = any(
+        other is not x
+        and is_array(other)
+        and other.shape[: len(shape)] == shape
+        and (other.ndim > len(shape) or not _is_whole(other))
+        for other in inputs
+    )
+    return of_others and _is_whole(x)
+
+
+def _is_whole(x) -> bool:
+    x = chainer.as_array(x)
+    return bool((x == x.round()).all())

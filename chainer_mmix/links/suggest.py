@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import functools
 import itertools
 from collections.abc import Iterable
 
@@ -10,48 +11,85 @@ import chainer
 import numpy as np
 from chainer import Link
 
-from chainer_mmix.links.graph import Trace, leaves
+from chainer_mmix.links.branches import (
+    Search,
+    check_that_parts_meet,
+    has_lengths_or_masks,
+)
+from chainer_mmix.links.graph import Trace, depend, leaves
 from chainer_mmix.links.names import INPUT, is_in, links_of
-from chainer_mmix.links.states import is_data, is_mixable, parts_of
+from chainer_mmix.links.probe import Probe, copy_of
+from chainer_mmix.links.states import data_of, is_mixable, parts_of
+
+
+class _Pass:
+    """A forward pass of a copy of a network, in training or in test mode."""
+
+    def __init__(self, net: Link, inputs: tuple, train: bool) -> None:
+        self.net, self._inputs = copy_of(net), inputs
+        self.links = links_of(self.net)
+        self.trace = Trace(inputs)
+        with (
+            chainer.using_config("train", train),
+            chainer.using_config("use_static_graph", False),
+            chainer.force_backprop_mode(),
+            self.trace.watching(self.links),
+        ):
+            self.y = self.net(*inputs)
+        self._search = Search(inputs, self.trace, len(inputs[0]))
+
+    @functools.cached_property
+    def _probe(self) -> Probe | None:
+        return Probe.of(self.net, _call, self._inputs, {}, len(self._inputs[0]))
+
+    def can_mix(self, name: str) -> bool:
+        """Whether training would mix what a link returns, if it is called."""
+        if name not in self.trace.outputs:
+            return True
+        h = self.trace.outputs[name]
+        has_graph = name not in self.trace.without_graph
+        if has_graph and not depend(self.y, h):
+            return False
+        try:
+            check_that_parts_meet(leaves(self.y), parts_of(h), name, self.net)
+        except RuntimeError:
+            return False
+        if self._search.is_bypassed(self.y, h):
+            return False
+        sure = has_graph and not has_lengths_or_masks(self._inputs)
+        return (sure and not self._search.suspects) or self.tries_well(name)
+
+    def tries_well(self, name: str) -> bool:
+        """Whether calls of copies show no path around, as training does once."""
+        return not (self._probe and self._probe.is_bypassed(name))
+
+
+def _call(net: Link, *args, **kwargs):
+    return net(*args, **kwargs)
 
 
 def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
     """Calls a copy of a network; see :meth:`~chainer_mmix.MixupLayers.suggest`.
 
     Returns:
-        tuple: The table of the places, and the names of those proposed.
+        tuple: The table of the points, and the names of those proposed.
     """
-    net = copy.deepcopy(net)
     n = len(inputs[0])
-    links = links_of(net)
-    trace = Trace(inputs)
     random_state = np.random.get_state()  # weights may be initialised
-    with (
-        chainer.using_config("train", False),
-        chainer.force_backprop_mode(),
-        trace.watching(links),
-    ):
-        y = net(*inputs)
+    test, train = (_Pass(net, inputs, train) for train in (False, True))
     np.random.set_state(random_state)
+    links = test.links
 
-    once = {k: h for k, h in trace.outputs.items() if trace.counts[k] == 1}
-    bypassed = [k for k, h in once.items() if trace.is_bypassed(y, h, n)]
-    places = {
+    once = {
         k: h
-        for k, h in once.items()
-        if k not in bypassed and is_mixable(parts_of(h), n)
+        for k, h in test.trace.outputs.items()
+        if test.trace.counts[k] == 1 and train.trace.counts[k] <= 1
     }
-    rows = [
-        (k, type(links[k]).__name__, _shapes(h), f"{_n_params(links[k]):,}")
-        for k, h in places.items()
-    ]
-    proposal = []
-    data = tuple(filter(is_data, inputs))
-    if is_mixable(data, n):
-        rows.insert(0, (INPUT, "", _shapes(data), ""))
-        proposal = [INPUT]
-
-    called = list(trace.outputs)
+    refused = [k for k in once if not (test.can_mix(k) and train.can_mix(k))]
+    points = {
+        k: h for k, h in once.items() if k not in refused and is_mixable(parts_of(h), n)
+    }
+    called = list(test.trace.outputs)
     has_own_params = {k for k in called if any(True for _ in Link.params(links[k]))}
 
     def is_followed(name: str) -> bool:
@@ -59,19 +97,35 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
         return not has_own_params.isdisjoint(later)
 
     def choose(level: list[str]) -> list[str]:
-        blocks = [k for k in level if k in branching]
-        if not branching:
+        blocks = [k for k in level if any(is_in(b, k) for b in refused)]
+        if not any(is_in(b, a) for b in refused for a in points):
             blocks = _layers({k: links[k] for k in level})
         blocks = [k for k in blocks if is_followed(k)]
-        sizes = itertools.groupby(blocks, lambda k: leaves(places[k])[0].shape[2:])
+        sizes = itertools.groupby(blocks, lambda k: leaves(points[k])[0].shape[2:])
         last_ones = [list(same_size)[-1] for _, same_size in sizes]
         return last_ones[:2] if len(last_ones) > 1 else blocks[:2]
 
-    branching = {a for a in places if any(is_in(b, a) for b in bypassed)}
-    levels = [_outermost(places)]
-    while (inner := _one_level_down(levels[-1], places)) != levels[-1]:
-        levels.append(inner)
-    proposal += max(map(choose, levels), key=len)
+    def propose() -> list[str]:
+        levels = [_outermost(points)]
+        while (inner := _one_level_down(levels[-1], points)) != levels[-1]:
+            levels.append(inner)
+        return max(map(choose, levels), key=len)
+
+    proposal = propose()
+    while wrong := [k for k in proposal if not test.tries_well(k)]:
+        for k in wrong:
+            del points[k]
+        proposal = propose()
+
+    rows = [
+        (k, type(links[k]).__name__, _shapes(h), f"{_n_params(links[k]):,}")
+        for k, h in points.items()
+    ]
+    with contextlib.suppress(TypeError, ValueError):
+        data = tuple(data_of(dict(enumerate(inputs)), n).values())
+        rows.insert(0, (INPUT, "", _shapes(data), ""))
+        proposal.insert(0, INPUT)
+
     return _table(rows, proposal), proposal
 
 
@@ -104,8 +158,8 @@ def _outermost(names: Iterable[str]) -> list[str]:
     return [a for a in names if not any(is_in(a, b) for b in names)]
 
 
-def _one_level_down(level: list[str], places: Iterable[str]) -> list[str]:
-    inside = {k: _outermost([a for a in places if is_in(a, k)]) for k in level}
+def _one_level_down(level: list[str], points: Iterable[str]) -> list[str]:
+    inside = {k: _outermost([a for a in points if is_in(a, k)]) for k in level}
     return [b for k in level for b in inside[k] or [k]]
 
 

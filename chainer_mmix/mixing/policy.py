@@ -9,6 +9,7 @@ import chainer
 import numpy as np
 
 from chainer_mmix.mixing.draw import MixupDraw
+from chainer_mmix.mixing.points import as_points
 
 
 class MixupPolicy:
@@ -69,18 +70,8 @@ class MixupPolicy:
     ) -> None:
         if per not in ("batch", "pair", "sample"):
             raise ValueError(f"per must be 'batch', 'pair' or 'sample', not {per!r}")
-        if layer_mix is not None:
-            points = [layer_mix] if np.isscalar(layer_mix) else list(layer_mix)
-            for point in points:
-                if not isinstance(point, (int, np.integer, str)):
-                    raise TypeError(
-                        f"a mixing point is an integer or a name, not {point!r}"
-                    )
-            if not points:
-                raise ValueError("layer_mix is empty: name a layer, or pass None")
-            layer_mix = tuple(p if isinstance(p, str) else int(p) for p in points)
         self.alpha = float(alpha)
-        self.layer_mix = layer_mix
+        self.layer_mix = as_points(layer_mix)
         self.per = per
         self.fold = fold
         self.prob = float(prob)

@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import chainer
-import numpy as np
 
 from chainer_mmix.mixing import mixup_data
+from chainer_mmix.mixing.points import resolve
 
 
 class Staged(chainer.Chain):
@@ -50,13 +50,8 @@ class Staged(chainer.Chain):
         """
         h = x
         if mixup_hidden:
-            if layer_mix is None:
-                layer_mix = np.random.choice(self.default_layer_mix)
-            if layer_mix not in self.mixup_layers:
-                raise ValueError(
-                    f"{type(self).__name__} has no mixing point {layer_mix!r}; it has "
-                    f"{', '.join(map(str, self.mixup_layers))}"
-                )
+            points = self.mixup_layers, self, self.default_layer_mix
+            layer_mix = resolve(layer_mix, *points)
         for point, stage in enumerate((lambda x: x, *self.stages())):
             h = stage(h)
             if mixup_hidden and point == layer_mix:

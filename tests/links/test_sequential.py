@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.links.sequential import MixupSequential
-from chainer_mmix.mixing import MixupDraw
-from chainer_mmix.mixing.draw import using_draw
+from chainer_mmix.mixing import MixupDraw, using_draw
 
 POINTS = (0, 2, 4)
 
@@ -102,7 +101,7 @@ def test_left_to_itself_it_draws_evenly_from_numpy_random(monkeypatch):
         calls.append(h.shape[1])
         return h, target, target
 
-    monkeypatch.setattr("chainer_mmix.links.sequential.mixup_data", mixup_data)
+    monkeypatch.setattr("chainer_mmix.links.states.mixup_data", mixup_data)
     shapes = {0: 4, 2: 6, 4: 5}
     net = build()
     net[0], net[2] = L.Linear(4, 6), L.Linear(6, 5)
@@ -151,6 +150,14 @@ def test_all_parts_of_a_tuple_are_mixed():
                 )
             np.testing.assert_allclose(chainer.as_array(y), expected)
             assert a.tolist() == [0, 1, 2] and b.tolist() == perm.tolist()
+
+
+def test_the_lengths_of_the_first_partner_alone_are_refused():
+    net = MixupSequential((lambda x, n: (2 * x, n), True), (lambda x, n: x, False))
+    x, t = batch()
+    for dtype in np.int32, np.float32:
+        with pytest.raises(TypeError, match=r"lengths.*current_draw\(\)\.perm"):
+            net(x, t.astype(dtype), t, mixup_hidden=True, lam=0.5)
 
 
 def test_a_list_stays_a_list():
