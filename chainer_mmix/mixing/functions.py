@@ -10,7 +10,6 @@ from chainer.backends import cuda
 from chainer_mmix.mixing import kernels
 from chainer_mmix.mixing.policy import current_draw
 from chainer_mmix.mixing.static import StaticWeights
-from chainer_revive.cpu import elementwise
 from chainer_revive.cpu.function_node import gradients, unwatched
 
 # Rows are mixed in chunks of this size, so that the intermediate values stay in cache.
@@ -40,7 +39,7 @@ class Mix(chainer.FunctionNode):
 
     def forward_cpu(self, inputs):
         (x,) = inputs
-        y = elementwise.mix(x, self.a, self.b, self.perm)
+        y = kernels.mix_on_cpu(x, self.a, self.b, self.perm)
         if y is not NotImplemented:
             return (y,)
         a, b = self._weights(x.dtype)
