@@ -34,7 +34,7 @@ def use(
     if cpu not in (None, *_PATHS):
         raise ValueError(f"cpu must be one of {', '.join(_PATHS)}, not {cpu!r}")
     if cudnn:
-        from chainer_revive.cudnn import versions
+        from chainer_revive.cudnn.versions import versions
 
         versions()
     if cuda is not None:
@@ -119,7 +119,7 @@ def state() -> dict[str, Any]:
             numba, threads = version("numba"), loops.threads.count()
     library = blas.library()
     if registry.is_on("cudnn"):
-        from chainer_revive.cudnn import versions
+        from chainer_revive.cudnn.versions import versions
 
         cudnn = versions()[0]
     else:
