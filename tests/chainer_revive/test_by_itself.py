@@ -86,6 +86,14 @@ def test_start_up_files_of_two_versions(python, lines, first):
     assert python(START + lines + code) == "3.0 ChainerLoader\n"
 
 
+@pytest.mark.parametrize("lines", [OLD, ""])
+def test_a_checkout_that_was_pulled_and_not_installed_again(python, lines):
+    missing = 'sys.modules["chainer_revive"] = None'
+    module = "chainer" if lines else "chainer_mmix"
+    error = python(f"{START}{missing}\n{lines}import {module}\n", fails=True)
+    assert error.rstrip().endswith("in a checkout with 'pip install -e .'")
+
+
 def test_the_former_names(python):
     code = """\
 import numpy as np

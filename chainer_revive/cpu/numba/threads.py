@@ -62,21 +62,18 @@ class Task:
         return self._compiled.address
 
 
-def run(task: Task, n: int, grain: int, *arguments: tuple) -> None:
+def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) -> None:
     """Does a task for all of range(n), cut into parts that may run at the same time.
 
     Args:
         n (int): At least one.
         grain (int): How many make a part that is worth a thread. All parts but the last
             have a multiple of this.
-        arguments: A NamedTuple of arrays and integers, or two of them. The task gets
-            an int64 for each field: for an array its address.
+        arguments: A NamedTuple of arrays and integers. The task gets an int64 for each
+            field: for an array its address.
+        second: Another one.
     """
-    values = [
-        address(a) if type(a) is np.ndarray else a
-        for fields in arguments
-        for a in fields
-    ]
+    values = [address(a) if type(a) is np.ndarray else a for a in (arguments + second)]
     packed = array("q", values)
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
     # Some more parts than threads, for threads that are late or held up.
