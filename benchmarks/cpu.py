@@ -16,8 +16,8 @@ import chainer
 import numpy as np
 from paired import report
 
+import chainer_revive
 from chainer_mmix import ManifoldMixupClassifier, models
-from chainer_revive import cpu
 
 CANDIDATES = {
     "Chainer's own code": ("chainer", False),
@@ -39,7 +39,7 @@ def step(path: str, mixup: bool, network: str, shape: tuple[int, ...]):
         import torch_models
 
         return torch_models.step(network, x, t)
-    cpu.use(path)
+    chainer_revive.use(cpu=path)
     model = ManifoldMixupClassifier(getattr(models, network)(10), mixup, seed=0)
     optimizer = chainer.optimizers.MomentumSGD(1e-3).setup(model)
     return lambda: optimizer.update(model, x, t)

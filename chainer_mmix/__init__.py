@@ -1,6 +1,14 @@
 """Manifold Mixup for Chainer."""
 
-import chainer_revive  # noqa: F401, I001  (Chainer needs it imported first)
+try:  # before Chainer, which needs it
+    import chainer_revive  # noqa: F401
+except ModuleNotFoundError as e:
+    if e.name != "chainer_revive":
+        raise
+    raise ImportError(
+        "chainer_mmix needs chainer_revive, a part of chainer-mmix that was not there "
+        "when it was installed: install it again, in a checkout with 'pip install -e .'"
+    ) from None
 
 from chainer_mmix.links import ManifoldMixupClassifier, MixupLayers, MixupSequential
 from chainer_mmix.mixing import MixupPolicy, current_draw, mix, mixup_data

@@ -4,6 +4,11 @@
 lies on the path without being installed, import it before Chainer.
 """
 
+# Nothing here may import Chainer: the import of Chainer imports this.
 from chainer_revive.compat import install
+from chainer_revive.explain import explaining
+from chainer_revive.switches import describe, state, use
+
+__all__ = ["describe", "explaining", "state", "use"]
 
 install()

@@ -10,7 +10,6 @@ import numpy as np
 from chainer_mmix.mixing import kernels
 from chainer_mmix.mixing.draw import Mixture, current_mixture
 from chainer_mmix.mixing.weights import Weights
-from chainer_revive.cpu import elementwise
 from chainer_revive.cpu.function_node import gradients, unwatched
 
 # Rows are mixed in chunks of this size, so that the intermediate values stay in cache.
@@ -35,7 +34,7 @@ class Mix(chainer.FunctionNode):
 
     def forward_cpu(self, inputs):
         (x,) = inputs
-        y = elementwise.mix(x, *self.weights.pair, self.perm)
+        y = kernels.mix_on_cpu(x, *self.weights.pair, self.perm)
         if y is not NotImplemented:
             return (y,)
         dtype = np.promote_types(x.dtype, np.float32)

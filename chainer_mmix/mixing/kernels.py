@@ -1,8 +1,12 @@
-"""The CuPy side of :mod:`chainer_mmix.mixing.functions`: one kernel, no temporaries."""
+"""Mixing in one pass: a CuPy kernel, and compiled loops for a CPU."""
 
 from __future__ import annotations
 
+import numpy as np
 from chainer.backends import cuda
+
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.layout import covered, is_channels_last
 
 _C_TYPES = {"float32": "float", "float64": "double"}
 
@@ -43,4 +47,30 @@ def mix(x, a, b, perm):
     if x.size:
         kernel = cuda.elementwise(*mix_source(a.ndim > 0, a.dtype.name))
         kernel(x, perm, a, b, x.size // len(x), y)
+    return y
+
+
+def mix_on_cpu(x: np.ndarray, a, b, perm: np.ndarray):
+    """``a[n] * x[n] + b[n] * x[perm[n]]`` on NumPy arrays, with the strides of x.
+
+    Args:
+        x (array): Float array of shape (N, ...).
+        a, b: Numbers, or arrays of shape (N,).
+        perm (array): Integers of shape (N,).
+
+    Returns:
+        array: ``NotImplemented`` without Numba, for other dtypes than float32, and for
+        arrays with gaps.
+    """
+    if not covered(x):
+        return NotImplemented
+    is_dense = x.flags.c_contiguous or (x.ndim > 1 and is_channels_last(x))
+    if not is_dense or not compiled.loops(x.dtype):
+        return NotImplemented
+    from chainer_mmix.mixing import loops
+
+    y = np.empty_like(x)
+    weights = np.empty((2, len(x)), x.dtype)
+    weights[0], weights[1] = a, b
+    loops.mix(x, weights, np.ascontiguousarray(perm, np.int64), y)
     return y

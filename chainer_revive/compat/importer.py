@@ -127,17 +127,9 @@ class ChainerLoader(SourceFileLoader):
 
     def exec_module(self, module):
         super().exec_module(module)
-        from chainer_revive.cpu import switch
+        from chainer_revive.switches import use_what_the_environment_asks_for
 
-        switch.install()
-        if os.environ.get("CHAINER_MMIX_CUDA"):
-            from chainer_revive.cuda import switch
-
-            switch.install()
-        if os.environ.get("CHAINER_MMIX_CUDNN"):
-            from chainer_revive.cudnn import switch
-
-            switch.install()
+        use_what_the_environment_asks_for()
 
 
 def patched(name: str, source: str) -> str:

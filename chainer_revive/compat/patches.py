@@ -192,9 +192,23 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "    if B.ndim == 2:\n        sp_A = sparse",
         ),
     ),
-    # h5py 3 returns strings as bytes.
+    # h5py 3 returns strings as bytes. It takes no arrays of str, such as the log of a
+    # LogReport, nor of None, which the snapshot extension makes.
     "chainer.serializers.hdf5": (
         _with_runtime("import numpy"),
+        Patch("arr = _cpu._to_cpu(value)", "arr = _mmix.to_hdf5(_cpu._to_cpu(value))"),
+        Patch("arr = numpy.asarray(value)", "arr = _mmix.to_hdf5(value)"),
+        Patch(
+            "compression = None if arr.size <= 1 else compression\n                try",
+            "level = compression if arr.size and arr.size > 1 else None\n"
+            "                try",
+        ),
+        Patch(
+            "data=arr, compression=compression)\n                except",
+            "data=arr, compression=level)\n                except",
+        ),
+        Patch("save in HDF5 format.\\n')", "save in HDF5 format.\\n'.format(key))"),
+        Patch("sys.exec_info()", "sys.exc_info()"),
         Patch(
             "            return numpy.asarray(dataset)\n",
             "            return _mmix.hdf5_array(dataset)\n",
@@ -241,7 +255,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "xp.asarray(v, dtype=transfer_dtype)",
         ),
     ),
-    # --- Bugs of 7.8.1 ---------------------------------------------------------------
+    # --- Bugs of 7.8.1: random transforms in workers ---------------------------------
     # What an example's transform drew at random depended on the worker that happened to
     # read the example, and workers drew the same.
     "chainer.iterators._statemachine": (
@@ -373,7 +387,71 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "        measure_mode = False; self._state.draws.seeds.choose()\n",
         ),
     ),
-    # The gradient of W was missing when x needs none.
+    # --- Bugs of 7.8.1: what a resumed training forgets ------------------------------
+    # snapshot(autoload=True) loads after other extensions have looked at the Trainer.
+    "chainer.training.trainer": (
+        _with_runtime("import traceback"),
+        Patch(
+            "        # invoke initializer of each extension\n"
+            "        for _, entry in extensions:\n",
+            "        # invoke initializer of each extension\n"
+            "        for _, entry in _mmix.resuming_first(extensions):\n",
+        ),
+        Patch(
+            "self.stop_trigger.serialize(serializer['stop_trigger'])",
+            "_mmix.serialize_stop_trigger(self, serializer['stop_trigger'])",
+        ),
+    ),
+    # The patience is in no snapshot.
+    "chainer.training.triggers.early_stopping_trigger": (
+        _with_runtime("import warnings"),
+        Patch(
+            "        observation = trainer.observation\n\n",
+            "        observation = trainer.observation\n"
+            "        self._seen = trainer.updater.iteration\n",
+        ),
+        Patch(
+            "        return self.count >= self.patience\n\n",
+            "        return self.count >= self.patience\n"
+            "    serialize = _mmix.serialize_early_stopping\n",
+        ),
+    ),
+    "chainermn.extensions.multi_node_early_stopping_trigger": (
+        Patch(
+            "        return self.actual_trigger._stop_condition()\n\n",
+            "        return self.actual_trigger._stop_condition()\n"
+            "    def serialize(self, s): self.actual_trigger.serialize(s)\n",
+        ),
+    ),
+    # Nor are the states of recurrent links.
+    "chainer.training.updaters.standard_updater": (
+        _with_runtime("import warnings"),
+        Patch(
+            "            optimizer.target.serialize(serializer['model:' + name])\n\n",
+            "            optimizer.target.serialize(serializer['model:' + name])\n"
+            "            _mmix.serialize_states(optimizer.target, "
+            "serializer['states:' + name])\n",
+        ),
+    ),
+    # Nor is what spectral normalisation knows of a layer that learns its input size,
+    # before that layer is called.
+    "chainer.link_hooks.spectral_normalization": (
+        _with_runtime("import chainer"),
+        Patch(
+            "            self._prepare_parameters(link)\n\n",
+            "            self._prepare_parameters(link)\n"
+            "        else: _mmix.expect_vector(self, link)\n",
+        ),
+        Patch(
+            "        if not self._initialized:\n",
+            "        if not (self._initialized or _mmix.has_vector(self, link)):\n",
+        ),
+        Patch(
+            "                link.gamma = variable.Parameter(s0)\n",
+            "                link.gamma = _mmix.filled(link, 'gamma', s0)\n",
+        ),
+    ),
+    # --- A bug of 7.8.1: the gradient of W when x needs none -------------------------
     "chainer.functions.connection.deconvolution_2d": (
         Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),
     ),

@@ -46,12 +46,26 @@ def cast(value, dtype):
 
 
 def hdf5_array(dataset) -> numpy.ndarray:
-    """Reads an HDF5 dataset with strings as ``str``; h5py 3 would return bytes."""
+    """Reads an HDF5 dataset, with text as ``str``; h5py 3 would return bytes.
+
+    Bytes, which h5py stores with a fixed length or as ASCII, stay bytes.
+    """
     import h5py
 
-    if h5py.check_string_dtype(dataset.dtype):
-        dataset = dataset.asstr()
-    return numpy.asarray(dataset[()])
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text and text.length is None and text.encoding == "utf-8":
+        return numpy.asarray(dataset.asstr()[()], object)
+    return numpy.asarray(dataset)
+
+
+def to_hdf5(value):
+    """Returns an array that h5py can store: text as such, and ``None`` as empty."""
+    import h5py
+
+    array = numpy.asarray(value)
+    if array.dtype.kind == "U":
+        return array.astype(h5py.string_dtype())
+    return h5py.Empty("f") if array.dtype == object and array[()] is None else array
 
 
 def nccl():
@@ -90,3 +104,146 @@ def send(cupy, array: numpy.ndarray):
     """
     pinned = cupy.cuda.pinned_memory.is_memory_pinned(array.ctypes.data)
     return cupy.asarray(array, blocking=pinned)
+
+
+def resuming_first(extensions: list) -> list:
+    """Puts the extensions first that load a snapshot as they are initialised.
+
+    The others then find the Trainer as they would after a ``load_npz`` before ``run``.
+    """
+
+    def resumes(extension) -> bool:
+        # chainermn's has one in it.
+        extension = getattr(extension, "snapshot", extension)
+        return bool(getattr(extension, "autoload", False))
+
+    return sorted(extensions, key=lambda item: not resumes(item[1].extension))
+
+
+def serialize_early_stopping(self, serializer) -> None:
+    """The method that ``EarlyStoppingTrigger`` lacks, as ``BestValueTrigger`` has it.
+
+    A snapshot of Chainer's own leaves the trigger as it is.
+    """
+    for trigger, name in (
+        (self._interval_trigger, "interval_trigger"),
+        (self._max_trigger, "max_trigger"),
+    ):
+        if hasattr(trigger, "serialize"):
+            trigger.serialize(serializer[name])
+    try:
+        self.count = serializer("count", self.count)
+    except (KeyError, ValueError):
+        warnings.warn(
+            "The snapshot has no count of EarlyStoppingTrigger: its patience begins "
+            "anew",
+            stacklevel=2,
+        )
+        return
+    self.best = serializer("best", self.best)
+    self._summary.serialize(serializer["summary"])
+
+
+def serialize_stop_trigger(trainer, serializer) -> None:
+    """Serializes a stop trigger, and what it has not yet seen.
+
+    A snapshot is taken before the trigger looks at the observation of its iteration.
+    """
+    import chainer
+
+    trainer.stop_trigger.serialize(serializer)
+    trigger = trainer.stop_trigger
+    if not isinstance(trigger, chainer.training.triggers.EarlyStoppingTrigger):
+        return
+    if not isinstance(serializer, chainer.Deserializer):
+        value = None
+        if getattr(trigger, "_seen", None) != trainer.updater.iteration:
+            value = trainer.observation.get(trigger.monitor)
+        if value is not None:
+            value = float(chainer.as_array(value))
+        serializer("observed", value)
+        return
+    try:
+        value = serializer("observed", None)
+    except (KeyError, ValueError):
+        return
+    if value is not None:
+        trainer.observation[trigger.monitor] = float(value)
+
+
+# The links with a state, and its parts.
+_STATES = {
+    "LSTM": "ch",
+    "StatefulPeepholeLSTM": "ch",
+    "StatefulZoneoutLSTM": "ch",
+    "StatefulGRU": "h",
+    "StatefulMGU": "h",
+}
+
+
+def serialize_states(model, serializer) -> None:
+    """Saves or loads the states of the recurrent links of a model.
+
+    They belong to a training, and not to the model's file: another batch has another
+    shape. After truncated backprop, which unchains them, they are all that the next
+    step needs. A snapshot of Chainer's own leaves them as they are.
+    """
+    import chainer
+
+    is_loading = isinstance(serializer, chainer.Deserializer)
+    for path, link in model.namedlinks():
+        for kind, names in _STATES.items():
+            if not isinstance(link, getattr(chainer.links, kind)):
+                continue
+            for name in names:
+                state = getattr(link, name)
+                own = serializer[path.lstrip("/") or "self"]
+                if not is_loading:
+                    own(name, None if state is None else state.array)
+                    continue
+                try:
+                    array = own(name, None)
+                except (KeyError, ValueError):  # npz, HDF5
+                    warnings.warn(
+                        f"The snapshot has no state of {path}, which begins anew",
+                        stacklevel=2,
+                    )
+                    continue
+                if array is not None:
+                    array = chainer.Variable(link.device.send(array))
+                setattr(link, name, array)
+
+
+def expect_vector(hook, link) -> None:
+    """Registers what ``SpectralNormalization`` will need, to be loaded or drawn.
+
+    ``gamma`` is there when an optimizer is set up, which would pass over it later.
+    """
+    import chainer
+
+    setattr(link, hook.vector_name, None)
+    link.register_persistent(hook.vector_name)
+    if hook.use_gamma:
+        with link.init_scope():
+            link.gamma = chainer.Parameter()
+
+
+def has_vector(hook, link) -> bool:
+    """Tells whether it has been loaded since the hook was added."""
+    u = getattr(link, hook.vector_name, None)
+    if u is not None:
+        setattr(link, hook.vector_name, link.device.send(u))
+        hook._initialized = True
+    return u is not None
+
+
+def filled(link, name: str, value):
+    """Returns a link's parameter, which may have been uninitialised, with a value."""
+    import chainer
+
+    param = getattr(link, name, None)
+    if not isinstance(param, chainer.Parameter) or param.is_initialized:
+        return chainer.Parameter(value)
+    param.initialize(value.shape)
+    param.array[...] = value
+    return param

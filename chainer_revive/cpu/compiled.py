@@ -1,4 +1,4 @@
-"""Finds the compiled loops, if they are wanted and Numba is installed."""
+"""Chooses between compiled loops and NumPy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from types import ModuleType
 
 import numpy as np
 
+from chainer_revive.cpu import numpy as with_numpy
+
 available = find_spec("numba") is not None
 wanted = available
 
+UNUSED = "compiled loops need Numba and are for float32"
+
+
+def room(dtype: np.dtype) -> ModuleType:
+    """Returns ``chainer_revive.cpu.numba``, or ``numpy`` where that has no loops."""
+    return loops(dtype) or with_numpy
+
 
 def loops(dtype: np.dtype) -> ModuleType | None:
-    """Returns the module of loops if they are to be used on arrays of this dtype."""
+    """Returns ``chainer_revive.cpu.numba`` if it is to compute on this dtype."""
     return _load() if wanted and dtype == np.float32 else None
 
 
@@ -22,7 +31,7 @@ def loops(dtype: np.dtype) -> ModuleType | None:
 def _load() -> ModuleType | None:
     # Late: importing Numba takes as long as importing Chainer.
     try:
-        from chainer_revive.cpu import loops
+        from chainer_revive.cpu import numba
     except (ImportError, RuntimeError) as error:
         warnings.warn(
             f"Numba cannot be used, so that NumPy has to do: {error}. Install a Numba "
@@ -31,4 +40,4 @@ def _load() -> ModuleType | None:
             stacklevel=2,
         )
         return None
-    return loops
+    return numba

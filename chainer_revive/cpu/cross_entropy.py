@@ -1,7 +1,7 @@
 """Softmax cross entropy and accuracy of small batches, where there are compiled loops.
 
-In NumPy, they are a few dozen calls. All functions return ``NotImplemented`` for what
-they do not cover; the first two stand for methods of Chainer's.
+In NumPy, they are a few dozen calls. Each sample may have several labels, each with a
+weight. The functions return ``NotImplemented`` for what they do not cover.
 """
 
 from __future__ import annotations
@@ -11,33 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from chainer_revive.cpu import compiled
-from chainer_revive.cpu.function_node import gradient, unwatched
+from chainer_revive.explain import declined
 
 _MANY = 1 << 14  # logits, for which NumPy is as fast
 _NO_LABEL = np.iinfo(np.int64).min
-
-
-def forward(self, inputs):
-    """For ``SoftmaxCrossEntropy``."""
-    x, t = inputs
-    if self.reduce != "mean" or self.class_weight is not None or not self.cache_score:
-        return NotImplemented
-    result = cross_entropy(x, (t,), (1.0,), self.ignore_label, self.normalize)
-    if result is NotImplemented:
-        return NotImplemented
-    loss, self._mmix_gradient, self.y, count = result
-    self._coeff = 1.0 / count
-    self.retain_inputs((0, 1))
-    return (loss,)
-
-
-def backward(self, input_indexes, grad_outputs):
-    """For ``SoftmaxCrossEntropy``."""
-    own = getattr(self, "_mmix_gradient", None)
-    if own is None or not unwatched():
-        return NotImplemented
-    gy = grad_outputs[0].array
-    return gradient(np.multiply(own, gy, dtype=own.dtype)), None
+_NOT_COVERED = (
+    f"it is for NumPy arrays: float32 logits (N, C), {_MANY} at most, with signed "
+    "integer labels (N,), and needs Numba"
+)
 
 
 def cross_entropy(
@@ -64,14 +45,16 @@ def cross_entropy(
     """
     loops = _loops(x, targets)
     if not loops or not isinstance(ignore_label, int):
-        return NotImplemented
+        return declined(_NOT_COVERED)
     x = np.ascontiguousarray(x)
     gx, p = np.empty_like(x), np.empty_like(x)
     labels, shares = _rows(targets, len(x), np.int64), _rows(weights, len(x), float)
-    loss, count = loops.cross_entropy(
+    loss, count = loops.cross_entropy.cross_entropy(
         *(x, labels, shares, ignore_label, normalize, label_smoothing, p, gx)
     )
-    return (np.array(loss, x.dtype), gx, p, count) if count else NotImplemented
+    if not count:
+        return declined("a label is out of range")
+    return np.array(loss, x.dtype), gx, p, count
 
 
 def accuracy(
@@ -85,9 +68,11 @@ def accuracy(
     if ignore_label is None:
         ignore_label = _NO_LABEL
     if not loops or not isinstance(ignore_label, int):
-        return NotImplemented
+        return declined(_NOT_COVERED)
     labels, shares = _rows(targets, len(y), np.int64), _rows(weights, len(y), float)
-    result = loops.accuracy(np.ascontiguousarray(y), labels, shares, ignore_label)
+    result = loops.cross_entropy.accuracy(
+        np.ascontiguousarray(y), labels, shares, ignore_label
+    )
     return np.array(result, y.dtype)
 
 

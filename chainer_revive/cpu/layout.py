@@ -6,6 +6,8 @@ import numpy as np
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
+NOT_COVERED = "it is for non-empty NumPy arrays of one dtype, float32 or float64"
+
 
 def covered(*arrays) -> bool:
     """Tells whether all are non-empty NumPy arrays of one dtype, float32 or float64."""

@@ -5,14 +5,11 @@ NesterovAG, Adam or AdamW, with weight decay, is one kernel, and two more with g
 clipping; so is the check of all gradients that dynamic loss scaling makes. State and
 hyperparameters stay where Chainer keeps them, so snapshots may be exchanged. What is
 not covered goes to Chainer's code. Gradients stay as they were computed;
-Chainer's hooks leave theirs decayed and clipped. The softmax cross entropy of mixed
+Chainer's hooks leave theirs decayed and clipped. The softmax cross entropy of weighted
 labels, with its gradient, is one kernel, and accuracy is one.
 
-Off unless ``CHAINER_MMIX_CUDA=1`` is in the environment, since it has not run on a GPU.
+Off unless ``CHAINER_MMIX_CUDA=1`` is in the environment, or
+``chainer_revive.use(cuda=True)`` is called (docs/graphs.md).
 """
 
 import chainer  # noqa: F401  (Chainer comes first)
-
-from chainer_revive.cuda.switch import install, use
-
-__all__ = ["install", "use"]

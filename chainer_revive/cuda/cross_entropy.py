@@ -1,4 +1,4 @@
-"""Softmax cross entropy and accuracy of mixed samples, in one CUDA kernel each.
+"""Softmax cross entropy and accuracy of weighted labels, in one CUDA kernel each.
 
 Both functions take what those of :mod:`chainer_revive.cpu.cross_entropy` take,
 and return ``NotImplemented`` for what they do not cover. Neither waits for the GPU.
@@ -12,13 +12,11 @@ import chainer
 import numpy as np
 from chainer import backend
 
+from chainer_revive.cuda import current
 from chainer_revive.cuda.kernels import LABELS, WARPS
-from chainer_revive.cuda.optimizers import Launcher
 
 _MANY = 1 << 18  # logits: with more, one block takes too long
 _NO_LABEL = np.iinfo(np.int64).min
-
-launcher: Launcher | None = None  # what use() has chosen; None for Chainer's own code
 
 
 def cross_entropy(
@@ -54,6 +52,7 @@ def accuracy(y, targets: Sequence, weights: Sequence, ignore_label: int | None =
 
 
 def _covers(x, targets: Sequence, ignore_label) -> bool:
+    launcher = current.launcher
     return (
         launcher is not None
         and type(x) is launcher.array_type
@@ -83,4 +82,4 @@ def _launch(name: str, x, targets, weights, ignore_label: int, *args) -> None:
     sizes = np.int32(len(x)), np.int32(x.shape[1])
     x = xp.ascontiguousarray(x)
     arrays = x, a, b, each, np.float64(lam), *sizes, np.int64(ignore_label)
-    launcher.one_block(LABELS, name, (32, WARPS), *arrays, *args)
+    current.launcher.one_block(LABELS, name, (32, WARPS), *arrays, *args)

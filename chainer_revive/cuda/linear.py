@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 
 import chainer
 import numpy as np
-from chainer.functions.connection.linear import (
-    LinearFunction,
-    LinearGradData,
-    LinearGradWeight,
-)
+
+from chainer_revive import registry
+from chainer_revive.explain import declined
 
 TILE = 16
+_DTYPES = "it is for matrices of one dtype, float16 or float32"
 
 # With the strides of both matrices, in elements; sums are in float32.
 SOURCE = f"""
@@ -64,6 +63,9 @@ def matmul(a, b):
     return c
 
 
+_multiply = matmul
+
+
 @functools.cache
 def _kernel(name: str):
     import cupy
@@ -78,47 +80,44 @@ def capturable(matmul: Callable = matmul) -> Iterator[None]:
     Args:
         matmul (callable): Multiplies two matrices.
     """
-
-    def forward(self, inputs):
-        x, w, *b = inputs
-        if not _covers(x, w):
-            return originals[LinearFunction](self, inputs)
-        self._config_use_ideep = chainer.config.use_ideep
-        self.retain_inputs((0, 1))
-        y = matmul(x, w.T)
-        for bias in b:
-            y += bias
-        return (y,)
-
-    def gradient_x(self, inputs):
-        w, gy = inputs
-        if not _covers(w, gy):
-            return originals[LinearGradData](self, inputs)
-        self._config_use_ideep = chainer.config.use_ideep
-        self.retain_inputs((0, 1))
-        return (matmul(gy, w),)
-
-    def gradient_w(self, inputs):
-        x, gy = inputs
-        if not _covers(x, gy) or self._w_dtype != x.dtype:
-            return originals[LinearGradWeight](self, inputs)
-        self._config_use_ideep = chainer.config.use_ideep
-        self.retain_inputs((0, 1))
-        return (matmul(gy.T, x),)
-
-    fast = {
-        LinearFunction: forward,
-        LinearGradData: gradient_x,
-        LinearGradWeight: gradient_w,
-    }
-    originals = {owner: owner.forward for owner in fast}
-    for owner, function in fast.items():
-        owner.forward = function
+    global _multiply
+    before, _multiply = _multiply, matmul
     try:
-        yield
+        with registry.switched_on("capture"):
+            yield
     finally:
-        for owner, original in originals.items():
-            owner.forward = original
+        _multiply = before
+
+
+def forward(self, inputs):
+    """For ``LinearFunction``."""
+    x, w, *b = inputs
+    if not _covers(x, w):
+        return declined(_DTYPES)
+    y = _product(self, x, w.T)
+    for bias in b:
+        y += bias
+    return (y,)
+
+
+def gradient_x(self, inputs):
+    """For ``LinearGradData``."""
+    w, gy = inputs
+    return (_product(self, gy, w),) if _covers(w, gy) else declined(_DTYPES)
+
+
+def gradient_w(self, inputs):
+    """For ``LinearGradWeight``."""
+    x, gy = inputs
+    if not _covers(x, gy) or self._w_dtype != x.dtype:
+        return declined(_DTYPES)
+    return (_product(self, gy.T, x),)
+
+
+def _product(self, a, b):
+    self._config_use_ideep = chainer.config.use_ideep
+    self.retain_inputs((0, 1))
+    return _multiply(a, b)
 
 
 def _covers(a, b) -> bool:

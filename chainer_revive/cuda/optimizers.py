@@ -1,7 +1,7 @@
 """Which optimizer steps one kernel can do, and what it has to know for each parameter.
 
-The public functions stand for methods of Chainer's, and call those where they do not
-cover a step.
+The public functions stand for methods of Chainer's and return ``NotImplemented`` for
+what they do not cover.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Protocol
 
 import chainer
 import numpy as np
-from chainer.optimizer import GradientMethod, Optimizer
+from chainer.optimizer import GradientMethod
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
 from chainer.optimizers.nesterov_ag import NesterovAGRule
 
-_update = GradientMethod.update
-_check_nan_in_grads = Optimizer.check_nan_in_grads
+from chainer_revive.cuda import current
+from chainer_revive.explain import declined
 
 _STATES = {MomentumSGDRule: ("v",), NesterovAGRule: ("v",), AdamRule: ("m", "v")}
 
@@ -70,9 +70,6 @@ class Launcher(Protocol):
         """Runs a kernel in one block; its arguments are arrays and NumPy scalars."""
 
 
-launcher: Launcher | None = None  # what use() has chosen
-
-
 def update(self, lossfun=None, *args, **kwds):
     """For ``GradientMethod``."""
     if lossfun is not None:  # as Chainer does it
@@ -83,11 +80,14 @@ def update(self, lossfun=None, *args, **kwds):
             self.target.zerograds()
         loss.backward(loss_scale=self._loss_scale)
         del loss
+        return GradientMethod.update(self)
     hooks = _hooks(self)
     params = list(self.target.params())
     updated = [p for p in params if p.update_rule and p.update_rule.enabled]
     if hooks is None or not _cover(hooks, params, updated):
-        return _update(self)
+        return declined(
+            "a hook, an update rule, a dtype or a device is not one of those covered"
+        )
     self.reallocate_cleared_grads()
     self.check_nan_in_grads()
     self.t += 1
@@ -95,18 +95,19 @@ def update(self, lossfun=None, *args, **kwds):
         with chainer.using_device(params[0].device):
             _step(hooks, params, updated)
     self.update_loss_scale()
+    return None
 
 
 def check_nan_in_grads(self):
     """For ``Optimizer``: Chainer waits for the GPU once for each parameter."""
     if not self._loss_scaling_is_dynamic:
-        return _check_nan_in_grads(self)
+        return declined("the loss scale is constant")
     named = list(self.target.namedparams())
     grads = [p.grad for _, p in named]
     if not all(map(_covers_grad, grads)) or len({p.device for _, p in named}) > 1:
-        return _check_nan_in_grads(self)
+        return declined("a gradient is missing, or of another dtype or device")
     with chainer.using_device(named[0][1].device):
-        finite = launcher.finite(grads)
+        finite = current.launcher.finite(grads)
     self._loss_scaling_isnan = not all(finite)
     self._loss_scaling_isnan_ever |= self._loss_scaling_isnan
     for (name, _), is_finite in zip(named, finite, strict=True):
@@ -116,6 +117,7 @@ def check_nan_in_grads(self):
                 f"{self.t}, loss_scale: {self._loss_scale})",
                 stacklevel=2,
             )
+    return None
 
 
 def _hooks(optimizer) -> list | None:
@@ -132,7 +134,7 @@ def _hooks(optimizer) -> list | None:
 def _cover(hooks, params, updated) -> bool:
     ours = all(
         type(p) is chainer.Parameter
-        and type(p.array) is launcher.array_type
+        and type(p.array) is current.launcher.array_type
         and _dense(p.array)
         for p in params
     )
@@ -158,7 +160,7 @@ def _covers_rule(rule) -> bool:
 
 
 def _covers_grad(grad) -> bool:
-    is_ours = type(grad) is launcher.array_type
+    is_ours = type(grad) is current.launcher.array_type
     return is_ours and grad.dtype in (np.float16, np.float32) and _dense(grad)
 
 
@@ -194,9 +196,9 @@ def _step(hooks, params, updated) -> None:
     clip = None
     if clips:
         (threshold,) = (h.threshold for h in hooks if type(h) is GradientClipping)
-        clip = launcher.clip(list(tensors.values()), threshold)
+        clip = current.launcher.clip(list(tensors.values()), threshold)
     rule = type(updated[0].update_rule).__name__
-    launcher.update(rule, [tensors[id(param)] for param in updated], clip)
+    current.launcher.update(rule, [tensors[id(param)] for param in updated], clip)
 
 
 def _prepare(tensor: Tensor, param, rule) -> None:
@@ -211,7 +213,10 @@ def _prepare(tensor: Tensor, param, rule) -> None:
         master.array = _like(master.array, param.array)
         tensor.half, tensor.param = param.array, master.array
     names = _STATES[type(rule)]
-    if any(type((rule.state or {}).get(k)) is not launcher.array_type for k in names):
+    if any(
+        type((rule.state or {}).get(k)) is not current.launcher.array_type
+        for k in names
+    ):
         rule._init_states(master)
     for name in names:
         rule.state[name] = _like(rule.state[name], tensor.param, np.float32)

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from chainer_mmix.atomic import write_atomically
+from chainer_revive.atomic import write_atomically
 from chainer_revive.cudnn.operations import Operation, build, new_graph
 
 

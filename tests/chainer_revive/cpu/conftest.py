@@ -6,7 +6,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from chainer_revive import cpu
+import chainer_revive
+from chainer_revive.switches import use_what_the_environment_asks_for
 
 
 @pytest.fixture(scope="module", params=["numpy", "numba", "numba in parts"])
@@ -15,24 +16,24 @@ def path(request):
     path, _, parts = request.param.partition(" ")
     if path == "numba":
         pytest.importorskip("numba")
-    cpu.use(path)
+    chainer_revive.use(cpu=path)
     with in_parts() if parts else nullcontext():
         yield path
-    cpu.install()
+    use_what_the_environment_asks_for()
 
 
 @contextmanager
 def in_parts():
-    from chainer_revive.cpu.loops import pool
+    from chainer_revive.cpu.numba import threads
 
-    run = pool.run
+    run = threads.run
 
     def finely(task, n, grain, *arguments):
         run(task, n, 1, *arguments)
 
     with (
-        mock.patch.object(pool, "count", lambda: 3),
-        mock.patch.object(pool, "run", finely),
+        mock.patch.object(threads, "count", lambda: 3),
+        mock.patch.object(threads, "run", finely),
     ):
         yield
 
@@ -43,11 +44,11 @@ def chainers_own(path):
 
     @contextmanager
     def use():
-        cpu.use("chainer")
+        chainer_revive.use(cpu="chainer")
         try:
             yield
         finally:
-            cpu.use(path)
+            chainer_revive.use(cpu=path)
 
     return use
 

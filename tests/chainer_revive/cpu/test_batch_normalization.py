@@ -12,7 +12,8 @@ from chainer.functions.normalization.batch_normalization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainer_revive.cpu import batch_normalization as bn
+from chainer_revive.cpu.adapters import batch_normalization as bn
+from chainer_revive.cpu.numpy import batch_normalization as in_numpy
 
 pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
@@ -67,7 +68,10 @@ def test_as_in_chainer(
         own = function(x, *others, gy)
         exact = function(*(a.astype(np.float64) for a in (x, *others, gy)))
     x, gy = (lay_out(a, layout) for a in (x, gy))
-    with mock.patch.multiple(bn, _SMALL=0, _PIXELS=99, _PIECE=piece, _WIDTH=width):
+    with (
+        mock.patch.multiple(bn, _SMALL=0, _PIXELS=99),
+        mock.patch.multiple(in_numpy, _PIECE=piece, _WIDTH=width),
+    ):
         got = function(x, *others, gy)
     for result, chainers, right in zip(got, own, exact, strict=True):
         assert result.dtype == chainers.dtype and result.shape == chainers.shape

@@ -9,7 +9,7 @@ from chainer.utils.conv import get_conv_outsize
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chainer_revive.cpu import correlation
+from chainer_revive.cpu.numpy import convolution
 
 pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
@@ -78,7 +78,7 @@ def check(function, problem, layout, chunk, dtype, chainers_own, lay_out):
         wanted, wanted2 = run(function, exact, options, gy.astype(np.float64))
         # What each sum would be without cancellation bounds its rounding error.
         size, _ = run(function, [abs(a) for a in exact], options, abs(gy * 1.0))
-    with mock.patch.object(correlation, "CHUNK", chunk):
+    with mock.patch.object(convolution, "CHUNK", chunk):
         got, got2 = run(function, arrays, options, lay_out(gy, layout))
     terms = 10 + max(np.prod(W[1:]), np.prod(W[2:]) * W[0], np.prod(shape))
     for result, right, bound in zip(got, wanted, size, strict=True):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainer_mmix import mix
-from chainer_revive.cpu import elementwise
+from chainer_revive.cpu.adapters import elementwise
 
 pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]

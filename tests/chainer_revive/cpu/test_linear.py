@@ -8,7 +8,7 @@ from chainer.graph_optimizations.static_graph import static_graph
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainer_revive.cpu import linear
+from chainer_revive.cpu.adapters import linear
 
 pytestmark = pytest.mark.usefixtures("path")
 SIZES = st.sampled_from([1, 2, 5, 16, 33])

@@ -1,4 +1,6 @@
 import chainer
+import chainer.functions as F
+import chainer.links as L
 import numpy as np
 import pytest
 
@@ -162,3 +164,37 @@ def test_cleared_gradients_become_zeros():
     model.cleargrads()
     optimizer.update()
     assert not model.W.grad.any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        chainer.optimizers.Adam,
+        chainer.optimizers.AdamW,
+        chainer.optimizers.AMSGrad,
+        chainer.optimizers.AdaBound,
+        chainer.optimizers.AMSBound,
+        chainer.optimizers.MomentumSGD,
+        chainer.optimizers.NesterovAG,
+        chainer.optimizers.SGD,
+        chainer.optimizers.RMSprop,
+        chainer.optimizers.AdaGrad,
+        chainer.optimizers.AdaDelta,
+    ],
+)
+def test_a_parameter_without_an_array(make, chainers_own):
+    """A layer that is never called does not know its input size."""
+
+    def train():
+        np.random.seed(0)
+        model = chainer.Chain(used=L.Linear(3, 2), unused=L.Linear(None, 2))
+        optimizer = make().setup(model)
+        x = np.ones((4, 3), "f")
+        for _ in range(3):
+            optimizer.update(lambda: F.sum(model.used(x) ** 2))
+        assert model.unused.W.array is None
+        return model.used.W.array
+
+    with chainers_own():
+        expected = train()
+    np.testing.assert_allclose(train(), expected, rtol=1e-6)

@@ -8,7 +8,7 @@ from chainer.utils.conv import get_conv_outsize
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chainer_revive.cpu import windows
+from chainer_revive.cpu.numpy import pooling
 
 pytestmark = pytest.mark.usefixtures("path")
 LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
@@ -70,7 +70,7 @@ def test_as_in_chainer(name, problem, layout, piece, dtype, chainers_own, lay_ou
         assume(min(fits) > 0)
     with chainers_own():
         wanted = run(function, x, gy, ggx)
-    with mock.patch.object(windows, "_PIECE", piece):
+    with mock.patch.object(pooling, "_PIECE", piece):
         got = run(function, lay_out(x, layout), gy, ggx)
     for result, right in zip(got, wanted, strict=True):
         assert result.dtype == right.dtype and result.shape == right.shape

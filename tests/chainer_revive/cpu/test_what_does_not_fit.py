@@ -7,7 +7,7 @@ import chainer.functions as F
 import numpy as np
 import pytest
 
-from chainer_revive.cpu import batch_normalization, elementwise, linear
+from chainer_revive.cpu.adapters import batch_normalization, elementwise, linear
 
 pytestmark = pytest.mark.usefixtures("path")
 

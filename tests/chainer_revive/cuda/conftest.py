@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chainer_revive.cuda import switch
+from chainer_revive.cuda import current
 
 
 class NumpyLauncher:
@@ -58,6 +58,6 @@ def numpy_launcher():
 @pytest.fixture
 def launcher(numpy_launcher):
     """Optimizers work through a NumpyLauncher, which is returned."""
-    switch.use(numpy_launcher)
+    current.use(numpy_launcher)
     yield numpy_launcher
-    switch.use_chainers()
+    current.use(None)

@@ -12,7 +12,7 @@ import pytest
 
 from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
 from chainer_mmix.mixing.weights import DeviceWeights
-from chainer_revive.cuda import cross_entropy, kernels, linear
+from chainer_revive.cuda import cross_entropy, current, kernels, linear
 from chainer_revive.cuda.optimizers import Tensor
 
 HERE = pathlib.Path(__file__).parent / "emulation"
@@ -185,7 +185,7 @@ def in_one_block(run, monkeypatch):
             names.append(name)
             run(source, name, (1, 1), block, *args)
 
-    monkeypatch.setattr(cross_entropy, "launcher", Launcher())
+    monkeypatch.setattr(current, "launcher", Launcher())
     return names
 
 

@@ -6,8 +6,9 @@ import pytest
 from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
+import chainer_revive
 from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
-from chainer_revive.cuda import kernels, switch
+from chainer_revive.cuda import kernels
 from chainer_revive.cuda.optimizers import Tensor
 
 
@@ -99,11 +100,11 @@ def test_on_a_gpu(make, dtype):
         return [p.array.get() for p in model.params()]
 
     wanted = train()
-    switch.use()
+    chainer_revive.use(cuda=True)
     try:
         actual = train()
     finally:
-        switch.use_chainers()
+        chainer_revive.use(cuda=False)
     tolerance = 1e-5 if dtype == "f" else 1e-2
     for a, b in zip(actual, wanted, strict=True):
         np.testing.assert_allclose(a, b, tolerance, tolerance)
@@ -119,7 +120,7 @@ def test_losses_and_accuracies_on_a_gpu(shape, dtype, each):
     a, b = random.randint(-1, shape[1], (2, shape[0])).astype("i")
     lam = random.random_sample(shape[0]) if each else 0.3
     results = []
-    switch.use()
+    chainer_revive.use(cuda=True)
     try:
         for device in map(chainer.get_device, ("@numpy", "@cupy:0")):
             v = chainer.Variable(device.send(x))
@@ -130,7 +131,7 @@ def test_losses_and_accuracies_on_a_gpu(shape, dtype, each):
             arrays = loss.array, v.grad, accuracy.array
             results.append(chainer.get_device("@numpy").send(arrays))
     finally:
-        switch.use_chainers()
+        chainer_revive.use(cuda=False)
     tolerance = 1e-5 if dtype == "f" else 1e-2
     for host, gpu in zip(*results, strict=True):
         assert host.dtype == gpu.dtype

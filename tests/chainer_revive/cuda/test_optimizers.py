@@ -7,7 +7,9 @@ from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, GradientNoise, WeightDecay
 from chainer.serializers import NpzDeserializer, npz
 
-from chainer_revive.cuda import switch
+from chainer_revive import registry
+from chainer_revive.cuda import current
+from chainer_revive.switches import use_what_the_environment_asks_for
 
 MAKE = {
     "momentum_sgd": lambda: optimizers.MomentumSGD(0.1, 0.8),
@@ -76,11 +78,11 @@ def chainers(launcher):
     """The same by Chainer's own code."""
 
     def call(*args, **kwargs):
-        switch.use_chainers()
+        current.use(None)
         try:
             return train(*args, **kwargs)
         finally:
-            switch.use(launcher)
+            current.use(launcher)
 
     return call
 
@@ -260,7 +262,7 @@ def test_dynamic_loss_scaling_with_one_check(launcher):
     assert scales[:4] == [2, 4, 8, 4]
     assert launcher.calls.count("finite") == 6
     assert launcher.calls.count("update") == 5
-    switch.use_chainers()
+    current.use(None)
     with pytest.warns(UserWarning) as expected:
         wanted = losses(optimizers.MomentumSGD(0.1))
     assert [str(w.message) for w in warned] == [str(w.message) for w in expected]
@@ -275,10 +277,8 @@ def test_off_by_default(value, message, monkeypatch):
     monkeypatch.setenv("CHAINER_MMIX_CUDA", value)
     if message:
         with pytest.raises(ImportError, match=message):
-            switch.install()
+            use_what_the_environment_asks_for()
     else:
-        switch.install()
-    assert (
-        chainer.GradientMethod.update
-        is switch.ORIGINALS[chainer.GradientMethod, "update"]
-    )
+        use_what_the_environment_asks_for()
+    update = registry.original("chainer.optimizer:GradientMethod.update")
+    assert chainer.GradientMethod.update is update

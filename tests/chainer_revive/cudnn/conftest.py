@@ -11,8 +11,11 @@ from chainer.backends import cuda
 from chainer.functions.normalization import batch_normalization as chainers_bn
 from numpy.lib.stride_tricks import as_strided
 
-from chainer_revive import cpu
-from chainer_revive.cudnn import elementwise, executor, switch
+import chainer_revive
+from chainer_revive import registry
+from chainer_revive.cudnn import elementwise, executor
+from chainer_revive.either import either
+from chainer_revive.switches import use_what_the_environment_asks_for
 
 
 def gradients(function, inputs):
@@ -154,9 +157,9 @@ COMPUTE = {
 @pytest.fixture(autouse=True, scope="module")
 def chainers_own():
     """Chainer's own code is the reference."""
-    cpu.use("chainer")
+    chainer_revive.use(cpu="chainer")
     yield
-    cpu.install()
+    use_what_the_environment_asks_for()
 
 
 @pytest.fixture(name="gradients")
@@ -178,12 +181,15 @@ def fake(monkeypatch):
         used = instead or NumpyExecutor()
         with monkeypatch.context() as patch:
             patch.setattr(executor, "current", lambda: used)
-            for (owner, name), fast in switch.FAST.items():
-                name = name.replace("gpu", "cpu")
+            for target, layers in registry.TABLE.items():
+                if "cudnn" not in layers:
+                    continue
+                fast = registry.function_for(target, "cudnn")
+                owner, name = registry.owner_of(target.replace("gpu", "cpu"))
                 original = getattr(owner, name)
                 if fast.__module__ == elementwise.__name__:
                     original = as_cupy_does(original)
-                patch.setattr(owner, name, switch.either(fast, original))
+                patch.setattr(owner, name, either(fast, original))
             apply = chainers_bn._apply_bn_fwd
             patch.setattr(chainers_bn, "_apply_bn_fwd", as_cupy_does(apply))
             yield used
@@ -196,9 +202,9 @@ def on_gpu(monkeypatch, tmp_path):
     """CuPy's arrays go through cuDNN, whose plans are built anew."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(executor, "_of_thread", threading.local())
-    switch.use(True)
+    chainer_revive.use(cudnn=True)
     yield cuda.cupy
-    switch.use(False)
+    chainer_revive.use(cudnn=False)
 
 
 def as_cupy_does(function):

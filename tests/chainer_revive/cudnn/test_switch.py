@@ -37,7 +37,7 @@ def test_on(python, first):
     file, line = python(f"import {first}{QUESTION}", CHAINER_MMIX_CUDNN="1").split(
         "\n", 1
     )
-    assert "chainer_mmix" in file
+    assert "chainer_revive" in file
     expected = (
         r"GPU: cuDNN 9\.\S+ through nvidia-cudnn-frontend 1\.\S+ \(experimental\)"
     )

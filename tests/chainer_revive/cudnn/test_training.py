@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from chainer.backends import cuda
 
-from chainer_revive.cudnn import switch
+import chainer_revive
 
 
 class Net(chainer.Chain):
@@ -98,6 +98,6 @@ def test_on_a_gpu(on_gpu, compare, initial, dtype, tensor_cores, eps):
     with chainer.using_config("use_cudnn_tensor_core", tensor_cores):
         actual = train(dtype, initial, "@cupy:0")
         compare(actual, expected, eps)
-        switch.use(False)
+        chainer_revive.use(cudnn=False)
         own = train(dtype, initial, "@cupy:0")
     compare(actual, [a.astype("d") for a in own], eps)

@@ -1,0 +1,131 @@
+"""Batch normalisation over all axes but the channels'.
+
+The public functions stand for methods of Chainer's and return ``NotImplemented`` for
+what they do not cover.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from chainer.functions.normalization.batch_normalization import (
+    GeneralBatchNormalizationImpl,
+)
+
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.layout import (
+    NOT_COVERED,
+    channels_first,
+    channels_last,
+    covered,
+    is_channels_last,
+)
+from chainer_revive.explain import declined
+
+_SMALL = 1 << 15  # elements for which Chainer is as fast
+_PIXELS = 64  # of an image with channels first that is worth its transposition
+_NOT_COVERED = (
+    "it is for one mean a channel (axis 1) of NumPy arrays of one dtype, float32 or "
+    f"float64; without compiled loops, of {_SMALL} elements or more, with few "
+    "pixels or channels last"
+)
+
+
+def forward(
+    self,
+    axis,
+    gamma,
+    x,
+    x_layout,
+    xp,
+    expander,
+    beta,
+    eps,
+    decay,
+    running_mean,
+    running_var,
+):
+    """For ``GeneralBatchNormalizationImpl``."""
+    if not _covers(self, axis, gamma, x, beta):
+        return declined(_NOT_COVERED)
+    x, c = channels_last(x), len(gamma)
+    y = np.empty_like(x)
+    mean, var, inv_std = compiled.room(x.dtype).batch_normalization.forward(
+        x.reshape(-1, c), gamma, beta, eps, y.reshape(-1, c)
+    )
+    if running_mean is not None:
+        m = x.size // gamma.size
+        adjust = m / max(m - 1.0, 1.0)  # unbiased estimation
+        running_mean *= decay
+        running_mean += (1 - decay) * mean
+        running_var *= decay
+        running_var += (1 - decay) * adjust * var
+    y = channels_first(y)
+    return y, x_layout, running_mean, running_var, mean, var, inv_std, None
+
+
+def backward(
+    self,
+    axis,
+    gamma,
+    gy,
+    x,
+    x_layout,
+    xp,
+    expander,
+    mean,
+    inv_std,
+    eps,
+    var,
+    forward_data,
+):
+    """For ``GeneralBatchNormalizationImpl``."""
+    if not _covers(self, axis, gamma, x, gy):
+        return declined(_NOT_COVERED)
+    x, gy = channels_last(x), channels_last(gy)
+    gx = np.empty_like(x)
+    rows = [a.reshape(-1, len(gamma)) for a in (x, gy, gx)]
+    ggamma, gbeta = compiled.room(x.dtype).batch_normalization.backward(
+        *rows[:2], gamma, mean, inv_std, rows[2]
+    )
+    return channels_first(gx), x_layout, ggamma, gbeta
+
+
+def apply(xp, x, mean, inv_std, gamma, beta):
+    """For ``_apply_bn_fwd``, which normalises with given statistics."""
+    if not covered(x, mean, inv_std, gamma, beta):
+        return declined(NOT_COVERED)
+    loops = compiled.loops(x.dtype)
+    if (
+        loops
+        and mean.ndim == x.ndim
+        and mean.shape[1] == mean.size == x.shape[1]
+        and is_channels_last(x)
+    ):
+        c = mean.size
+        x = channels_last(x)
+        y = np.empty_like(x)
+        values = mean.reshape(c), (inv_std * gamma).reshape(c), beta.reshape(c)
+        loops.batch_normalization.apply(x.reshape(-1, c), *values, y.reshape(-1, c))
+        return channels_first(y)
+    y = x - mean
+    y *= inv_std * gamma
+    y += beta
+    return y
+
+
+def _covers(self, axis, gamma, x, other) -> bool:
+    return (
+        # A subclass computes its statistics over several processes.
+        type(self) is GeneralBatchNormalizationImpl
+        and covered(x, gamma, other)
+        and gamma.shape == x.shape[1:2]
+        and other.shape in (x.shape, gamma.shape)
+        and axis == (0, *range(2, x.ndim))
+        and (compiled.loops(x.dtype) or _pays(x))
+    )
+
+
+def _pays(x) -> bool:
+    """Tells whether NumPy gains anything on Chainer."""
+    pixels = x.size // (x.shape[0] * x.shape[1])
+    return x.size >= _SMALL and (pixels <= _PIXELS or is_channels_last(x))

@@ -1,0 +1,153 @@
+"""Convolution in two dimensions and its gradients, with one group of channels or more.
+
+The public functions stand for methods of Chainer's and return ``NotImplemented`` for
+what they do not cover.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from chainer.utils.conv import get_conv_outsize
+
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.adapters.elementwise import channel_sums
+from chainer_revive.cpu.axis import Axis
+from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
+from chainer_revive.cpu.layout import (
+    NOT_COVERED,
+    channels_first,
+    channels_last,
+    covered,
+)
+from chainer_revive.explain import declined
+
+_NARROW = 4  # channels
+_NO_FIT = (
+    f"groups have fewer than {_NARROW} channels, or the shapes do not fit each other"
+)
+
+
+def forward(self, x, W, b):
+    """For ``Convolution2DFunction``."""
+    if not covered(x, W):
+        return declined(NOT_COVERED)
+    axes = _fit(self, x.shape, W.shape)
+    if axes is None:
+        return declined(_NO_FIT)
+    kernel = _counting(W, axes).transpose(2, 3, 1, 0)
+    correlate = compiled.room(x.dtype).convolution.correlate
+    parts = _groups(self, (channels_last(x), 3), (kernel, 3), (b, 0))
+    return (_join([correlate(x, w, axes, b) for x, w, b in parts]),)
+
+
+def backward(self, indexes, grad_outputs):
+    """For ``Convolution2DFunction``."""
+    # A Variable may have got another array since the forward pass.
+    x, W = (node.data for node in self.inputs[:2])
+    gy = grad_outputs[0].raw_array
+    if not unwatched():
+        return declined(WATCHED)
+    if not covered(x, W, gy):
+        return declined(NOT_COVERED)
+    axes = _fit(self, x.shape, W.shape, gy.shape)
+    if axes is None:
+        return declined(_NO_FIT)
+    arrays = []
+    if 0 in indexes:
+        arrays.append(_transposed(self, gy, W, None, axes))
+    if 1 in indexes:
+        arrays.append(_gradient_w(self, x, gy, W.shape, axes))
+    if 2 in indexes:
+        arrays.append(channel_sums(gy))
+    return gradients(arrays)
+
+
+def gradient_w(self, x, gy):
+    """For ``Convolution2DGradW``."""
+    if x.dtype != self.W_dtype or not covered(x, gy):
+        return declined(NOT_COVERED)
+    axes = _fit(self, x.shape, self.W_shape, gy.shape)
+    if axes is None:
+        return declined(_NO_FIT)
+    return (_gradient_w(self, x, gy, self.W_shape, axes),)
+
+
+def _gradient_w(self, x, gy, W_shape, axes):
+    correlate_outputs = compiled.room(x.dtype).convolution.correlate_outputs
+    parts = _groups(self, (channels_last(x), 3), (channels_last(gy), 3))
+    gWs = [correlate_outputs(x, gy, axes) for x, gy in parts]
+    gW = gWs[0] if len(gWs) == 1 else np.concatenate(gWs)
+    if gW.shape == W_shape and gW.flags.c_contiguous:
+        return gW
+    result = np.zeros(W_shape, x.dtype)
+    _counting(result, axes)[...] = gW
+    return result
+
+
+def transposed(self, x, W, b):
+    """For ``Deconvolution2DFunction``, which is also the gradient by x."""
+    if not covered(x, W):
+        return declined(NOT_COVERED)
+    if _narrow(self, W.shape) or x.shape[1] != len(W):
+        return declined(_NO_FIT)
+    axes = _axes(self, (self.outh, self.outw), x.shape[2:], W.shape[2:])
+    return (_transposed(self, x, W, b, axes),)
+
+
+def _transposed(self, x, W, b, axes):
+    kernel = _counting(W, axes).transpose(2, 3, 0, 1)
+    scatter = compiled.room(x.dtype).convolution.scatter
+    parts = _groups(self, (channels_last(x), 3), (kernel, 2), (b, 0))
+    return _join([scatter(x, w, axes, b) for x, w, b in parts])
+
+
+def _fit(self, x_shape, W_shape, y_shape=None) -> tuple[Axis, Axis] | None:
+    """Returns how W steps along x; ``None`` for what is not covered or does not fit."""
+    (n, c, h, w), (d, _, kh, kw) = x_shape, W_shape
+    if _narrow(self, W_shape) or c != _channels(self, W_shape):
+        return None
+    out_h = get_conv_outsize(h, kh, self.sy, self.ph, self.cover_all, self.dy)
+    out_w = get_conv_outsize(w, kw, self.sx, self.pw, self.cover_all, self.dx)
+    if out_h <= 0 or out_w <= 0:
+        return None  # Chainer has the message
+    if y_shape not in (None, (n, d, out_h, out_w)):
+        return None
+    return _axes(self, (h, w), (out_h, out_w), (kh, kw))
+
+
+def _axes(self, image, out, kernel) -> tuple[Axis, Axis]:
+    return (
+        Axis.of(image[0], out[0], kernel[0], self.sy, self.dy, self.ph),
+        Axis.of(image[1], out[1], kernel[1], self.sx, self.dx, self.pw),
+    )
+
+
+def _channels(self, W_shape: tuple[int, ...]) -> int:
+    """Returns the number of channels of the images."""
+    return W_shape[1] * self.groups
+
+
+def _narrow(self, W_shape: tuple[int, ...]) -> bool:
+    """Tells whether groups are too narrow for a product each to pay."""
+    return self.groups > 1 and min(W_shape[0] // self.groups, W_shape[1]) < _NARROW
+
+
+def _groups(self, *arrays: tuple[np.ndarray | None, int]):
+    """Splits each array along its axis, and yields what belongs to a group."""
+    if self.groups == 1:
+        return [[array for array, _ in arrays]]
+    splits = (
+        [None] * self.groups if array is None else np.split(array, self.groups, axis)
+        for array, axis in arrays
+    )
+    return zip(*splits, strict=True)
+
+
+def _counting(W: np.ndarray, axes: tuple[Axis, Axis]) -> np.ndarray:
+    """Views the taps of W that meet more than padding."""
+    y_axis, x_axis = axes
+    return W[:, :, y_axis.kernel, x_axis.kernel]
+
+
+def _join(ys: list[np.ndarray]) -> np.ndarray:
+    return channels_first(ys[0] if len(ys) == 1 else np.concatenate(ys, axis=3))

@@ -1,0 +1,131 @@
+"""What Chainer does around each function, without what NumPy arrays do not need.
+
+A step of a small network spends most of its time there.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import chainer
+import numpy as np
+from chainer import FunctionNode, Variable
+from chainer.variable import VariableNode
+
+from chainer_revive import registry
+from chainer_revive.cpu.function_node import settings, watched
+from chainer_revive.explain import declined
+
+
+def apply(self, inputs):
+    """For ``FunctionNode``."""
+    own, common = settings()
+    if not inputs or self._n_local_function_hooks or watched(own, common):
+        return declined("a hook, debug mode or a schedule needs Chainer's own")
+    variables, in_data = [], []
+    for x in inputs:
+        array = x._data[0] if isinstance(x, Variable) else x
+        if type(array) is not np.ndarray:
+            return declined("an input is no NumPy array")
+        x = chainer.as_variable(x)
+        if x._layout is not None:
+            return declined("an input has a memory layout of Chainer's")
+        variables.append(x)
+        in_data.append(array)
+    in_data = tuple(in_data)
+    self._input_layouts = (None,) * len(variables)
+    if own.get("type_check", common.type_check):
+        self._check_data_type_forward(in_data)
+    if type(self).check_layout_forward is not FunctionNode.check_layout_forward:
+        self.check_layout_forward(variables)
+
+    self._input_indexes_to_retain = None
+    self._output_indexes_to_retain = None
+    outputs = self.forward(in_data)
+    if not _plain(self, outputs):
+        return _finish_as_chainer(self, inputs, outputs)
+
+    self._output_layouts = (None,) * len(outputs)
+    self._output_count = len(outputs)
+    requires_grad = any([x._requires_grad for x in variables])
+    ret = tuple(
+        [
+            Variable._init_unchecked(
+                y, requires_grad=requires_grad, is_chainerx_array=False
+            )
+            for y in outputs
+        ]
+    )
+    if own.get("enable_backprop", common.enable_backprop):
+        self.rank = max([x.rank for x in variables])
+        for y in ret:
+            y.creator_node = self
+        self.inputs = tuple([x.node for x in variables])
+        self.outputs = tuple([weakref.ref(y.node) for y in ret])
+        if self._input_indexes_to_retain is not None:
+            for index in self._input_indexes_to_retain:
+                variables[index].retain_data()
+        if self._output_indexes_to_retain is not None:
+            for index in self._output_indexes_to_retain:
+                ret[index].retain_data()
+            self._retained_output_data = tuple(
+                [outputs[index] for index in self._output_indexes_to_retain]
+            )
+        self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
+    return ret
+
+
+def device_of(*arrays):
+    """For ``get_device_from_array``."""
+    for array in arrays:
+        if array is not None and type(array) is not np.ndarray:
+            return declined("it is no NumPy array")
+    return _CPU
+
+
+def check_grad_type(func, x, is_node_x, gx):
+    """For ``_check_grad_type``, if the gradient fits."""
+    if (
+        type(gx) is np.ndarray
+        and type(x) is VariableNode
+        and gx.shape == x.shape
+        and gx.dtype == x.dtype
+        and x._layout is None
+        and (x._data is None or type(x._data) is np.ndarray)
+    ):
+        return None
+    return declined("it is for NumPy arrays of the shape and dtype of a graph's node")
+
+
+def _plain(self, outputs) -> bool:
+    """Tells whether outputs are as those of nearly all functions."""
+    if type(outputs) is not tuple or self._output_layouts is not None:
+        return False
+    if any([type(y) is not np.ndarray for y in outputs]):
+        return False
+    return not self.is_elementwise or len(outputs) == 1
+
+
+def _finish_as_chainer(self, inputs, outputs):
+    """Lets Chainer check and wrap outputs that have been computed already."""
+    retained = self._input_indexes_to_retain, self._output_indexes_to_retain
+    layouts = self._output_layouts
+
+    def forward(in_data):
+        self._input_indexes_to_retain, self._output_indexes_to_retain = retained
+        self._output_layouts = layouts
+        return outputs
+
+    own = vars(self).get("forward")
+    self.forward = forward
+    try:
+        with chainer.using_config("type_check", False):
+            return registry.original(_APPLY)(self, inputs)
+    finally:
+        del self.forward
+        if own is not None:
+            self.forward = own
+
+
+_CPU = chainer.backend.CpuDevice()
+_APPLY = "chainer.function_node:FunctionNode.apply"

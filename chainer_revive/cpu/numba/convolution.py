@@ -1,0 +1,247 @@
+"""Convolution with the compiled products, shared among threads."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from chainer_revive.cpu.axis import Axis, meet
+from chainer_revive.cpu.buffers import buffer
+from chainer_revive.cpu.numba import products, threads
+from chainer_revive.cpu.numba.geometry import geometry
+from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
+
+_WORK = 1 << 21  # multiplications that are worth a thread
+_MOVES = 1 << 16  # copies that are
+
+
+def correlate(
+    x: np.ndarray,
+    w: np.ndarray,
+    axes: tuple[Axis, Axis],
+    b: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+) -> np.ndarray:
+    """Multiplies what the kernel sees at each step by the kernel.
+
+    Args:
+        x (array): Images of shape (N, H, W, C).
+        w (array): Kernel of shape (taps_h, taps_w, C, D), in any memory layout.
+        axes: How the kernel steps along H and W.
+        b (array): What to add, shape (D,).
+        y (array): Where to put the result: any view in which D is contiguous.
+
+    Returns:
+        array: Shape (N, out_h, out_w, D).
+    """
+    x, axes = _seen(x, axes)
+    y_axis, x_axis = axes
+    c, d = w.shape[2:]
+    steps = len(x) * y_axis.out * x_axis.out
+    if y is None:
+        few = steps * (c + d) < c * d and w.strides[3] > w.strides[2]
+        if few and y_axis.trivial and x_axis.trivial:
+            return _correlate_few(x, w, b)
+        y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
+    count = -(-d // COLUMNS)
+    k = w.shape[0] * w.shape[1] * c
+    if min(w.strides[2:]) < 0 or not w.flags.aligned:
+        w = np.ascontiguousarray(w)
+    panels = buffer("panels", (count, k, COLUMNS), x.dtype)
+    strides = [stride // w.itemsize for stride in w.strides]
+    grain = -(-_MOVES // (k * COLUMNS))
+    arguments = products.Pack(w, panels, *w.shape, *strides)
+    threads.run(products.pack, count, grain, arguments)
+    start = np.zeros(count * COLUMNS, x.dtype)
+    if b is not None:
+        start[:d] = b
+    _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
+    arguments = products.Correlation(
+        *(x, panels, start, elements, y, d),
+        *[stride // y.itemsize for stride in y.strides[:3]],
+        *(k, y_alike, x_alike, len(y_alike), len(x_alike)),
+    )
+    grain = -(-_WORK // (x_axis.out * k * d))
+    threads.run(
+        products.correlate,
+        len(x) * y_axis.out,
+        grain,
+        arguments,
+        geometry(*x.shape[1:], *axes),
+    )
+    return y
+
+
+def _correlate_few(x, w, b):
+    """The same for a kernel of one element that is larger than the images.
+
+    The images are packed instead of the kernel.
+    """
+    c, d = w.shape[2:]
+    axes = Axis.each(d), Axis.each(1)
+    matrix = np.ascontiguousarray(w.reshape(c, d).T)
+    y = correlate(matrix[None, :, None], x.reshape(-1, c).T[None, None], axes)
+    y = np.ascontiguousarray(y.reshape(d, -1).T).reshape(*x.shape[:3], d)
+    if b is not None:
+        y += b
+    return y
+
+
+def correlate_outputs(
+    x: np.ndarray, y: np.ndarray, axes: tuple[Axis, Axis]
+) -> np.ndarray:
+    """Sums the outer products of outputs and what the kernel sees at their step.
+
+    Args:
+        x (array): Images of shape (N, H, W, C).
+        y (array): Outputs of shape (N, out_h, out_w, D).
+        axes: How the kernel steps along H and W.
+
+    Returns:
+        array: Shape (D, C, taps_h, taps_w).
+    """
+    y = np.ascontiguousarray(y)
+    x, axes = _seen(x, axes)
+    y_axis, x_axis = axes
+    c, d = x.shape[3], y.shape[3]
+    if y_axis.trivial and x_axis.trivial:
+        return _outer(y, x, axes).reshape(d, c, 1, 1)
+    total = _outer(x, y, axes)
+    taps = y_axis.taps * x_axis.taps
+    result = np.empty((d, c, y_axis.taps, x_axis.taps), x.dtype)
+    grain = -(-_MOVES // (taps * c * COLUMNS))
+    count = -(-d // COLUMNS)
+    arguments = products.Transpose(total, result, taps, c, d)
+    threads.run(products.transpose, count, grain, arguments)
+    return result
+
+
+def _outer(x, y, axes):
+    """Returns the same with shape (taps_h * taps_w * C, D)."""
+    c, d = x.shape[3], y.shape[3]
+    taps, *_ = _tables(*x.shape[1:], *axes)
+    total = np.zeros((len(taps) * c, d), x.dtype)
+    tiles = len(taps) * -(-c // ROWS)
+    # Each part looks through all images: as many as there are threads.
+    least = -(-_WORK // (y.size * ROWS))
+    grain = max(least, -(-tiles // threads.count()))
+    threads.run(
+        products.correlate_outputs,
+        tiles,
+        grain,
+        products.OuterProducts(x, taps, y, d, total, len(x), *_meeting(*axes)),
+        geometry(*x.shape[1:], *axes),
+    )
+    return total
+
+
+def scatter(
+    y: np.ndarray, w: np.ndarray, axes: tuple[Axis, Axis], b: np.ndarray | None = None
+) -> np.ndarray:
+    """Adds outputs times a kernel to what the kernel sees at their step.
+
+    Images at which the same taps of the kernel arrive, those with the same remainder by
+    the stride, are a correlation of the outputs.
+
+    Args:
+        y (array): Outputs of shape (N, out_h, out_w, D).
+        w (array): Kernel of shape (taps_h, taps_w, D, C), in any memory layout.
+        axes: How the kernel steps along H and W.
+        b (array): What to add to the images, shape (C,).
+
+    Returns:
+        array: Images of shape (N, H, W, C).
+    """
+    y_axis, x_axis = axes
+    if y_axis.stride == x_axis.stride == 1:
+        turned, taps = zip(*(_arriving(axis, 0) for axis in axes), strict=True)
+        return correlate(y, w[taps], turned, b)
+    x = np.zeros((len(y), y_axis.size, x_axis.size, w.shape[3]), y.dtype)
+    if b is not None:
+        x += b  # where no tap arrives
+    for i in range(min(y_axis.stride, y_axis.size)):
+        for j in range(min(x_axis.stride, x_axis.size)):
+            arriving = _arriving(y_axis, i), _arriving(x_axis, j)
+            turned, taps = zip(*arriving, strict=True)
+            if all(turned):
+                part = x[:, i :: y_axis.stride, j :: x_axis.stride]
+                correlate(y, w[taps], turned, b, part)
+    return x
+
+
+@functools.lru_cache(1024)
+def _arriving(axis: Axis, first: int) -> tuple[Axis | None, slice]:
+    """Returns how elements first, first + stride, ... see the outputs, by which taps.
+
+    Element i sees output (i + pad - dilation * tap) / stride where that is whole.
+    """
+    common = math.gcd(axis.dilation, axis.stride)
+    taps = [
+        tap
+        for tap in range(min(axis.taps, axis.stride // common))
+        if (first + axis.pad - tap * axis.dilation) % axis.stride == 0
+    ]
+    if not taps:
+        return None, slice(0)
+    # Backwards, so that the outputs ascend.
+    taps = range(taps[0], axis.taps, axis.stride // common)[::-1]
+    seen = (first + axis.pad - taps[0] * axis.dilation) // axis.stride
+    count = -(-(axis.size - first) // axis.stride)
+    turned = Axis.of(axis.out, count, len(taps), 1, axis.dilation // common, -seen)
+    taps = taps[turned.kernel]
+    return turned, slice(taps[0], taps[-1] - 1 if taps[-1] else None, taps.step)
+
+
+def _seen(x: np.ndarray, axes: tuple[Axis, Axis]):
+    """Leaves out what a kernel of one element steps over."""
+    for axis in axes:
+        if axis.taps > 1 or axis.pad > 0 or axis.extent - axis.pad > axis.size:
+            return np.ascontiguousarray(x), axes
+    rows, columns = (
+        slice(-axis.pad, axis.extent - axis.pad, axis.stride) for axis in axes
+    )
+    each = tuple(Axis.each(axis.out) for axis in axes)
+    return np.ascontiguousarray(x[:, rows, columns]), each
+
+
+@functools.lru_cache(256)
+def _tables(h: int, w: int, c: int, y_axis: Axis, x_axis: Axis):
+    """Returns where taps, and their elements, lie from where a step begins, and which
+    steps along H and W are alike."""
+    rows = np.arange(y_axis.taps) * (y_axis.dilation * w)
+    columns = np.arange(x_axis.taps) * x_axis.dilation
+    taps = ((rows[:, None] + columns) * c).reshape(-1)
+    elements = (taps[:, None] + np.arange(c)).reshape(-1)
+    return taps, elements, _alike(y_axis), _alike(x_axis)
+
+
+def _alike(axis: Axis) -> np.ndarray:
+    """Returns the first and last steps, and taps, of steps that meet the same taps."""
+    met = []
+    for step in range(axis.out):
+        places = step * axis.stride - axis.pad + np.arange(axis.taps) * axis.dilation
+        taps = np.flatnonzero((places >= 0) & (places < axis.size))
+        first, last = (taps[0], taps[-1] + 1) if len(taps) else (0, 0)
+        if met and met[-1][2:] == [first, last]:
+            met[-1][1] = step + 1
+        else:
+            met.append([step, step + 1, first, last])
+    return np.array(met, np.int64)
+
+
+@functools.lru_cache(256)
+def _meeting(y_axis: Axis, x_axis: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first and last steps, along H and W, at which each tap is met."""
+    rows = [_steps(y_axis, i) for i in range(y_axis.taps)]
+    columns = [_steps(x_axis, j) for j in range(x_axis.taps)]
+    return (
+        np.repeat(np.array(rows, np.int64), len(columns), axis=0),
+        np.tile(np.array(columns, np.int64), (len(rows), 1)),
+    )
+
+
+def _steps(axis: Axis, tap: int) -> tuple[int, int]:
+    steps, _ = meet(axis, tap)
+    return steps.start or 0, steps.stop

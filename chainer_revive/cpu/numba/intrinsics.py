@@ -1,0 +1,266 @@
+"""What Numba cannot say in Python: atomic operations and a product in registers.
+
+Numba's cache knows a function by the file that it is in: after a change here or in
+``geometry.py``, remove ``__pycache__``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic
+
+# For what tasks call.
+jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+_INT = ir.IntType(64)
+_FLOAT = ir.FloatType()
+
+# A tile of results that fits into the registers: 12 of AVX's 16, 12 of AVX-512's 32,
+# 24 of NEON's 32.
+LANES = 8
+if (
+    config.CPU_NAME is None and config.CPU_FEATURES is None
+):  # Numba compiles for the host
+    LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8
+VECTORS = 2
+ROWS = 6
+COLUMNS = VECTORS * LANES
+
+
+def _pointer(builder, address, kind):
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+@intrinsic
+def load(typingctx, address):
+    """Reads an int64."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_pointer(builder, args[0], _INT), "seq_cst", 8)
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, address, value):
+    """Writes an int64."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(builder, args[0], _INT)
+        builder.store_atomic(args[1], pointer, "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def add(typingctx, address, value):
+    """Adds to an int64."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(builder, args[0], _INT)
+        builder.atomic_rmw("add", pointer, args[1], "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def exchange(typingctx, address, old, new):
+    """Writes an int64 if it has the old value, and tells whether it had."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(builder, args[0], _INT)
+        result = builder.cmpxchg(pointer, *args[1:], "seq_cst", "seq_cst")
+        return builder.extract_value(result, 1)
+
+    return types.boolean(types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def give_way(typingctx):
+    """Lets another thread run that waits for this processor."""
+
+    def codegen(context, builder, signature, args):
+        if hasattr(os, "sched_yield"):
+            kind = ir.FunctionType(ir.IntType(32), [])
+            name = "sched_yield"
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def call(typingctx, task, arguments, start, stop):
+    """Calls a task by its address."""
+
+    def codegen(context, builder, signature, args):
+        task, arguments, start, stop = args
+        kind = ir.FunctionType(ir.VoidType(), [_INT.as_pointer(), _INT, _INT])
+        task = _pointer(builder, task, kind)
+        builder.call(task, [_pointer(builder, arguments, _INT), start, stop])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), codegen
+
+
+def _pointer_to(kind: types.Type):
+    """Returns a function that makes an address a pointer, for ``numba.carray``."""
+
+    @intrinsic
+    def pointer(typingctx, address):
+        def codegen(context, builder, signature, args):
+            return _pointer(builder, args[0], context.get_data_type(kind))
+
+        return types.CPointer(kind)(types.intp), codegen
+
+    return pointer
+
+
+floats = _pointer_to(types.float32)
+doubles = _pointer_to(types.float64)
+integers = _pointer_to(types.int64)
+bytes_ = _pointer_to(types.uint8)
+
+
+def _named(cls: types.NamedTupleClass) -> types.NamedUniTuple:
+    fields = cls.instance_class._fields
+    return types.NamedUniTuple(types.intp, len(fields), cls.instance_class)
+
+
+def _read(context, builder, pointer, first: int, kind: types.NamedUniTuple):
+    places = [_INT(first + i) for i in range(kind.count)]
+    values = [builder.load(builder.gep(pointer, [place])) for place in places]
+    return context.make_tuple(builder, kind, values)
+
+
+@intrinsic
+def unpack(typingctx, arguments, cls):
+    """Returns a task's arguments as the NamedTuple that they were packed from."""
+    kind = _named(cls)
+
+    def codegen(context, builder, signature, args):
+        return _read(context, builder, args[0], 0, kind)
+
+    return kind(arguments, cls), codegen
+
+
+@intrinsic
+def unpack_both(typingctx, arguments, first, second):
+    """Returns a task's arguments as the two NamedTuples they were packed from."""
+    kinds = _named(first), _named(second)
+    result = types.Tuple(kinds)
+
+    def codegen(context, builder, signature, args):
+        values = [
+            _read(context, builder, args[0], 0, kinds[0]),
+            _read(context, builder, args[0], kinds[0].count, kinds[1]),
+        ]
+        return context.make_tuple(builder, result, values)
+
+    return result(arguments, first, second), codegen
+
+
+@intrinsic
+def copy_lanes(typingctx, source, target):
+    """Copies COLUMNS float32 from one address to another."""
+
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(_FLOAT, COLUMNS)
+        source, target = (_pointer(builder, address, vector) for address in args)
+        builder.store(builder.load(source, align=4), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def multiply_tile(typingctx, a, row, col, b, line, n, start, step, c, out):
+    """Computes ROWS x COLUMNS elements of a product, whose rows may lie anywhere.
+
+    For all i < ROWS and j < COLUMNS, with all indexes in elements::
+
+        c[out[i] + j] = start[step * out[i] + j] + sum(
+            a[row[i] + col[k]] * b[line[k] + j] for k in range(n))
+
+    Args:
+        a, b, start, c: Addresses of float32.
+        row, col, line, out: Addresses of int64.
+        n: At least one.
+        step: 0 or 1.
+    """
+    vector = ir.VectorType(_FLOAT, LANES)
+
+    def codegen(context, builder, signature, args):
+        a, row, col, b, line, n, start, step, c, out = args
+        a, b, start, c = (_pointer(builder, x, _FLOAT) for x in (a, b, start, c))
+        row, col, line, out = (
+            _pointer(builder, x, _INT) for x in (row, col, line, out)
+        )
+
+        def vectors(pointer, offset):
+            for v in range(VECTORS):
+                at = builder.gep(pointer, [builder.add(offset, _INT(v * LANES))])
+                yield builder.bitcast(at, vector.as_pointer())
+
+        def read(pointer, offset):
+            return [builder.load(at, align=4) for at in vectors(pointer, offset)]
+
+        outs = [builder.load(builder.gep(out, [_INT(i)])) for i in range(ROWS)]
+        rows = [
+            builder.gep(a, [builder.load(builder.gep(row, [_INT(i)]))])
+            for i in range(ROWS)
+        ]
+        multiply_add = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(vector, [vector] * 3),
+            f"llvm.fmuladd.v{LANES}f32",
+        )
+        undefined = ir.Constant(vector, ir.Undefined)
+        nothing = ir.Constant(vector, [0.0] * LANES)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+
+        before = builder.block
+        loop = builder.append_basic_block("product")
+        after = builder.append_basic_block("results")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(_INT)
+        sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
+        right = read(b, builder.load(builder.gep(line, [k])))
+        column = builder.load(builder.gep(col, [k]))
+        results = []
+        for i in range(ROWS):
+            value = builder.load(builder.gep(rows[i], [column]))
+            left = builder.insert_element(undefined, value, ir.IntType(32)(0))
+            left = builder.shuffle_vector(left, undefined, zeros)
+            results.append(
+                [
+                    builder.call(multiply_add, [left, right[v], sums[i][v]])
+                    for v in range(VECTORS)
+                ]
+            )
+        following = builder.add(k, _INT(1))
+        k.add_incoming(_INT(0), before)
+        k.add_incoming(following, loop)
+        for i in range(ROWS):
+            for v in range(VECTORS):
+                sums[i][v].add_incoming(nothing, before)
+                sums[i][v].add_incoming(results[i][v], loop)
+        builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+
+        builder.position_at_end(after)
+        # Last, so that the products are not rounded at the size of all before them.
+        firsts = [read(start, builder.mul(step, offset)) for offset in outs]
+        for offset, first, values in zip(outs, firsts, results, strict=True):
+            for v, at in enumerate(vectors(c, offset)):
+                builder.store(builder.fadd(first[v], values[v]), at, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 10), codegen

@@ -1,0 +1,325 @@
+"""Compiled convolutions: products whose left matrix is read from the image itself.
+
+Element (i, k) of the left matrix is ``a[row[i] + col[k]]``, where ``row`` says where a
+step of the kernel begins and ``col`` where its elements are from there (implicit GEMM).
+Nothing is copied, and what is padding is left out.
+
+See :mod:`chainer_revive.cpu.numba.threads` for what a task is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import carray
+
+from chainer_revive.cpu.numba.geometry import Geometry
+from chainer_revive.cpu.numba.intrinsics import (
+    COLUMNS,
+    ROWS,
+    copy_lanes,
+    floats,
+    integers,
+    jit,
+    multiply_tile,
+    unpack,
+    unpack_both,
+)
+from chainer_revive.cpu.numba.threads import Task
+
+_STEPS = 512  # of the kernel at a time; what they see stays in the cache
+_STEPS_OUTER = 128
+_SUM = 512  # products that are added up before the rest is added
+# Numba compiles a function apart for literals.
+_NONE, _ONE = np.int64(0), np.int64(1)
+
+
+class Pack(NamedTuple):
+    """A kernel (height, width, depth, n) of any strides, in elements, and its panels
+    (P, height * width * depth, COLUMNS), which are written.
+    """
+
+    w: int
+    panels: int
+    height: int
+    width: int
+    depth: int
+    n: int
+    stride_y: int
+    stride_x: int
+    stride_k: int
+    stride_n: int
+
+
+class Correlation(NamedTuple):
+    """How images are correlated with a packed kernel.
+
+    Attributes:
+        x: The images.
+        panels: (P, k, COLUMNS).
+        first: What each column begins with (P * COLUMNS,).
+        elements: Where the kernel's elements are, seen from a step (k,).
+        y: The results, with n columns.
+        images, rows, columns: The strides of the results.
+        y_alike, x_alike: The steps along H and W that meet the same taps: rows of
+            first and last step and tap; and how many rows there are.
+    """
+
+    x: int
+    panels: int
+    first: int
+    elements: int
+    y: int
+    n: int
+    images: int
+    rows: int
+    columns: int
+    k: int
+    y_alike: int
+    x_alike: int
+    y_count: int
+    x_count: int
+
+
+class OuterProducts(NamedTuple):
+    """How outer products of what a kernel sees and the rows of a matrix are summed.
+
+    Attributes:
+        x: The images, ``total`` of them.
+        taps: Where the kernel's taps are, seen from a step.
+        y: The matrix, with n columns.
+        results: (taps * c, n).
+        y_meet, x_meet: Which steps along H, and W, meet each tap (taps, 2).
+    """
+
+    x: int
+    taps: int
+    y: int
+    n: int
+    results: int
+    total: int
+    y_meet: int
+    x_meet: int
+
+
+class Transpose(NamedTuple):
+    """A gradient (taps, c, d) of a kernel, and the result (d, c, taps)."""
+
+    source: int
+    result: int
+    taps: int
+    c: int
+    d: int
+
+
+@Task
+def pack(arguments, start, stop):
+    """Packs panels of a kernel: each has COLUMNS of the columns, row after row."""
+    a = unpack(arguments, Pack)
+    shape = -(-a.n // COLUMNS), a.height, a.width, a.depth, COLUMNS
+    out = carray(floats(a.panels), shape)
+    for j in range(start, stop):
+        first = j * COLUMNS
+        found = min(COLUMNS, a.n - first)
+        for y in range(a.height):
+            for x in range(a.width):
+                start_at = y * a.stride_y + x * a.stride_x + first * a.stride_n
+                address = a.w + 4 * start_at
+                _pack(address, a.stride_k, a.stride_n, found, out[j, y, x])
+
+
+@jit
+def _pack(address, sk, sn, found, out):
+    """Copies elements (K, found) into (K, COLUMNS) and fills up with zeros."""
+    depth = len(out)
+    a = carray(floats(address), (depth - 1) * sk + (found - 1) * sn + 1)
+    if found == COLUMNS and sn == 1:
+        for k in range(depth):
+            copy_lanes(address + 4 * k * sk, out.ctypes.data + 4 * k * COLUMNS)
+    else:
+        for k in range(depth):
+            for q in range(found):
+                out[k, q] = a[k * sk + q * sn]
+            for q in range(found, COLUMNS):
+                out[k, q] = 0  # nobody reads what comes of it, but NaN would be slow
+
+
+@Task
+def correlate(arguments, start, stop):
+    """Correlates rows of steps, counted through all images, with a packed kernel."""
+    c, g = unpack_both(arguments, Correlation, Geometry)
+    y_alike = carray(integers(c.y_alike), (c.y_count, 4))
+    x_alike = carray(integers(c.x_alike), (c.x_count, 4))
+    k = c.k
+    line = np.arange(k) * COLUMNS
+    lines = max(1, _STEPS // g.out_w)
+    row = np.empty(lines * g.out_w + ROWS, np.int64)
+    out = np.empty(len(row), np.int64)
+    # Where each part of the kernel begins and ends.
+    parts = np.empty((k, 2), np.int64)
+    for begin in range(start, stop, lines):
+        end = min(stop, begin + lines)
+        for u in range(len(y_alike)):
+            i0, i1 = y_alike[u, 2], y_alike[u, 3]
+            for v in range(len(x_alike)):
+                j0, j1 = x_alike[v, 2], x_alike[v, 3]
+                m = _NONE
+                for number in range(begin, end):
+                    image, a = number // g.out_h, number % g.out_h
+                    if a < y_alike[u, 0] or a >= y_alike[u, 1]:
+                        continue
+                    at = (image * g.h + a * g.stride_y - g.pad_y) * g.w - g.pad_x
+                    to = image * c.images + a * c.rows
+                    for b in range(x_alike[v, 0], x_alike[v, 1]):
+                        row[m] = (at + b * g.stride_x) * g.c
+                        out[m] = to + b * c.columns
+                        m += 1
+                if m == 0:
+                    continue
+                for r in range(m, m + ROWS):
+                    row[r], out[r] = row[m - 1], out[m - 1]
+                if i0 == i1 or j0 == j1:  # nothing but padding
+                    _fill(c.first, c.y, out, m, c.n)
+                    continue
+                # Rows of the kernel that are met in whole are one part.
+                rows_met = i1 - i0 if j1 - j0 == g.taps_x else _ONE
+                count = _NONE
+                for i in range(i0, i1, rows_met):
+                    at = (i * g.taps_x + j0) * g.c
+                    last = at + rows_met * (j1 - j0) * g.c
+                    while at < last:
+                        parts[count, 0] = at
+                        at = min(at + _SUM, last)
+                        parts[count, 1] = at
+                        count += 1
+                _multiply(
+                    *(c.x, row, m, c.elements, c.panels, k, line, parts, count),
+                    *(c.first, c.y, out, c.n),
+                )
+
+
+@jit
+def _multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
+    """Sets c to the product with the panels, plus what each column begins with."""
+    edge = np.empty((ROWS, COLUMNS), np.float32)
+    edges = np.arange(ROWS) * COLUMNS
+    rows, outs, lines = row.ctypes.data, out.ctypes.data, line.ctypes.data
+    for j in range(0, n, COLUMNS):
+        panel = panels + 4 * j * k
+        found = min(COLUMNS, n - j)
+        for i in range(0, m, ROWS):
+            if found == COLUMNS:
+                to, to_rows = c + 4 * j, outs + 8 * i
+            else:
+                to, to_rows = edge.ctypes.data, edges.ctypes.data
+            begin, step = first + 4 * j, 0
+            for part in range(count):
+                at, end = parts[part, 0], parts[part, 1]
+                multiply_tile(
+                    a,
+                    rows + 8 * i,
+                    col + 8 * at,
+                    panel,
+                    lines + 8 * at,
+                    end - at,
+                    begin,
+                    step,
+                    to,
+                    to_rows,
+                )
+                begin, step = to, 1
+            if found < COLUMNS:
+                for r in range(ROWS):
+                    results = carray(floats(c + 4 * (out[i + r] + j)), found)
+                    for q in range(found):
+                        results[q] = edge[r, q]
+
+
+@jit
+def _fill(values, c, out, m, n):
+    """Sets c to what each column begins with."""
+    values = carray(floats(values), n)
+    for i in range(m):
+        results = carray(floats(c + 4 * out[i]), n)
+        for q in range(n):
+            results[q] = values[q]
+
+
+@Task
+def correlate_outputs(arguments, start, stop):
+    """Sums the outer products of what the kernel sees and a row of another matrix.
+
+    It does so for tiles [start, stop) of ROWS channels each, tap after tap.
+    """
+    o, g = unpack_both(arguments, OuterProducts, Geometry)
+    x, b, n, c, total = o.x, o.y, o.n, o.results, o.total
+    tiles = -(-g.c // ROWS)
+    taps = carray(integers(o.taps), -(-stop // tiles))
+    y_meet = carray(integers(o.y_meet), (len(taps), 2))
+    x_meet = carray(integers(o.x_meet), (len(taps), 2))
+    lines = max(1, _STEPS_OUTER // g.out_w)
+    col = np.empty(lines * g.out_w, np.int64)
+    line, edge_line = np.empty_like(col), np.empty_like(col)
+    row, out = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
+    whole = n // COLUMNS
+    edge = np.empty((lines * g.out_w, COLUMNS), np.float32)
+    sums = np.empty((ROWS, COLUMNS), np.float32)
+    sums_at = np.arange(ROWS) * COLUMNS
+    for begin in range(0, total * g.out_h, lines):
+        end = min(total * g.out_h, begin + lines)
+        if whole * COLUMNS < n:
+            at = b + 4 * (begin * g.out_w * n + whole * COLUMNS)
+            count = (end - begin) * g.out_w
+            _pack(at, n, _ONE, n - whole * COLUMNS, edge[:count])
+        last, m = -1, 0
+        for tile in range(start, stop):
+            tap = tile // tiles
+            if tap != last:
+                last, m = tap, 0
+                for number in range(begin, end):
+                    image, a = number // g.out_h, number % g.out_h
+                    if not y_meet[tap, 0] <= a < y_meet[tap, 1]:
+                        continue
+                    at = (image * g.h + a * g.stride_y - g.pad_y) * g.w - g.pad_x
+                    for s in range(x_meet[tap, 0], x_meet[tap, 1]):
+                        col[m] = (at + s * g.stride_x) * g.c + taps[tap]
+                        line[m] = (number * g.out_w + s) * n
+                        edge_line[m] = ((number - begin) * g.out_w + s) * COLUMNS
+                        m += 1
+            if not m:
+                continue
+            first = tile % tiles * ROWS
+            for r in range(ROWS):
+                row[r] = min(first + r, g.c - 1)
+                out[r] = (tap * g.c + row[r]) * n
+            at, outs, cols = row.ctypes.data, out.ctypes.data, col.ctypes.data
+            for j in range(whole):
+                to = c + 4 * j * COLUMNS
+                right = b + 4 * j * COLUMNS
+                lines_at = line.ctypes.data
+                multiply_tile(x, at, cols, right, lines_at, m, to, 1, to, outs)
+            if whole * COLUMNS < n:
+                sums[:] = 0
+                to, right = sums.ctypes.data, edge.ctypes.data
+                lines_at, outs = edge_line.ctypes.data, sums_at.ctypes.data
+                multiply_tile(x, at, cols, right, lines_at, m, to, 1, to, outs)
+                for r in range(min(ROWS, g.c - first)):
+                    to = c + 4 * (out[r] + whole * COLUMNS)
+                    results = carray(floats(to), n - whole * COLUMNS)
+                    for q in range(len(results)):
+                        results[q] += sums[r, q]
+
+
+@Task
+def transpose(arguments, start, stop):
+    """Moves the taps to the end, blocks of COLUMNS of d at a time."""
+    t = unpack(arguments, Transpose)
+    taps, c, d = t.taps, t.c, t.d
+    a = carray(floats(t.source), (taps, c, d))
+    b = carray(floats(t.result), (d, c, taps))
+    for block in range(start, stop):
+        for q in range(c):
+            for j in range(block * COLUMNS, min(d, (block + 1) * COLUMNS)):
+                for tap in range(taps):
+                    b[j, q, tap] = a[tap, q, j]

@@ -1,0 +1,34 @@
+"""What computes on all parameters of a network at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chainer_revive import registry
+
+if TYPE_CHECKING:
+    from chainer_revive.cuda.optimizers import Launcher
+
+launcher: Launcher | None = None  # None for Chainer's own code
+
+
+def use(new: Launcher | None) -> None:
+    """Has optimizers and losses compute by a launcher; ``None`` for Chainer's code."""
+    global launcher
+    if new is None:
+        registry.switch("cuda", False)
+    launcher = new
+    if new is not None:
+        registry.switch("cuda", True)
+
+
+def on_cupy() -> Launcher:
+    """Returns the launcher for CuPy's arrays.
+
+    Raises:
+        ImportError: CuPy is missing.
+
+    """
+    from chainer_revive.cuda.launcher import CudaLauncher
+
+    return CudaLauncher()

@@ -1,0 +1,119 @@
+"""Why calls ran through Chainer's own code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from chainer_revive import registry
+
+_asked = False
+_last = threading.local()
+
+
+class Fallback(NamedTuple):
+    """A call that a fast function did not cover.
+
+    Attributes:
+        method: The method of Chainer's that ran instead, as ``ReLU.forward_cpu``.
+        layer: The layer that did not cover it, as ``cpu``.
+        arrays: The dtypes and shapes of its arrays.
+        reason: Why.
+    """
+
+    method: str
+    layer: str
+    arrays: str
+    reason: str
+
+
+class Explanation:
+    """What :func:`explaining` has found; ``str`` gives one line for each.
+
+    Attributes:
+        fallbacks: How often each :class:`Fallback` occurred.
+    """
+
+    def __init__(self) -> None:
+        self.fallbacks: Counter[Fallback] = Counter()
+
+    def __str__(self) -> str:
+        if not any(map(registry.is_on, registry.LAYERS)):
+            return "all runs through Chainer's own code: chainer_revive is switched off"
+        lines = [
+            f"{count} x {f.method}({f.arrays}), not {f.layer}: {f.reason}"
+            for f, count in self.fallbacks.most_common()
+        ]
+        return "\n".join(lines) or "nothing fell back to Chainer's own code"
+
+
+def declined(reason: str | Callable[..., str], *arguments):
+    """Returns ``NotImplemented``, by which a fast function leaves a call to others.
+
+    Args:
+        reason (str or callable): Why; called with the arguments if anybody asks.
+    """
+    if _asked:
+        _last.reason = reason if isinstance(reason, str) else reason(*arguments)
+    return NotImplemented
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[Explanation]:
+    """A context that notes which calls fall back to Chainer's own code, and why.
+
+    It holds for all threads of the process, and makes each call a little slower. ::
+
+        with chainer_revive.explaining() as explanation:
+            optimizer.update(model, x, t)
+        print(explanation)
+
+    Yields:
+        Explanation: Filled as the calls are made.
+    """
+    global _asked
+    import chainer  # noqa: F401  (whose methods are looked at)
+
+    explanation = Explanation()
+
+    def over(fast: Callable, below: Callable) -> Callable:
+        layer = _layer_of(fast)
+
+        @functools.wraps(below)
+        def call(*args, **kwargs):
+            _last.reason = "it gave no reason"
+            result = fast(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+            arrays = ", ".join(_describe([*args, *kwargs.values()]))
+            fallback = Fallback(below.__qualname__, layer, arrays, _last.reason)
+            explanation.fallbacks[fallback] += 1
+            return below(*args, **kwargs)
+
+        return call
+
+    before, _asked = _asked, True
+    try:
+        with registry.put_together_by(over):
+            yield explanation
+    finally:
+        _asked = before
+
+
+def _layer_of(fast: Callable) -> str:
+    for layer, package in registry.LAYERS.items():
+        if fast.__module__.startswith(f"{package}."):
+            return layer
+    raise ValueError(f"{fast.__module__} is in no layer")
+
+
+def _describe(arguments: list) -> Iterator[str]:
+    for argument in arguments:
+        if isinstance(argument, (tuple, list)):
+            yield from _describe(list(argument))
+        elif hasattr(argument, "dtype") and hasattr(argument, "shape"):
+            yield f"{argument.dtype} {argument.shape}"

@@ -1,0 +1,165 @@
+"""What Chainer runs through on this machine: choosing it, and saying it."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import Any
+
+from chainer_revive import registry
+
+_PATHS = ("chainer", "numpy", "numba")
+
+
+def use(
+    cpu: str | None = None, cuda: bool | None = None, cudnn: bool | None = None
+) -> None:
+    """Switches the whole process to other code; ``None`` leaves a part as it is.
+
+    Args:
+        cpu (str): ``"chainer"`` for Chainer's own functions, ``"numpy"`` for fast ones
+            that need nothing else, or ``"numba"`` for these with compiled loops.
+        cuda (bool): Whether a step of an optimizer is one kernel on a GPU, and a loss
+            one (experimental).
+        cudnn (bool): Whether convolution and batch normalisation on a GPU run through
+            cuDNN 9 (experimental).
+
+    Raises:
+        ValueError: ``cpu`` is another word.
+        ImportError: What ``cuda`` or ``cudnn`` needs is not installed.
+
+    """
+    import chainer  # noqa: F401  (switches all on that the environment asks for)
+
+    if cpu not in (None, *_PATHS):
+        raise ValueError(f"cpu must be one of {', '.join(_PATHS)}, not {cpu!r}")
+    if cudnn:
+        from chainer_revive.cudnn.versions import versions
+
+        versions()
+    if cuda is not None:
+        from chainer_revive.cuda import current
+
+        current.use(current.on_cupy() if cuda else None)
+    if cudnn is not None:
+        registry.switch("cudnn", cudnn)
+    if cpu is not None:
+        from chainer_revive.cpu import compiled
+
+        compiled.wanted = cpu == "numba"
+        registry.switch("cpu", cpu != "chainer")
+
+
+def use_what_the_environment_asks_for() -> None:
+    """Calls :func:`use` as ``CHAINER_MMIX_CPU``, ``_CUDA`` and ``_CUDNN`` say.
+
+    Raises:
+        ImportError: One of them has an unknown value, or a package is missing.
+
+    """
+    from chainer.backends import cuda
+
+    from chainer_revive.cpu import compiled
+
+    path = _asked(
+        "CPU",
+        ("0", "numpy", "numba"),
+        "set it to 0 for Chainer's own code or to numpy or numba, or leave it unset",
+    )
+    if path == "0":
+        path = "chainer"
+    use(cpu=path or ("numba" if compiled.available else "numpy"))
+    one_kernel = _asked(
+        "CUDA",
+        ("0", "1"),
+        "set it to 1 for one kernel a step of an optimizer and one a loss, or to 0, or "
+        "leave it unset, for Chainer's own code",
+    )
+    if one_kernel == "1" and cuda.available:
+        use(cuda=True)
+    asked = _asked(
+        "CUDNN",
+        ("0", "1"),
+        "set it to 1 for cuDNN (experimental), or leave it unset for Chainer's own "
+        "code",
+    )
+    if asked == "1":
+        use(cudnn=True)
+
+
+def _asked(part: str, known: tuple[str, ...], remedy: str) -> str:
+    name = f"CHAINER_MMIX_{part}"
+    value = os.environ.get(name, "")
+    if value not in ("", *known):
+        raise ImportError(f"{name}={value} is unknown: {remedy}")
+    return value
+
+
+def state() -> dict[str, Any]:
+    """Returns what Chainer runs through, for the record of a run.
+
+    Returns:
+        dict: JSON can hold it. ``cpu`` is as in :func:`use`; ``numba``, its version or
+        ``None``; ``threads``, how many its loops run on, or ``None``; ``blas``, the
+        name, version and number of threads of NumPy's BLAS, or ``None`` where
+        threadpoolctl is not installed or does not know it; ``cuda``, a bool;
+        ``cudnn``, its version or ``None``.
+    """
+    import chainer  # noqa: F401
+    import numpy as np
+
+    from chainer_revive.cpu import blas, compiled
+
+    cpu = "chainer"
+    numba = threads = None
+    if registry.is_on("cpu"):
+        loops = compiled.loops(np.dtype(np.float32))
+        cpu = "numba" if loops else "numpy"
+        if loops:
+            numba, threads = version("numba"), loops.threads.count()
+    library = blas.library()
+    if registry.is_on("cudnn"):
+        from chainer_revive.cudnn.versions import versions
+
+        cudnn = versions()[0]
+    else:
+        cudnn = None
+    return {
+        "cpu": cpu,
+        "numba": numba,
+        "threads": threads,
+        "blas": library
+        and {
+            "name": library.internal_api,
+            "version": library.version,
+            "threads": library.get_num_threads(),
+        },
+        "cuda": registry.is_on("cuda"),
+        "cudnn": cudnn,
+    }
+
+
+def describe() -> str:
+    """Says in a few lines what Chainer runs through on this machine."""
+    from chainer.backends import cuda
+
+    now = state()
+    path = {
+        "chainer": "Chainer's own code",
+        "numpy": "NumPy (no compiled loops)",
+        "numba": f"loops compiled by Numba {now['numba']}, threads: {now['threads']}",
+    }[now["cpu"]]
+    lines = [f"CPU: {path}"]
+    if blas := now["blas"]:
+        lines.append(
+            f"BLAS: {blas['name']} {blas['version']}, threads: {blas['threads']}"
+        )
+    if not cuda.available:
+        lines.append("GPU: none that CuPy can use")
+    else:
+        from chainer_revive import cudnn
+
+        lines.append(cudnn.describe())
+        if now["cuda"]:
+            lines.append("GPU: one kernel a step of an optimizer (experimental)")
+    return "\n".join(lines)
