@@ -6,7 +6,7 @@ from chainer_mmix.datasets.cifar import get_cifar10, get_cifar100
 from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
-from chainer_mmix.datasets.registry import DATASETS, Dataset, load, lookup
+from chainer_mmix.datasets.registry import DATASETS, Dataset, load
 
 __all__ = [
     "DATASETS",
@@ -20,6 +20,5 @@ __all__ = [
     "get_mnist",
     "get_mnist5k",
     "load",
-    "lookup",
     "take_subset",
 ]

@@ -240,7 +240,15 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "xp.asarray(v, dtype=transfer_dtype)",
         ),
     ),
-    # --- A bug of 7.8.1: the gradient of W when x needs none -------------------------
+    # --- Bugs of 7.8.1 ---------------------------------------------------------------
+    # A parameter that was frozen when it was saved and no longer is has no state yet.
+    "chainer.optimizer": (
+        Patch(
+            "                        if self.enabled:\n",
+            "                        if self.enabled and self.t:\n",
+        ),
+    ),
+    # The gradient of W when x needs none.
     "chainer.functions.connection.deconvolution_2d": (
         Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),
     ),

@@ -368,7 +368,7 @@ def test_divergence_exits_with_1_and_names_the_snapshot(main, capsys):
     assert log("run")[-1]["lr"] == 0.001
 
 
-def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
+def test_resuming_another_run_is_refused(main, capsys):
     assert main([*QUICK, "--quiet", "--out", "run"]) == 0
     before = sorted(
         (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
@@ -376,8 +376,6 @@ def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
     for arguments, message in (
         ("--out run --resume --mixup none", "--mixup was manifold and is none"),
         ("--resume run/snapshot_iter_3 --seed 1", "--seed was 0 and is 1"),
-        ("--out run --resume", "give a higher --epoch"),
-        ("--resume run", "run/snapshot_iter_3 is from the end of epoch 1"),
         ("--out run --resume --epoch 2 --model resnet50", "--model was cnn"),
     ):
         with pytest.raises(SystemExit) as e:
@@ -388,6 +386,47 @@ def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
         (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
     )
     assert after == before
+
+
+@pytest.mark.parametrize("resume", ["--resume --out run", "--resume run"])
+def test_resuming_a_finished_run_does_nothing(main, capsys, resume):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    before = {p.name: p.read_bytes() for p in pathlib.Path("run").iterdir()}
+    capsys.readouterr()
+    assert main([*QUICK, *resume.split(), "--epoch", "1"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "run/snapshot_iter_3 is from the end of epoch 1" in line
+    assert "higher --epoch" in line
+    assert {p.name: p.read_bytes() for p in pathlib.Path("run").iterdir()} == before
+    assert [p.name for p in pathlib.Path().iterdir()] == ["run"]
+
+
+def test_the_console_script_trains_as_the_script_does(main, capsys):
+    from chainer_mmix.cli.main import main as console
+
+    assert main([*QUICK, "--quiet", "--out", "a"]) == 0
+    assert console(["train", *QUICK, "--quiet", "--out", "b"]) == 0
+    assert log("a") == log("b")
+    capsys.readouterr()
+    helps = []
+    for command, prog in (
+        (main, "train_manifoldmixup.py"),
+        (lambda words: console(["train", *words]), "chainer-mmix train"),
+    ):
+        for words in (["--epoch", "0"], ["--model", "cmn"]):
+            with pytest.raises(SystemExit) as e:
+                command(words)
+            assert e.value.code == 2
+            error = capsys.readouterr().err.splitlines()[-1]
+            assert error.startswith(f"{prog}: error: ")
+        with pytest.raises(SystemExit):
+            command(["--help"])
+        text = capsys.readouterr().out
+        assert f"{prog} --resume --epoch 40" in text
+        helps.append(text.split("what to train:")[1].split("main/accuracy in")[0])
+    assert helps[0] == helps[1]
+    record = json.loads(pathlib.Path("b/run.json").read_text())
+    assert record["command"].startswith("chainer-mmix train --model cnn")
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from chainer.dataset import concat_examples
 
 from chainer_mmix.analysis import calibration
 from chainer_mmix.analysis.predictions import labels_of, predict
-from chainer_mmix.atomic import write_atomically
+from chainer_mmix.runs.reliability import write_reliability
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
 
@@ -56,14 +55,7 @@ class CalibrationEvaluator(PredictorEvaluator):
     def __call__(self, trainer: chainer.training.Trainer | None = None) -> dict:
         result = super().__call__(trainer)
         if trainer is not None:
-            # JSON knows no NaN.
-            bins = {
-                key: [x if np.isfinite(x) else None for x in values.tolist()]
-                for key, values in self._bins._asdict().items()
-            }
-            with write_atomically(Path(trainer.out, self._filename)) as file:
-                json.dump(bins, file, indent=2)
-                file.write("\n")
+            write_reliability(Path(trainer.out, self._filename), self._bins)
         return result
 
     def measure(self, target: chainer.Link) -> dict[str, float]:

@@ -3,8 +3,7 @@ import json
 import chainer
 import numpy as np
 
-from chainer_mmix.training import RunRecord
-from chainer_mmix.training.record import summary
+from chainer_mmix.runs.record import RunRecord, summary
 
 ACCURACY = "validation/main/accuracy"
 
@@ -31,7 +30,10 @@ def test_record_of_a_run(tmp_path):
     log = [{"epoch": i + 1, ACCURACY: a} for i, a in enumerate([0.5, 0.9, 0.9, 0.7])]
     record.finish(log, 12.5)
     finished = json.loads((tmp_path / "run.json").read_text())
+    (start,) = started["starts"]
+    assert (start["from_epoch"], start["to_epoch"]) == (0, None)
     assert finished == started | {
+        "starts": [start | {"to_epoch": 4}],
         "status": "finished",
         "duration": 12.5,
         "epoch": 4,
