@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from chainer_mmix.cli.options import OPTIONS
+from chainer_mmix.cli.options import CHANGES, OPTIONS
 from chainer_mmix.runs.record import read_record
 from chainer_mmix.training import find_snapshot
 
@@ -53,7 +53,7 @@ def check_same_run(
         f"{OPTIONS[name].flag} was {before[name]} and is {value}"
         for name, value in arguments.items()
         if name in before and before[name] != value
-        if name in fixed or not OPTIONS[name].may_change
+        if name in fixed or CHANGES not in OPTIONS[name].tags
     ]
     if differences:
         raise ValueError(

@@ -18,7 +18,7 @@ import chainer_mmix
 from chainer_mmix import datasets, models, training
 from chainer_mmix.cli import options
 from chainer_mmix.cli.lookup import lookup
-from chainer_mmix.cli.options import OPTIONS, naming
+from chainer_mmix.cli.options import naming
 from chainer_mmix.cli.resume import check_same_run, newest_snapshot
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.policy import using_draw
@@ -316,9 +316,9 @@ def fill_in(args: argparse.Namespace, model_class: type) -> None:
     if args.mixup == "input" and args.layer_mix not in (None, [0]):
         raise ValueError("--layer-mix chooses layers for --mixup manifold, not input")
     if args.mixup == "none":
-        for option in OPTIONS.values():
+        for option in options.options_with(options.MIXING):
             is_given = getattr(args, option.name) != option.default
-            if option.kind == "mixing" and not option.is_main and is_given:
+            if is_given and options.MAIN not in option.tags:
                 raise ValueError(
                     f"{option.flag} is for --mixup manifold or input, not none"
                 )

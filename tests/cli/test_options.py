@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from chainer_mmix.cli import train
-from chainer_mmix.cli.options import GROUPS, OPTIONS, setting_of
+from chainer_mmix.cli.options import (
+    GROUPS,
+    INCIDENTAL,
+    MAIN,
+    MIXING,
+    NAMED,
+    OPTIONS,
+    setting_of,
+)
 from chainer_mmix.models import CNN
 from chainer_mmix.runs.groups import group_runs
 from chainer_mmix.runs.run import Run
@@ -74,7 +82,7 @@ def group(*runs):
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
 def test_what_is_no_setting_is_not_told_apart(option):
     plain, other = run_of(arguments()), run_of(arguments(*words_of(option)))
-    assert group(plain, other) == ([2] if option.kind == "incidental" else [1, 1])
+    assert group(plain, other) == ([2] if INCIDENTAL in option.tags else [1, 1])
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
@@ -89,13 +97,13 @@ def test_records_of_older_versions_are_grouped_with_those_of_today(option):
     assert group(new, old) == [2]
     assert new.setting.mixes == old.setting.mixes
     assert new.setting.title == old.setting.title
-    assert group(plain, old) == ([2] if option.kind == "incidental" else [1, 1])
+    assert group(plain, old) == ([2] if INCIDENTAL in option.tags else [1, 1])
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
 def test_without_mixing_its_options_are_refused(option):
     words = ["--mixup", "none", *words_of(option)]
-    if option.kind == "mixing" and not option.is_main:
+    if MIXING in option.tags and MAIN not in option.tags:
         with pytest.raises(ValueError, match=f"{option.flag} is for --mixup manifold"):
             arguments(*words)
     elif option.name != "mixup":
@@ -107,7 +115,7 @@ def test_the_output_folder_is_named_after_what_is_unusual(option):
     if option.name in ("out", "resume"):
         pytest.skip("they name a folder themselves")
     plain, other = (arguments(*words).out for words in ((), words_of(option)))
-    named = option.is_named or option.is_main
+    named = bool(option.tags & (NAMED | MAIN))
     named |= option.name in ("layer_mix", "train_size", "label_noise", "seed")
     assert (plain != other) == named
 

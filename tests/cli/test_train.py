@@ -440,6 +440,32 @@ def test_a_snapshot_of_another_model_is_refused_without_its_record(main, capsys)
     assert not pathlib.Path("new").exists()
 
 
+def test_resuming_goes_on_with_the_branch_that_was_gone_back_to(main, monkeypatch):
+    from chainer.training.updaters import StandardUpdater
+
+    run = [*QUICK, "--quiet", "--out", "run"]
+    assert main([*run, "--epoch", "3"]) == 0
+    back = ["--resume", "run/snapshot_iter_5", "--epoch", "3", "--batchsize", "40"]
+    with monkeypatch.context() as context:
+        # Killed before the first epoch of the branch is done.
+        context.setattr(StandardUpdater, "update", lambda self: sys.exit(9))
+        with pytest.raises(SystemExit):
+            main([*run, *back])
+    assert [entry["iteration"] for entry in log("run")] == [3, 5]
+    again = ["--resume", "--batchsize", "40"]
+    assert main([*run, *again, "--epoch", "3"]) == 0
+    before = log("run")
+    assert [entry["iteration"] for entry in before] == [3, 5, 6]
+    assert main([*run, *again, "--epoch", "4"]) == 0
+    assert log("run")[:3] == before
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    assert record["resumed_from"] == "snapshot_iter_6"
+    assert [
+        (s["from_epoch"], s["to_epoch"], s["arguments"]["batchsize"])
+        for s in record["starts"]
+    ] == [(0, 2, 16), (2, 3, 40), (3, 4, 40)]
+
+
 def test_interruption_is_recorded(main, capsys, monkeypatch):
     from chainer.training.updaters import StandardUpdater
 
