@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import chainer
 import numpy as np
@@ -261,7 +262,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     return trainer, record
 
 
-def make_model(args: argparse.Namespace, model_class: type, n_class: int):
+def make_model(args: argparse.Namespace, model_class: Any, n_class: int):
     """Makes the predictor, with the options that ResNets alone have."""
     resnet_options = {}
     if issubclass(model_class, models.ResNet):
@@ -305,7 +306,7 @@ def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> Non
         trainer.extend(MixupOff(args.mixup_off_epoch))
 
 
-def fill_in(args: argparse.Namespace, model_class: type) -> None:
+def fill_in(args: argparse.Namespace, model_class: Any) -> None:
     """Fills in the defaults that depend on other arguments, and checks them."""
     if args.epoch is None:
         args.epoch = options.EPOCH[args.dataset]
@@ -349,7 +350,7 @@ def fill_in(args: argparse.Namespace, model_class: type) -> None:
         args.resume = newest_snapshot(args.resume, args.out)
 
 
-def default_out(args: argparse.Namespace, model_class: type) -> str:
+def default_out(args: argparse.Namespace, model_class: Any) -> str:
     """Names the output folder by what sets one run apart from others."""
     name = f"{args.dataset}_{args.model}_{args.mixup}"
     if args.mixup != "none":

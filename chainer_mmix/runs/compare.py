@@ -196,8 +196,9 @@ def _final(run: Run, key: str) -> float | None:
 
 
 def _spread_if_known(values: Iterable[float | None]) -> Spread | None:
-    known = list(values)
-    return None if None in known else Spread.of(known)
+    all_values = list(values)
+    known = [value for value in all_values if value is not None]
+    return Spread.of(known) if len(known) == len(all_values) else None
 
 
 def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
@@ -205,15 +206,14 @@ def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
     finals = [[scale * x for x in _finals(g, metric)] for g in (group, baseline)]
     spread_a, spread_b = map(Spread.of, finals)
     value = spread_a.mean - spread_b.mean
-    if None in (spread_a.std, spread_b.std):
-        return Difference(group.label, value, None, None, None)
-    if not (_independent(group) and _independent(baseline)):
+    independent = _independent(group) and _independent(baseline)
+    if spread_a.std is None or spread_b.std is None or not independent:
         return Difference(group.label, value, None, None, None)
     pairs = _pairs(group, baseline)
     if pairs is not None:
         test = "paired t-test"
-        deltas = Spread.of([finals[0][i] - finals[1][j] for i, j in pairs])
-        error = deltas.std / math.sqrt(deltas.n)
+        deltas = [finals[0][i] - finals[1][j] for i, j in pairs]
+        error = (Spread.of(deltas).std or 0.0) / math.sqrt(len(deltas))
     else:
         test = "Welch's t-test"
         error = math.hypot(
@@ -224,7 +224,7 @@ def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
     from scipy import stats  # takes a second to import: only where it is needed
 
     if pairs is not None:
-        p = 2 * stats.t.sf(abs(value) / error, deltas.n - 1)
+        p = 2 * stats.t.sf(abs(value) / error, len(pairs) - 1)
     else:
         p = stats.ttest_ind_from_stats(
             *(spread_a.mean, spread_a.std, spread_a.n),

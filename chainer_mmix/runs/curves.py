@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chainer_mmix.analysis.figure import OKABE_ITO, save_figure
+from chainer_mmix.runs.compare import Spread
 from chainer_mmix.runs.groups import Group
 from chainer_mmix.runs.log import TRAINING_LOSS
 from chainer_mmix.runs.metric import Metric
@@ -51,13 +52,10 @@ def mean_curve(
         for epoch in np.unique(epochs[finite]):
             mean = series[finite & (epochs == epoch)].mean()
             values.setdefault(float(epoch), []).append(float(mean))
-    epochs = sorted(values)
-    means = [np.mean(values[epoch]) for epoch in epochs]
-    stds = [
-        np.std(values[epoch], ddof=1) if len(values[epoch]) > 1 else 0.0
-        for epoch in epochs
-    ]
-    return np.array(epochs), np.array(means), np.array(stds)
+    spreads = [Spread.of(values[epoch]) for epoch in sorted(values)]
+    means = [spread.mean for spread in spreads]
+    stds = [spread.std or 0.0 for spread in spreads]
+    return np.array(sorted(values)), np.array(means), np.array(stds)
 
 
 def plot_curves(groups: Sequence[Group], metric: Metric) -> Figure:
@@ -111,7 +109,7 @@ def draw_losses(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
     _draw_epochs(axes)
 
 
-def group_style(i: int) -> dict[str, str]:
+def group_style(i: int) -> dict[str, Any]:
     """Returns the colour and the marker of the lines of the i-th setting."""
     return {
         "color": OKABE_ITO[i % len(OKABE_ITO)],
@@ -134,7 +132,7 @@ def save_curves(
 
 def _draw_epochs(axes: Axes) -> None:
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.locator_params("x", integer=True, min_n_ticks=1)
     axes.grid(alpha=0.3)
 
 
@@ -142,7 +140,7 @@ def _plot_mean(
     axes: Axes,
     group: Group,
     key_of: Callable[[Run], str],
-    style: dict[str, str],
+    style: dict[str, Any],
     line: str,
 ) -> None:
     epochs, means, stds = mean_curve(group, key_of)

@@ -107,12 +107,12 @@ def choose_metric(
         )
     name = _name(min(shared, key=_rank))
     by_key: dict[str, list[str]] = {}
-    for run, keys in zip(runs, names, strict=True):
-        by_key.setdefault(keys[name], []).append(str(run.path))
+    chosen = {run: keys[name] for run, keys in zip(runs, names, strict=True)}
+    for run, key in chosen.items():
+        by_key.setdefault(key, []).append(str(run.path))
     texts = (f"{key} ({', '.join(paths)})" for key, paths in by_key.items())
     flaw = f"{name} has several keys, which may mean other data: {', '.join(texts)}"
-    keys = {run: keys[name] for run, keys in zip(runs, names, strict=True)}
-    return _metric(keys, lower_is_better, (flaw,))
+    return _metric(chosen, lower_is_better, (flaw,))
 
 
 def _metric(

@@ -269,7 +269,7 @@ def versions() -> dict[str, str | None]:
 
 def device_name(device: chainer.backend.Device) -> str:
     """Returns the name of the processor or the GPU behind a device."""
-    if device.xp is cuda.cupy and cuda.available:
+    if isinstance(device, chainer.backend.GpuDevice):
         properties = cuda.cupy.cuda.runtime.getDeviceProperties(device.device.id)
         return properties["name"].decode()
     cpuinfo = Path("/proc/cpuinfo")
@@ -287,8 +287,8 @@ def _starts_until(record: Mapping[str, Any], epoch: int) -> list[dict[str, Any]]
     starts = record.get("starts")
     if starts is None:  # a file of an older version, which knows the last one only
         since = 0 if record.get("resumed_from") is None else None
-        keys = ("command", "arguments", "versions", "device", "device_name")
-        keys += ("platform", "started", "resumed_from")
+        keys = ["command", "arguments", "versions", "device", "device_name"]
+        keys += ["platform", "started", "resumed_from"]
         starts = [{**{k: record.get(k) for k in keys}, "from_epoch": since}]
     starts = [start for start in starts if (start.get("from_epoch") or 0) < epoch]
     return [*starts[:-1], *({**start, "to_epoch": epoch} for start in starts[-1:])]

@@ -190,6 +190,7 @@ def _record(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "epochs": summary.epochs,
     }
     name = comparison.metric.name
+    spreads: dict[str, Spread | None]
     spreads = {f"best_{name}": summary.best, f"final_{name}": summary.final}
     if comparison.metric.is_share:
         spreads["final_error_percent"] = summary.final_error
