@@ -13,6 +13,7 @@ from chainer_mmix.training.snapshots import (
     SnapshotError,
     find_snapshot,
     load_snapshot,
+    load_weights,
     read_snapshot,
 )
 from chainer_mmix.training.trainer import build_trainer, run
@@ -31,6 +32,7 @@ __all__ = [
     "find_snapshot",
     "get_device",
     "load_snapshot",
+    "load_weights",
     "make_optimizer",
     "read_snapshot",
     "run",

@@ -12,12 +12,16 @@ from typing import IO, Any
 import chainer
 import numpy as np
 from chainer.serializers import NpzDeserializer
+from chainer.serializers.npz import serialize
 from numpy.lib import format as npy
 
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.runs.log import read_log
 
 _NAME = re.compile(r"snapshot_iter_(\d+)")
+# Where a link may be in a file: by itself, in a classifier, or in either's Trainer.
+_PREFIXES = ("", "predictor/", "updater/model:main/", "updater/model:main/predictor/")
+_POLICY = "policy/rng"
 _UPDATE_RULE = re.compile(r"updater/optimizer:([^/]*)/(.*)/")
 
 
@@ -87,6 +91,42 @@ def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:
         raise _another(path, f"it also has {_last(left[0])}")
 
 
+def load_weights(link: chainer.Link, path: str | Path) -> None:
+    """Loads weights into a link.
+
+    The file is what :func:`chainer.serializers.save_npz` wrote of such a link, of a
+    classifier whose predictor it is, or of the Trainer of either (a snapshot). Unlike
+    :func:`chainer.serializers.load_npz`, it runs no code from the file, and it takes
+    arrays only of the shapes that the link has, without broadcasting.
+
+    Args:
+        link (~chainer.Link): The link. After an error its weights are undefined.
+        path (str or path-like): The file.
+
+    Raises:
+        SnapshotError: If the file is none of these, or of another link.
+    """
+    members = read_snapshot(path)
+    wanted = {key for key in serialize(link) if not key.endswith(_POLICY)}
+    parts = [
+        {k.removeprefix(p): v for k, v in members.items() if k.startswith(p)}
+        for p in _PREFIXES
+    ]
+    part = max(parts, key=lambda part: len(part.keys() & wanted))
+    deserializer = _StrictDeserializer(part)
+    try:
+        deserializer.load(link)
+        left = [key for key in part.keys() - deserializer.used if key != _POLICY]
+        if left:
+            raise ValueError(f"they also have {min(left)}")
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        reason = f"they lack {e.args[0]}" if isinstance(e, KeyError) else str(e)
+        raise SnapshotError(
+            f"the weights in {path} do not fit {type(link).__name__} ({reason}): load "
+            "them into a link like the one that was saved"
+        ) from e
+
+
 def read_snapshot(path: str | Path) -> dict[str, np.ndarray]:
     """Reads all arrays of a snapshot.
 
@@ -131,8 +171,8 @@ def read_snapshot(path: str | Path) -> dict[str, np.ndarray]:
         TypeError,
     ) as e:
         raise SnapshotError(
-            f"{path} is not a snapshot, or is cut off or damaged ({e}): take another "
-            "one"
+            f"{path} is not a snapshot or another file of save_npz, or is cut off or "
+            f"damaged ({e}): take another one"
         ) from e
     except OSError as e:
         raise SnapshotError(f"{path} cannot be read ({e.strerror})") from e
@@ -198,7 +238,7 @@ class _StrictDeserializer(NpzDeserializer):
         if name not in self.npz:
             if self._was_never_updated():
                 return None  # which has the state begin with the first update
-            if name.endswith("/policy/rng"):
+            if name.endswith(f"/{_POLICY}"):
                 self.missing.add(name)
         saved = self.npz[name]
         self.used.add(name)

@@ -7,12 +7,14 @@ import chainer
 import numpy as np
 import pytest
 from chainer.serializers import load_npz
+from chainer.serializers.npz import serialize
 
 from chainer_mmix import training
 from chainer_mmix.training import (
     SnapshotError,
     find_snapshot,
     load_snapshot,
+    load_weights,
     read_snapshot,
 )
 
@@ -348,3 +350,65 @@ def test_logs_with_nan_are_compared_too(tmp_path, make_trainer):
     trainer.extend(nothing)
     trainer.run()
     assert find_snapshot(tmp_path).name == f"snapshot_iter_{trainer.updater.iteration}"
+
+
+@pytest.fixture
+def trained(tmp_path, make_trainer):
+    """A trained classifier and files of it, its predictor and its Trainer."""
+    trainer = make_trainer(tmp_path / "run", epoch=1)
+    trainer.run()
+    model = trainer.updater.get_optimizer("main").target
+    for name, obj in (("model", model), ("predictor", model.predictor)):
+        chainer.serializers.save_npz(str(tmp_path / name), obj)
+    files = [tmp_path / "model", tmp_path / "predictor"]
+    return model, [*files, find_snapshot(tmp_path / "run")]
+
+
+def test_weights_of_a_predictor_are_found_in_every_file(tmp_path, trained):
+    model, files = trained
+    expected = serialize(model.predictor)
+    for path in files:
+        net = type(model.predictor)()  # whose first layer has no size yet
+        load_weights(net, path)
+        loaded = serialize(net)
+        assert loaded.keys() == expected.keys()
+        for key, value in expected.items():
+            np.testing.assert_array_equal(loaded[key], value)
+
+
+def test_weights_of_a_classifier(trained):
+    model, (whole, part, snapshot) = trained
+    for path in (whole, snapshot):
+        classifier = chainer.links.Classifier(type(model.predictor)())
+        load_weights(classifier, path)
+        np.testing.assert_array_equal(
+            classifier.predictor.l2.W.array, model.predictor.l2.W.array
+        )
+    with pytest.raises(SnapshotError, match="do not fit Classifier"):
+        load_weights(classifier, part)
+
+
+def test_weights_that_do_not_fit(tmp_path, trained):
+    model, files = trained
+    net = type(model.predictor)
+    for path in files:
+        with pytest.raises(SnapshotError, match=r"fit Net \(its [lb]\w/\w+ has shape"):
+            load_weights(net(n_unit=9), path)
+        other = net()
+        other.add_link("l3", chainer.links.Linear(2, 2))
+        with pytest.raises(SnapshotError, match=r"fit Net \(they lack l3/[Wb]\)"):
+            load_weights(other, path)
+        with pytest.raises(SnapshotError, match=r"fit Chain \(they also have bn/N"):
+            chain = chainer.Chain(l1=chainer.links.Linear(None, 8), l2=net().l2)
+            load_weights(chain, path)
+    with pytest.raises(SnapshotError, match="there is no snapshot"):
+        load_weights(net(), tmp_path / "missing")
+
+
+def test_weights_run_no_code(tmp_path, trained):
+    model, (_, path, _) = trained
+    canary = tmp_path / "canary"
+    harmful = rewrite(path, **{"l2/b": np.array(Malicious(canary), object)})
+    with pytest.raises(SnapshotError, match="which could run code"):
+        load_weights(type(model.predictor)(), harmful)
+    assert not canary.exists()
