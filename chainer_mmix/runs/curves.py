@@ -11,7 +11,6 @@ import numpy as np
 from chainer_mmix.analysis.figure import OKABE_ITO, save_figure
 from chainer_mmix.runs.compare import Spread
 from chainer_mmix.runs.groups import Group
-from chainer_mmix.runs.log import TRAINING_LOSS
 from chainer_mmix.runs.metric import Metric
 from chainer_mmix.runs.run import Run
 
@@ -103,7 +102,7 @@ def draw_losses(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
     """Draws the losses of some settings."""
     for i, group in enumerate(groups):
         _plot_mean(axes, group, metric.loss_key, group_style(i), "-")
-        _plot_mean(axes, group, lambda _: TRAINING_LOSS, group_style(i), "--")
+        _plot_mean(axes, group, metric.training_loss_key, group_style(i), "--")
     axes.set_title("Loss: validation (solid) and training (dashed)")
     axes.set_ylabel("loss")
     _draw_epochs(axes)

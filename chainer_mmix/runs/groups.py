@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from chainer_mmix.runs.log import TRAINING_LOSS
 from chainer_mmix.runs.metric import Metric
 from chainer_mmix.runs.record import write_value
 from chainer_mmix.runs.run import Run
@@ -105,7 +104,11 @@ def find_flaws(groups: Sequence[Group], metric: Metric) -> list[str]:
         for run in runs
         if not all(
             np.isfinite(run.series(key)[1]).all()
-            for key in (metric.keys[run], metric.loss_key(run), TRAINING_LOSS)
+            for key in (
+                metric.keys[run],
+                metric.loss_key(run),
+                metric.training_loss_key(run),
+            )
         )
     ]
     if diverged:

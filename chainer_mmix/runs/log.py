@@ -14,7 +14,6 @@ from chainer_mmix.atomic import write_atomically
 from chainer_mmix.runs.files import RunError, read_json
 
 FILENAME = "log"
-TRAINING_LOSS = "main/loss"
 _REMEDY = "compare logs that Chainer's LogReport has written"
 
 

@@ -18,6 +18,9 @@ _NAMES = "|".join(_EVALUATORS)
 _EVALUATOR = re.compile(rf"(?:({_NAMES})(?:_[^/]+)?/(?:main/)?|({_NAMES})_)")
 _OTHER_EVALUATOR = re.compile(r"[^/]+/main/")
 
+_NO_METRIC = re.compile(r"epoch|iteration|elapsed_time|lr|main/lam|mixup/.*")
+_IN_TRAINING = "it says nothing of new data, and under mixing little of these"
+
 # Words in the names of metrics, the best guess first.
 _HIGHER = ("accuracy", "acc", "miou", "map", "top1", "f1", "auc", "iou", "r2", "score")
 _LOWER = (
@@ -54,10 +57,23 @@ class Metric:
         """Returns epochs and values of a run, as :meth:`Run.series` does."""
         return run.series(self.keys[run])
 
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is a loss."""
+        return self.name.split("/")[-1] == "loss"
+
     def loss_key(self, run: Run) -> str:
         """Returns the key of the loss on the same data."""
-        key = self.keys[run]
-        return (_prefix(key) or key[: key.rfind("/") + 1]) + "loss"
+        prefix = _prefix(self.keys[run])
+        name = self.keys[run].removeprefix(prefix)
+        beside = f"{prefix}{name[: name.rfind('/') + 1]}loss"
+        return beside if beside in run.keys else f"{prefix}loss"
+
+    def training_loss_key(self, run: Run) -> str:
+        """Returns the key of the same loss in training."""
+        key = self.loss_key(run)
+        own = key.partition("/")[2] or key.removeprefix(_prefix(key))
+        return own if own in run.keys else "main/loss"
 
 
 def choose_metric(
@@ -67,7 +83,8 @@ def choose_metric(
 
     By default it is the accuracy on the validation data; where there is none, another
     measure of quality, such as ``miou``, else the loss. Data of an evaluator called
-    ``validation`` come before others, and what is measured in training is not chosen.
+    ``validation`` come before others, and all of them before what is measured in
+    training, which is a flaw.
 
     Args:
         runs (sequence of Run): The runs.
@@ -85,7 +102,7 @@ def choose_metric(
     found = [_find(run, wanted) for run in runs]
     for run, keys in zip(runs, found, strict=True):
         if not keys:
-            what = "number of an evaluator" if wanted is None else f"metric {wanted!r}"
+            what = "number to compare" if wanted is None else f"metric {wanted!r}"
             raise RunError(
                 f"{run.path / 'log'} has no {what}, only {', '.join(run.keys)}: train "
                 "with an Evaluator, or choose one of these as the metric"
@@ -125,12 +142,19 @@ def _metric(
     finite = values[np.isfinite(values)]
     is_share = _word(name) in ("accuracy", "acc") and not lower_is_better
     is_share = is_share and bool(((finite >= 0) & (finite <= 1)).all())
+    trained = sorted({key for key in keys.values() if not _prefix(key)})
+    if trained:
+        flaws = (
+            *flaws,
+            f"{', '.join(trained)} is measured in training: {_IN_TRAINING}",
+        )
     return Metric(name, keys, lower_is_better, is_share, flaws)
 
 
 def _find(run: Run, wanted: str | None) -> list[str]:
     if wanted is None:
-        return [key for key in run.keys if _prefix(key)]
+        evaluated = [key for key in run.keys if _prefix(key)]
+        return evaluated or [k for k in run.keys if not _NO_METRIC.fullmatch(k)]
     if wanted in run.keys:
         return [wanted]
     evaluated = [k for k in run.keys if _prefix(k) and _name(k) == wanted]

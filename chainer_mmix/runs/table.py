@@ -20,7 +20,7 @@ def headings(comparison: Comparison) -> tuple[str, ...]:
     return (
         *("setting", "runs (seeds)", f"best {name}", f"final {name}"),
         *(("final error (%)",) if metric.is_share else ()),
-        *(() if metric.name == "loss" else ("final loss",)),
+        *(() if metric.is_loss else ("final loss",)),
         *("epochs", "time (s)"),
     )
 
@@ -28,15 +28,13 @@ def headings(comparison: Comparison) -> tuple[str, ...]:
 def legend(comparison: Comparison) -> tuple[str, ...]:
     """Returns how to read the table, a line each."""
     metric = comparison.metric
-    key = metric.key
-    data = "the validation data"
-    if key != f"validation/main/{metric.name}":
-        data = f"{key} in the log"
+    where, picked = "the validation data", "the validation data themselves"
+    if metric.key != f"validation/main/{metric.name}":
+        where, picked = f"{metric.key} in the log", "the same data"
     extreme = "lowest" if metric.lower_is_better else "highest"
     return (
-        f"All numbers are from {data}; ± is the sample standard deviation over runs.",
-        f"best: the {extreme} of all epochs, picked on the validation data themselves "
-        "and so too optimistic.",
+        f"All numbers are from {where}; ± is the sample standard deviation over runs.",
+        f"best: the {extreme} of all epochs, picked on {picked} and so too optimistic.",
         "final: after the last epoch, whatever it is: the honest one.",
     )
 
@@ -120,7 +118,7 @@ def _cells(summary: Summary, metric: Metric) -> tuple[str, ...]:
         format_spread(summary.best, 4),
         format_spread(summary.final, 4),
         *((error,) if metric.is_share else ()),
-        *(() if metric.name == "loss" else (format_spread(loss, 4),)),
+        *(() if metric.is_loss else (format_spread(loss, 4),)),
         str(low) if low == high else f"{low}-{high}",
         format_spread(summary.time, 1),
     )
@@ -194,7 +192,9 @@ def _record(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     spreads = {f"best_{name}": summary.best, f"final_{name}": summary.final}
     if comparison.metric.is_share:
         spreads["final_error_percent"] = summary.final_error
-    spreads |= {"final_loss": summary.final_loss, "time_seconds": summary.time}
+    if not comparison.metric.is_loss:
+        spreads["final_loss"] = summary.final_loss
+    spreads["time_seconds"] = summary.time
     for column, spread in spreads.items():
         record[f"{column}_mean"] = spread and _finite(spread.mean)
         record[f"{column}_std"] = spread and _finite(spread.std)

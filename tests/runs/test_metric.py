@@ -53,12 +53,32 @@ def test_the_best_guess(keys, chosen):
     assert choose_metric([make(*keys)]).key == keys[chosen]
 
 
-def test_what_is_measured_in_training_is_taken_if_it_is_asked_for_only():
+@pytest.mark.parametrize("wanted", [None, "main/accuracy", "accuracy"])
+def test_what_is_measured_in_training_is_a_flaw(wanted):
     run = make("main/accuracy", "mixup/loss/0")
-    with pytest.raises(RunError, match=r"run/log has no number of an evaluator, only"):
+    comparison = compare_groups(group_runs([run]), (), choose_metric([run], wanted))
+    assert comparison.metric.key == "main/accuracy"
+    assert comparison.metric.loss_key(run) == "main/loss"
+    assert "main/accuracy is measured in training" in comparison.flaws[0]
+
+
+def test_a_log_without_a_number_to_compare_is_refused():
+    run = Run(Path("run"), [{"epoch": 1, "lr": 0.1, "note": "hello"}], {})
+    with pytest.raises(RunError, match=r"run/log has no number to compare, only epoch"):
         choose_metric([run])
-    metric = choose_metric([run], "main/accuracy")
-    assert (metric.key, metric.loss_key(run)) == ("main/accuracy", "main/loss")
+
+
+def test_the_losses_that_belong_to_a_metric():
+    keys = ("classifier/loss", "validation/classifier/loss", "val_loss", "loss")
+    run = make(*keys, "validation/classifier/accuracy", "val_acc", "test/main/x/1")
+    for key, loss, training in (
+        ("validation/classifier/accuracy", keys[1], keys[0]),
+        ("val_acc", "val_loss", "loss"),
+        ("test/main/x/1", "test/main/loss", "main/loss"),
+    ):
+        metric = choose_metric([run], key)
+        assert metric.loss_key(run) == loss
+        assert metric.training_loss_key(run) == training
 
 
 @pytest.mark.parametrize(
