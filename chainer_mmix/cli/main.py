@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["train"]:
-        # Its options take a second to import, which the other commands spare.
+        # It has a parser of its own, which is the script's too.
         from chainer_mmix.cli import train
 
         return train.main(words[1:], prog="chainer-mmix train")
