@@ -22,7 +22,10 @@ _NO_METRIC = re.compile(r"epoch|iteration|elapsed_time|lr|main/lam|mixup/.*")
 _IN_TRAINING = "it says nothing of new data, and under mixing little of these"
 
 # Words in the names of metrics, the best guess first.
-_HIGHER = ("accuracy", "acc", "miou", "map", "top1", "f1", "auc", "iou", "r2", "score")
+_HIGHER = (
+    *("accuracy", "acc", "miou", "map", "top1", "f1", "auc", "iou", "r2", "score"),
+    *("precision", "recall", "bleu", "psnr", "ssim"),
+)
 _LOWER = (
     *("error", "err", "rmse", "mse", "mae", "perplexity", "ppl", "wer", "cer", "fid"),
     *("divergence", "distance", "loss", "nll", "brier", "ece"),

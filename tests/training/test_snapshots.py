@@ -324,6 +324,9 @@ def test_a_branch_that_was_left_is_not_gone_on_with(tmp_path, make_trainer):
     # Times do not survive a copy.
     os.utime(old[-1])
     assert find_snapshot(out) == newest
+    # All are of other runs than this one.
+    (out / "log").write_text('[{"epoch": 1}]')
+    assert find_snapshot(out) is None
     # Without the log there is nothing to tell it by.
     (out / "log").unlink()
     assert find_snapshot(out) == old[-1]
