@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
         raise RunError(f"{path} has no key 'epoch', only {keys}: {_REMEDY}")
     for entry in log:
         epoch = entry.get("epoch")
-        if not isinstance(epoch, (int, float)) or not math.isfinite(epoch):
+        if not _is_number(epoch) or not math.isfinite(epoch):
             raise RunError(
                 f"{path} has an entry without a number as 'epoch': {_REMEDY}"
             )
@@ -66,7 +67,7 @@ def number_keys(log: Sequence[dict[str, Any]]) -> list[str]:
     found: dict[str, bool] = {}
     for entry in log:
         for key, value in entry.items():
-            is_number = isinstance(value, (int, float)) or value is None
+            is_number = value is None or _is_number(value)
             found[key] = found.get(key, True) and is_number
     return sorted(key for key in found if found[key])
 
@@ -91,9 +92,14 @@ def series(
     entries = [entry for entry in log if key in entry]
     values = [math.nan if e[key] is None else e[key] for e in entries]
     for value in values:
-        if not isinstance(value, (int, float)):
+        if not _is_number(value):
             raise RunError(
                 f"{path} has {value!r} where {key!r} should be a number: {_REMEDY}"
             )
     epochs = [entry["epoch"] for entry in entries]
     return np.array(epochs, np.float64), np.array(values, np.float64)
+
+
+def _is_number(value: Any) -> bool:
+    is_float = isinstance(value, float)
+    return is_float or (isinstance(value, int) and abs(value) <= sys.float_info.max)
