@@ -70,7 +70,7 @@ class MixupCounts(NamedTuple):
                 for part in (numbers, report.bin_edges, report.counts)
             )
             is_good = is_good and report.loss.keys() <= report.layer.keys()
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             is_good = False
         if not is_good:
             raise RunError(f"{path} is not what MixupReport has written: {remedy}")

@@ -41,7 +41,7 @@ def read_reliability(folder: Path) -> Reliability | None:
         filled = bins.count > 0
         numbers = (bins.edges, bins.count, *(part[filled] for part in bins[2:]))
         is_good = is_good and all(np.isfinite(part).all() for part in numbers)
-    except (IndexError, KeyError, TypeError, ValueError):
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError):
         is_good = False
     if not is_good:
         raise RunError(f"{path} is not what CalibrationEvaluator has written: {remedy}")

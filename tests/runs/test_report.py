@@ -215,6 +215,17 @@ def test_the_same_runs_give_the_same_page(write_run, report, folder):
         ("mixup.json", b"{", "run/mixup.json is not valid JSON"),
         ("mixup.json", b'{"layer": {}, "lam": 1}', "not what MixupReport has written"),
         ("mixup.json", b'{"layer": {}, "loss": 1}', "not what MixupReport has written"),
+        (
+            "mixup.json",
+            b'{"layer": {"0": %d}, "lam": {"bin_edges": [], "counts": []}}' % (10**400),
+            "not what MixupReport has written",
+        ),
+        (
+            "reliability.json",
+            b'{"edges": [0, 1], "count": [%d], "confidence": [1], "accuracy": [1]}'
+            % (10**400),
+            "not what CalibrationEvaluator has written",
+        ),
         ("reliability.json", b"{", "run/reliability.json is not valid JSON"),
         ("reliability.json", b"[]", "not what CalibrationEvaluator has written"),
         (
