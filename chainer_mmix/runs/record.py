@@ -8,6 +8,8 @@ It is one JSON object, written when the training starts and again when it ends:
 ``setting``         what is trained, by which runs are compared, a :class:`Setting`
 ``versions``        of python, chainer, chainercv, chainer_mmix, numpy and cupy
                     (``null``: not installed)
+``revive``          what Chainer ran through (:func:`chainer_revive.state`): its code or
+                    faster, Numba's and BLAS's versions and numbers of threads
 ``device``          Chainer's specifier, such as ``"@numpy"`` or ``"@cupy:0"``
 ``device_name``     the name of the GPU or the CPU
 ``platform``        operating system and machine
@@ -44,6 +46,7 @@ from typing import Any
 import chainer
 from chainer.backends import cuda
 
+import chainer_revive
 from chainer_mmix.runs.files import RunError, read_json, write_json
 
 FILENAME = "run.json"
@@ -112,6 +115,7 @@ class RunRecord:
             "arguments": dict(arguments),
             "setting": None if setting is None else dataclasses.asdict(setting),
             "versions": versions(),
+            "revive": chainer_revive.state(),
             "device": str(device),
             "device_name": device_name(device),
             "platform": platform.platform(),

@@ -343,13 +343,14 @@ def _reproduce(runs: Sequence[Run], command: str) -> str:
     columns = ("folder", "seed", *(key.replace("_", " ") for key in keys))
     content = page.table("Runs", columns, rows, "facts")
     versions: dict[str, list[str]] = {}
-    for run in runs:
-        recorded = run.record.get("versions")
+    for recorded in (run.record.get(k) for run in runs for k in ("versions", "revive")):
         for name, version in (recorded if isinstance(recorded, dict) else {}).items():
+            if isinstance(version, dict):
+                version = ", ".join(f"{k} {_text(v)}" for k, v in version.items())
             versions.setdefault(name, []).append(_text(version))
     rows = [(name, ", ".join(dict.fromkeys(v))) for name, v in versions.items()]
     if rows:
-        content += page.table("Versions", ("package", "version"), rows, "words")
+        content += page.table("Versions", ("what", "version"), rows, "words")
     commands = [
         str(start["command"])
         for run in runs

@@ -51,8 +51,6 @@ def reallocate_cleared_grads(self):
 
 def momentum_sgd(self, param):
     """For ``MomentumSGDRule``."""
-    if self.state is None:  # of a layer that was never called
-        return NotImplemented
     arrays = param.data, param.grad, self.state["v"]
     if not _covers(arrays):
         return NotImplemented
@@ -70,8 +68,6 @@ def momentum_sgd(self, param):
 
 def adam(self, param):
     """For ``AdamRule``, the variants Adam and AdamW."""
-    if self.state is None:  # of a layer that was never called
-        return NotImplemented
     hp = self.hyperparam
     arrays = param.data, param.grad, self.state["m"], self.state["v"]
     if hp.amsgrad or hp.adabound or not _covers(arrays):

@@ -5,6 +5,7 @@ import chainer
 import numpy as np
 import pytest
 
+import chainer_revive
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.runs.groups import group_runs
 from chainer_mmix.runs.record import RunRecord, Setting, summary
@@ -31,6 +32,8 @@ def test_record_of_a_run(tmp_path):
     assert started["resumed_from"] is None
     assert started["versions"]["chainer"] == "7.8.1"
     assert started["versions"]["numpy"] == np.__version__
+    assert started["revive"] == chainer_revive.state()
+    assert started["revive"]["cpu"] in ("chainer", "numpy", "numba")
 
     log = [{"epoch": i + 1, ACCURACY: a} for i, a in enumerate([0.5, 0.9, 0.9, 0.7])]
     record.finish(log, 12.5)

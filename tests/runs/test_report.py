@@ -80,6 +80,7 @@ def test_settings_comparison_and_record(write_run, report, capsys):
             record = json.loads((run / "run.json").read_text())
             record |= {"command": f"train --seed {seed}", "status": "finished"}
             record |= {"versions": {"python": f"3.1{seed}", "cupy": None}}
+            record |= {"revive": {"cpu": "numba", "blas": {"name": "x", "threads": 2}}}
             (run / "run.json").write_text(json.dumps(record))
     page = report("runs")
     assert capsys.readouterr().out == "Report: report.html\n"
@@ -92,6 +93,8 @@ def test_settings_comparison_and_record(write_run, report, capsys):
     assert page.tables["What differs"] == [headings, ["mixup", "input", "none"]]
     assert ["model", "cnn"] in page.tables["In all runs"]
     assert ["python", "3.10, 3.11"] in page.tables["Versions"]
+    assert ["cpu", "numba"] in page.tables["Versions"]
+    assert ["blas", "name x, threads 2"] in page.tables["Versions"]
     folders = [row[:3] for row in page.tables["Runs"][1:]]
     assert folders[1] == ["runs/input1", "1", "finished"]
     assert page.html.count("<code>train --seed 1</code>") == 2
