@@ -11,7 +11,7 @@ from collections.abc import Callable
 import chainer
 import numpy as np
 
-from chainer_mmix.training.record import device_name
+from chainer_mmix.runs.record import device_name
 
 
 def measure(candidates: dict[str, Callable[[], object]], repeats: int) -> dict:

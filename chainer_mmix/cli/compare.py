@@ -6,14 +6,14 @@ import argparse
 import functools
 import sys
 
-from chainer_mmix.cli import runs
+from chainer_mmix.cli import command
 
 _DESCRIPTION = f"""\
 Read the logs of training runs, group the runs that differ only in their seed,
 print a table (mean ± standard deviation over the seeds) and draw the learning
 curves.
 
-{runs.RUNS_HELP}"""
+{command.RUNS_HELP}"""
 _EPILOG = """\
 example:
   chainer-mmix compare result/none-0 result/none-1 result/manifold-0 result/manifold-1
@@ -29,24 +29,24 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    runs.add_arguments(parser, "compare.png", "the picture of the curves")
+    command.add_arguments(parser, "compare.png", "the picture of the curves")
     parser.add_argument(
         "--format",
         choices=("text", "markdown", "csv", "json"),
         default="text",
         help="how to print the table (default: %(default)s)",
     )
-    parser.set_defaults(run=functools.partial(runs.run, "compare", work=_compare))
+    parser.set_defaults(run=functools.partial(command.run, "compare", work=_compare))
 
 
 def _compare(args: argparse.Namespace) -> None:
     from chainer_mmix.runs.curves import save_curves
     from chainer_mmix.runs.table import FORMATS
 
-    out = runs.check_out(args.out, ".png", "a PNG")
-    groups, comparison = runs.load(args.runs)
-    save_curves(groups, out)
-    runs.warn(comparison.flaws)
+    out = command.check_out(args.out, ".png", "a PNG")
+    groups, comparison = command.load(args)
+    save_curves(groups, comparison.metric, out)
+    command.warn(comparison.flaws)
     sys.stdout.write(FORMATS[args.format](comparison))
     if args.format in ("text", "markdown"):
         print(f"\nCurves: {out}")

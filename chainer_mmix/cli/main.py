@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -23,12 +24,13 @@ def make_parser() -> argparse.ArgumentParser:
     """Makes the parser of the command line, with one subparser a command."""
     parser = argparse.ArgumentParser(
         prog="chainer-mmix",
-        description="Manifold Mixup for Chainer: tools around training runs.",
+        description="Manifold Mixup for Chainer: train, and compare what was trained.",
     )
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print the version and exit"
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train a network with Manifold Mixup")
     compare.add_parser(commands)
     report.add_parser(commands)
     return parser
@@ -41,10 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (sequence of str): The arguments, by default those of the process.
 
     Returns:
-        int: The exit status: 0, or 2 when the input is at fault.
+        int: The exit status: 0, or 2 when the input is at fault; for ``train`` see
+        :func:`chainer_mmix.cli.train.main`.
     """
     for stream in (sys.stdout, sys.stderr):
         # An ASCII terminal gets an escape for the ±, not a traceback.
-        stream.reconfigure(errors="backslashreplace")
-    args = make_parser().parse_args(argv)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["train"]:
+        # It has a parser of its own, which is the script's too.
+        from chainer_mmix.cli import train
+
+        return train.main(words[1:], prog="chainer-mmix train")
+    args = make_parser().parse_args(words)
     return args.run(args)

@@ -6,14 +6,14 @@ import argparse
 import functools
 import shlex
 
-from chainer_mmix.cli import runs
+from chainer_mmix.cli import command
 
 _DESCRIPTION = f"""\
 Write what training runs have left into one HTML page that needs no other file and
 no network: their settings, a comparison, curves, robustness, calibration and
 mixing where they are recorded, pictures, versions and commands.
 
-{runs.RUNS_HELP}"""
+{command.RUNS_HELP}"""
 _EPILOG = """\
 example:
   chainer-mmix report result/digits_* --out digits.html
@@ -29,25 +29,27 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    runs.add_arguments(parser, "report.html", "the page")
+    command.add_arguments(parser, "report.html", "the page")
     parser.add_argument(
         "--quiet",
         action="store_true",
         help="show the progress of long work by plain lines, on a terminal too",
     )
-    parser.set_defaults(run=functools.partial(runs.run, "report", work=_report))
+    parser.set_defaults(run=functools.partial(command.run, "report", work=_report))
 
 
 def _report(args: argparse.Namespace) -> None:
     from chainer_mmix.atomic import write_atomically
     from chainer_mmix.runs.report import make_report
 
-    out = runs.check_out(args.out, ".html", "a page of HTML")
-    groups, comparison = runs.load(args.runs)
+    out = command.check_out(args.out, ".html", "a page of HTML")
+    groups, comparison = command.load(args)
     words = ["chainer-mmix", "report", *args.runs, "--out", args.out]
+    words += ["--metric", args.metric] if args.metric else []
+    words += ["--best", args.best] if args.best else []
     page = make_report(groups, comparison, shlex.join(words), args.quiet)
     with write_atomically(out, "wb") as file:
         # What is no Unicode, as names of files may be, is no reason to fail.
         file.write(page.encode(errors="xmlcharrefreplace"))
-    runs.warn(comparison.flaws)
+    command.warn(comparison.flaws)
     print(f"Report: {out}")

@@ -18,7 +18,7 @@ from chainer_mmix.datasets.picture import (
     read_picture,
 )
 from chainer_mmix.datasets.picture_dataset import PictureDataset
-from chainer_mmix.datasets.registry import DATASETS, Dataset, load, load_splits, lookup
+from chainer_mmix.datasets.registry import DATASETS, Dataset, load, load_splits
 from chainer_mmix.datasets.splits import Splits, labels_of, split_off
 from chainer_mmix.datasets.stl10 import get_stl10
 from chainer_mmix.datasets.svhn import get_svhn
@@ -53,7 +53,6 @@ __all__ = [
     "labels_of",
     "load",
     "load_splits",
-    "lookup",
     "read_picture",
     "short_name",
     "split_off",

@@ -12,8 +12,9 @@ from chainer_mmix.datasets.augment import Augment
 from chainer_mmix.datasets.folder import get_folder
 from chainer_mmix.datasets.npz import get_npz
 from chainer_mmix.datasets.picture import RandomResizedCrop
-from chainer_mmix.datasets.registry import DATASETS, Dataset, lookup
+from chainer_mmix.datasets.registry import DATASETS, Dataset
 from chainer_mmix.datasets.splits import Splits, as_splits, labels_of, split_off
+from chainer_mmix.lookup import lookup
 
 
 def find(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -171,24 +170,3 @@ def load_splits(
         train = TransformDataset(train, dataset.augment)
     class_names = loaded.class_names or dataset.class_names
     return loaded._replace(train=train, class_names=class_names)
-
-
-def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
-    """Finds an entry by name, or tells the names that are near.
-
-    Args:
-        table (mapping): Entries by name.
-        name (str): The name wanted.
-        kind (str): What the error calls an entry, such as ``"dataset"``.
-
-    Returns:
-        The entry.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(name.lower(), table, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown {kind} {name!r}: {hint}there are {', '.join(table)}")

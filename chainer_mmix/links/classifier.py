@@ -140,19 +140,17 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     def points(self) -> tuple[int | str, ...]:
         """The mixing points that are drawn from; none if the predictor chooses."""
         if self.policy.layer_mix:
-            return tuple(map(self._point, self.policy.layer_mix))
+            return tuple(self._point(point) for point in self.policy.layer_mix)
         return tuple(
             getattr(self.predictor, "default_layer_mix", None)
             or getattr(self.predictor, "mixup_layers", None)
             or ()
         )
 
-    def _point(self, point: int | str | None) -> int | str | None:
+    def _point(self, point: int | str) -> int | str:
         """Returns a mixing point as the predictor calls it."""
         points = getattr(self.predictor, "mixup_layers", None)
-        if not points or point is None:
-            return point
-        return resolve(point, points, self.predictor)
+        return resolve(point, points, self.predictor) if points else point
 
     def forward(self, *args, **kwargs) -> chainer.Variable:
         """Computes the loss, with mixing in training.

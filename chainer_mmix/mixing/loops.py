@@ -17,10 +17,10 @@ from chainer_revive.cpu.numba.threads import Task
 class Mix(NamedTuple):
     """x and y of n samples, ``size`` elements each; weights (2, n); a permutation."""
 
-    x: int
-    weights: int
-    perm: int
-    y: int
+    x: np.ndarray
+    weights: np.ndarray
+    perm: np.ndarray
+    y: np.ndarray
     size: int
     n: int
 

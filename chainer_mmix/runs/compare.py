@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from chainer_mmix.runs.groups import Group, differing_arguments
-from chainer_mmix.runs.runs import VALIDATION_ACCURACY, VALIDATION_LOSS, Run
+from chainer_mmix.runs.metric import Metric, choose_metric
+from chainer_mmix.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ class Summary:
     Attributes:
         label (str): The setting.
         seeds (list): The seeds of the runs, ``None`` where not recorded.
-        best_accuracy (Spread): The highest validation accuracy of all epochs.
-        final_accuracy (Spread): The validation accuracy of the last evaluation.
-        final_error (Spread): The same as an error, in percent.
-        final_loss (Spread or None): The validation loss of the last evaluation;
-            ``None`` when a run has not logged it.
+        best (Spread): The best value of the metric of all epochs.
+        final (Spread): Its value at the last evaluation.
+        final_error (Spread or None): The same as an error, in percent; ``None`` if the
+            metric is no share.
+        final_loss (Spread or None): The loss of the last evaluation; ``None`` when a
+            run has not logged it.
         epochs (list of int): The epochs that each run has done.
         time (Spread or None): Seconds of training; ``None`` when a run has not
             recorded it.
@@ -60,9 +62,9 @@ class Summary:
 
     label: str
     seeds: list[Any]
-    best_accuracy: Spread
-    final_accuracy: Spread
-    final_error: Spread
+    best: Spread
+    final: Spread
+    final_error: Spread | None
     final_loss: Spread | None
     epochs: list[int]
     time: Spread | None
@@ -70,12 +72,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a setting's final validation accuracy is from the baseline's.
+    """How far the final value of a setting is from the baseline's.
 
     Attributes:
         label (str): The setting.
-        points (float): Setting minus baseline, in percentage points.
-        standard_error (float or None): The standard error of ``points``;
+        value (float): Setting minus baseline; in percentage points if the metric is a
+            share.
+        standard_error (float or None): The standard error of ``value``;
             ``None`` when either setting has a single run or repeats a seed.
         p_value (float or None): Two-sided p-value of the test; ``None`` when
             either setting has a single run or neither has any spread.
@@ -84,7 +87,7 @@ class Difference:
     """
 
     label: str
-    points: float
+    value: float
     standard_error: float | None
     p_value: float | None
     test: str | None
@@ -100,15 +103,19 @@ class Comparison:
             against.
         differences (list of Difference): One for each other setting.
         flaws (list of str): What makes the comparison doubtful, a line each.
+        metric (Metric): By which number they are compared.
     """
 
     summaries: list[Summary]
     baseline: str
     differences: list[Difference]
     flaws: list[str]
+    metric: Metric
 
 
-def compare_groups(groups: Sequence[Group], flaws: Sequence[str] = ()) -> Comparison:
+def compare_groups(
+    groups: Sequence[Group], flaws: Sequence[str] = (), metric: Metric | None = None
+) -> Comparison:
     """Compares settings by what their validation says.
 
     The baseline is the first group known not to mix, or else the first group.
@@ -117,16 +124,24 @@ def compare_groups(groups: Sequence[Group], flaws: Sequence[str] = ()) -> Compar
         groups (sequence of Group): One or more settings, as from
             :func:`~chainer_mmix.runs.groups.group_runs`.
         flaws (sequence of str): Passed on to the result.
+        metric (Metric): By which number; by default the best guess
+            (:func:`~chainer_mmix.runs.metric.choose_metric`).
 
     Returns:
         Comparison: The numbers.
+
+    Raises:
+        RunError: If the runs have no number in common by which to compare them.
     """
+    if metric is None:
+        metric = choose_metric([run for group in groups for run in group.runs])
     baseline = next((group for group in groups if group.mixes is False), groups[0])
     return Comparison(
-        [_summarize(group) for group in groups],
+        [_summarize(group, metric) for group in groups],
         baseline.label,
-        [_difference(group, baseline) for group in groups if group is not baseline],
-        [*flaws, *_unlike(groups, baseline)],
+        [_difference(g, baseline, metric) for g in groups if g is not baseline],
+        [*flaws, *metric.flaws, *_unlike(groups, baseline)],
+        metric,
     )
 
 
@@ -155,22 +170,24 @@ def final_spread(group: Group, key: str) -> Spread | None:
     return _spread_if_known(_final(run, key) for run in group.runs)
 
 
-def _summarize(group: Group) -> Summary:
-    final = [_final(run, VALIDATION_ACCURACY) for run in group.runs]
+def _summarize(group: Group, metric: Metric) -> Summary:
+    final = _finals(group, metric)
+    best = np.fmin.reduce if metric.lower_is_better else np.fmax.reduce
+    errors = [100 * (1 - accuracy) for accuracy in final]
     return Summary(
         group.label,
         [run.seed for run in group.runs],
-        Spread.of([_best(run.series(VALIDATION_ACCURACY)[1]) for run in group.runs]),
+        Spread.of([float(best(metric.series(run)[1])) for run in group.runs]),
         Spread.of(final),
-        Spread.of([100 * (1 - accuracy) for accuracy in final]),
-        final_spread(group, VALIDATION_LOSS),
+        Spread.of(errors) if metric.is_share else None,
+        _spread_if_known(_final(run, metric.loss_key(run)) for run in group.runs),
         [run.epochs for run in group.runs],
         _spread_if_known(run.time for run in group.runs),
     )
 
 
-def _best(accuracies: np.ndarray) -> float:
-    return float(np.fmax.reduce(accuracies))
+def _finals(group: Group, metric: Metric) -> list[float]:
+    return [float(metric.series(run)[1][-1]) for run in group.runs]
 
 
 def _final(run: Run, key: str) -> float | None:
@@ -179,44 +196,42 @@ def _final(run: Run, key: str) -> float | None:
 
 
 def _spread_if_known(values: Iterable[float | None]) -> Spread | None:
-    known = list(values)
-    return None if None in known else Spread.of(known)
+    all_values = list(values)
+    known = [value for value in all_values if value is not None]
+    return Spread.of(known) if len(known) == len(all_values) else None
 
 
-def _difference(group: Group, baseline: Group) -> Difference:
-    finals = [
-        [100 * _final(run, VALIDATION_ACCURACY) for run in g.runs]
-        for g in (group, baseline)
-    ]
+def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
+    scale = 100 if metric.is_share else 1
+    finals = [[scale * x for x in _finals(g, metric)] for g in (group, baseline)]
     spread_a, spread_b = map(Spread.of, finals)
-    points = spread_a.mean - spread_b.mean
-    if None in (spread_a.std, spread_b.std):
-        return Difference(group.label, points, None, None, None)
-    if not (_independent(group) and _independent(baseline)):
-        return Difference(group.label, points, None, None, None)
+    value = spread_a.mean - spread_b.mean
+    independent = _independent(group) and _independent(baseline)
+    if spread_a.std is None or spread_b.std is None or not independent:
+        return Difference(group.label, value, None, None, None)
     pairs = _pairs(group, baseline)
     if pairs is not None:
         test = "paired t-test"
-        deltas = Spread.of([finals[0][i] - finals[1][j] for i, j in pairs])
-        error = deltas.std / math.sqrt(deltas.n)
+        deltas = [finals[0][i] - finals[1][j] for i, j in pairs]
+        error = (Spread.of(deltas).std or 0.0) / math.sqrt(len(deltas))
     else:
         test = "Welch's t-test"
         error = math.hypot(
             spread_a.std / math.sqrt(spread_a.n), spread_b.std / math.sqrt(spread_b.n)
         )
     if not error > 0:
-        return Difference(group.label, points, error, None, None)
+        return Difference(group.label, value, error, None, None)
     from scipy import stats  # takes a second to import: only where it is needed
 
     if pairs is not None:
-        p = 2 * stats.t.sf(abs(points) / error, deltas.n - 1)
+        p = 2 * stats.t.sf(abs(value) / error, len(pairs) - 1)
     else:
         p = stats.ttest_ind_from_stats(
             *(spread_a.mean, spread_a.std, spread_a.n),
             *(spread_b.mean, spread_b.std, spread_b.n),
             equal_var=False,
         ).pvalue
-    return Difference(group.label, points, error, float(p), test)
+    return Difference(group.label, value, error, float(p), test)
 
 
 def _independent(group: Group) -> bool:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chainer_mmix.analysis.figure import OKABE_ITO, save_figure
+from chainer_mmix.runs.compare import Spread
 from chainer_mmix.runs.groups import Group
-from chainer_mmix.runs.runs import (
-    TRAINING_LOSS,
-    VALIDATION_ACCURACY,
-    VALIDATION_LOSS,
-)
+from chainer_mmix.runs.metric import Metric
+from chainer_mmix.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,15 +27,17 @@ CURVES_NOTE = (
 )
 
 
-def mean_curve(group: Group, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Averages one key of the logs over a group's runs, epoch by epoch.
+def mean_curve(
+    group: Group, key_of: Callable[[Run], str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Averages one number of the logs over a group's runs, epoch by epoch.
 
     Several entries of one epoch are averaged first. Runs may differ in length:
     each epoch counts the runs that have a finite value there.
 
     Args:
         group (Group): The runs.
-        key (str): A key of their logs.
+        key_of (callable): Returns the key of the number in the log of a run.
 
     Returns:
         tuple of numpy.ndarray: Epochs, means and sample standard deviations,
@@ -46,25 +46,23 @@ def mean_curve(group: Group, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     values: dict[float, list[float]] = {}
     for run in group.runs:
-        epochs, series = run.series(key)
+        epochs, series = run.series(key_of(run))
         finite = np.isfinite(series)
         for epoch in np.unique(epochs[finite]):
             mean = series[finite & (epochs == epoch)].mean()
             values.setdefault(float(epoch), []).append(float(mean))
-    epochs = sorted(values)
-    means = [np.mean(values[epoch]) for epoch in epochs]
-    stds = [
-        np.std(values[epoch], ddof=1) if len(values[epoch]) > 1 else 0.0
-        for epoch in epochs
-    ]
-    return np.array(epochs), np.array(means), np.array(stds)
+    spreads = [Spread.of(values[epoch]) for epoch in sorted(values)]
+    means = [spread.mean for spread in spreads]
+    stds = [spread.std or 0.0 for spread in spreads]
+    return np.array(sorted(values)), np.array(means), np.array(stds)
 
 
-def plot_curves(groups: Sequence[Group]) -> Figure:
-    """Draws validation accuracy and losses, one colour a group.
+def plot_curves(groups: Sequence[Group], metric: Metric) -> Figure:
+    """Draws a metric and the losses, one colour a group.
 
     Args:
         groups (sequence of Group): The settings.
+        metric (Metric): By which number they are compared.
 
     Returns:
         matplotlib.figure.Figure: A figure that is independent of
@@ -77,8 +75,8 @@ def plot_curves(groups: Sequence[Group]) -> Figure:
     legend_rows = -(-len(groups) // columns)
     figure = Figure(figsize=(10, 4.6 + 0.22 * legend_rows), layout="constrained")
     left, right = figure.subplots(1, 2)
-    draw_accuracy(left, groups)
-    draw_losses(right, groups)
+    draw_metric(left, groups, metric)
+    draw_losses(right, groups, metric)
     handles = []
     for i, group in enumerate(groups):
         n = len(group.runs)
@@ -91,26 +89,26 @@ def plot_curves(groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def draw_accuracy(axes: Axes, groups: Sequence[Group]) -> None:
-    """Draws the validation accuracy of some settings."""
+def draw_metric(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
+    """Draws the metric of some settings."""
     for i, group in enumerate(groups):
-        _plot_mean(axes, group, VALIDATION_ACCURACY, group_style(i), "-")
-    axes.set_title("Validation accuracy")
-    axes.set_ylabel("accuracy")
+        _plot_mean(axes, group, metric.keys.__getitem__, group_style(i), "-")
+    axes.set_title(f"Validation {metric.name}")
+    axes.set_ylabel(metric.name)
     _draw_epochs(axes)
 
 
-def draw_losses(axes: Axes, groups: Sequence[Group]) -> None:
+def draw_losses(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
     """Draws the losses of some settings."""
     for i, group in enumerate(groups):
-        _plot_mean(axes, group, VALIDATION_LOSS, group_style(i), "-")
-        _plot_mean(axes, group, TRAINING_LOSS, group_style(i), "--")
+        _plot_mean(axes, group, metric.loss_key, group_style(i), "-")
+        _plot_mean(axes, group, metric.training_loss_key, group_style(i), "--")
     axes.set_title("Loss: validation (solid) and training (dashed)")
     axes.set_ylabel("loss")
     _draw_epochs(axes)
 
 
-def group_style(i: int) -> dict[str, str]:
+def group_style(i: int) -> dict[str, Any]:
     """Returns the colour and the marker of the lines of the i-th setting."""
     return {
         "color": OKABE_ITO[i % len(OKABE_ITO)],
@@ -118,26 +116,33 @@ def group_style(i: int) -> dict[str, str]:
     }
 
 
-def save_curves(groups: Sequence[Group], path: str | os.PathLike[str]) -> None:
+def save_curves(
+    groups: Sequence[Group], metric: Metric, path: str | os.PathLike[str]
+) -> None:
     """Draws the curves of some groups into a PNG file.
 
     Args:
         groups (sequence of Group): The settings.
+        metric (Metric): By which number they are compared.
         path (path): The file, whose folder exists.
     """
-    save_figure(plot_curves(groups), path)
+    save_figure(plot_curves(groups, metric), path)
 
 
 def _draw_epochs(axes: Axes) -> None:
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.locator_params("x", integer=True, min_n_ticks=1)
     axes.grid(alpha=0.3)
 
 
 def _plot_mean(
-    axes: Axes, group: Group, key: str, style: dict[str, str], line: str
+    axes: Axes,
+    group: Group,
+    key_of: Callable[[Run], str],
+    style: dict[str, Any],
+    line: str,
 ) -> None:
-    epochs, means, stds = mean_curve(group, key)
+    epochs, means, stds = mean_curve(group, key_of)
     color, marker = style["color"], style["marker"]
     if len(epochs) == 1:
         marker = marker or "o"  # a line of one point is invisible

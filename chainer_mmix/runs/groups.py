@@ -11,29 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from chainer_mmix.runs.runs import (
-    TRAINING_LOSS,
-    VALIDATION_ACCURACY,
-    VALIDATION_LOSS,
-    Run,
-)
-
-# Arguments that say where and how often a run ran, not what it trained.
-INCIDENTAL = frozenset(
-    {"seed", "out", "resume", "gpu", "device", "analyse", "tensorboard"}
-)
-
-# What --mixup none switches off.
-_MIXING = {
-    *("mixup", "alpha", "layer_mix", "alpha_end", "per", "fold", "mixup_prob"),
-    *("mixup_prob_end", "mixup_off_epoch", "cutmix_alpha", "switch_prob"),
-}
-
-# Always said where they differ, and where nothing does.
-_ESSENTIAL = ("dataset", "model", "mixup", "alpha")
-
-# Nothing is mixed where all of them are 0.
-_ALPHAS = ("alpha", "alpha_end", "cutmix_alpha")
+from chainer_mmix.runs.metric import Metric
+from chainer_mmix.runs.record import write_value
+from chainer_mmix.runs.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +32,14 @@ class Group:
     @property
     def mixes(self) -> bool | None:
         """Whether these runs mix; ``None`` when that is not recorded."""
-        arguments = self.runs[0].arguments
-        if arguments is None or "mixup" not in arguments:
-            return None
-        alphas = [arguments[k] for k in _ALPHAS if k in arguments]
-        return arguments["mixup"] != "none" and (not alphas or any(alphas))
+        setting = self.runs[0].setting
+        return None if setting is None else setting.mixes
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Groups runs by setting, so that a group's runs differ only by their seed.
 
-    Runs have the same setting when all recorded arguments but
-    :data:`INCIDENTAL` are equal; what a run without mixing says about the
-    mixing is ignored. A run without recorded arguments is a group of its own,
-    named after its folder.
+    A run whose setting is not recorded is a group of its own, named after its folder.
 
     Args:
         runs (sequence of Run): The runs.
@@ -73,17 +47,15 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     Returns:
         list of Group: The groups, in the order of their first runs.
     """
-    settings = [setting_of(run) for run in runs]
-    members: dict[str, list[int]] = {}
-    for i, setting in enumerate(settings):
-        key = f"run {i}" if setting is None else json.dumps(setting, sort_keys=True)
-        members.setdefault(key, []).append(i)
-    firsts = [indices[0] for indices in members.values()]
-    names = _folder_names([runs[i].path for i in firsts])
-    labels = _labels([settings[i] for i in firsts], names)
+    members: dict[str, list[Run]] = {}
+    for i, run in enumerate(runs):
+        unknown = run.setting is None
+        key = f"run {i}" if unknown else json.dumps(values_of(run), sort_keys=True)
+        members.setdefault(key, []).append(run)
+    firsts = [group[0] for group in members.values()]
     return [
-        Group(label, tuple(runs[i] for i in indices))
-        for label, indices in zip(labels, members.values(), strict=True)
+        Group(label, tuple(group))
+        for label, group in zip(_labels(firsts), members.values(), strict=True)
     ]
 
 
@@ -96,18 +68,18 @@ def differing_arguments(group: Group, other: Group) -> list[str]:
     Returns:
         list of str: The names; none where the arguments are not recorded.
     """
-    a, b = (setting_of(g.runs[0]) for g in (group, other))
-    if a is None or b is None:
-        return []
-    keys = (a.keys() & b.keys()) - _MIXING
-    return sorted(key for key in keys if a[key] != b[key])
+    a, b = (values_of(g.runs[0]) for g in (group, other))
+    settings = (g.runs[0].setting for g in (group, other))
+    mixing = {name for setting in settings if setting for name in setting.mixing}
+    return sorted(key for key in (a.keys() & b.keys()) - mixing if a[key] != b[key])
 
 
-def find_flaws(groups: Sequence[Group]) -> list[str]:
+def find_flaws(groups: Sequence[Group], metric: Metric) -> list[str]:
     """Lists what makes a comparison of these groups doubtful.
 
     Args:
         groups (sequence of Group): What is to be compared.
+        metric (Metric): By which number.
 
     Returns:
         list of str: One line for each kind of flaw: runs that are not
@@ -127,11 +99,17 @@ def find_flaws(groups: Sequence[Group]) -> list[str]:
     if len(epochs) > 1:
         parts = (f"{n} ({', '.join(epochs[n])})" for n in sorted(epochs))
         flaws.append(f"the runs differ in epochs done: {', '.join(parts)}")
-    keys = (VALIDATION_ACCURACY, VALIDATION_LOSS, TRAINING_LOSS)
     diverged = [
         str(run.path)
         for run in runs
-        if not all(np.isfinite(run.series(key)[1]).all() for key in keys)
+        if not all(
+            np.isfinite(run.series(key)[1]).all()
+            for key in (
+                metric.keys[run],
+                metric.loss_key(run),
+                metric.training_loss_key(run),
+            )
+        )
     ]
     if diverged:
         flaws.append(f"NaN or infinite values in the log: {', '.join(diverged)}")
@@ -146,38 +124,45 @@ def find_flaws(groups: Sequence[Group]) -> list[str]:
     return flaws
 
 
-def setting_of(run: Run) -> dict[str, Any] | None:
-    """Returns the arguments by which a run is grouped, ``None`` without a record."""
-    if run.arguments is None:
-        return None
-    ignored = set(INCIDENTAL)
-    if run.arguments.get("mixup") == "none":
-        ignored |= {"alpha", "layer_mix"}
-    return {k: v for k, v in run.arguments.items() if k not in ignored}
+def values_of(run: Run) -> dict[str, Any]:
+    """Returns the values by which a run is grouped; none if they are not recorded."""
+    if run.setting is None:
+        return {}
+    epoch = {} if run.setting.epoch is None else {"epoch": run.setting.epoch}
+    return {**run.setting.values, **epoch}
 
 
-def _labels(settings: Sequence[dict[str, Any] | None], names: list[str]) -> list[str]:
-    known = [setting for setting in settings if setting is not None]
-    keys = list(dict.fromkeys(key for setting in known for key in setting))
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Names runs by what tells their settings apart."""
+    settings = [run.setting for run in runs if run.setting is not None]
+    known = [values for run in runs if (values := values_of(run))]
+    main = {name for setting in settings for name in setting.main}
+    keys = list(dict.fromkeys(key for values in known for key in values))
     differing = [k for k in keys if any(s.get(k) != known[0].get(k) for s in known)]
-    points = {(s.get("mixup"), str(s.get("layer_mix"))) for s in known}
-    if "layer_mix" in differing and len(points) == len({kind for kind, _ in points}):
-        differing.remove("layer_mix")  # goes without saying: mixup tells it
+    follows = {k: v for setting in settings for k, v in setting.follows.items()}
+    differing = [k for k in differing if not _is_told(k, follows.get(k), known)]
     if not differing:
         # Nothing to tell apart.
-        differing = [k for k in _ESSENTIAL if k in keys]
-    usual = {key: _usual(known, key) for key in differing if key not in _ESSENTIAL}
+        differing = [key for key in keys if key in main]
+    usual = {key: _usual(known, key) for key in differing if key not in main}
     labels = []
-    for setting, name in zip(settings, names, strict=True):
+    for run, name in zip(runs, _folder_names([r.path for r in runs]), strict=True):
+        values = values_of(run)
         parts = [
-            f"{key}={format_value(setting[key])}"
+            f"{key}={write_value(values[key])}"
             for key in differing
-            if setting is not None
-            and setting.get(key) is not None
-            and json.dumps(setting[key]) != usual.get(key)
+            if values.get(key) is not None and json.dumps(values[key]) != usual.get(key)
         ]
         labels.append(" ".join(parts) or name)
     return labels
+
+
+def _is_told(key: str, by: str | None, settings: Sequence[dict[str, Any]]) -> bool:
+    """Tells whether the value of one key follows from that of another."""
+    if by is None:
+        return False
+    pairs = {(str(values.get(by)), str(values.get(key))) for values in settings}
+    return len(pairs) == len({value for value, _ in pairs})
 
 
 def _usual(settings: Sequence[dict[str, Any]], key: str) -> str | None:
@@ -188,13 +173,6 @@ def _usual(settings: Sequence[dict[str, Any]], key: str) -> str | None:
     values = [json.dumps(setting.get(key)) for setting in settings]
     value, n = Counter(values).most_common(1)[0]
     return value if n > len(values) / 2 else None
-
-
-def format_value(value: Any) -> str:
-    """Writes the value of an argument."""
-    if isinstance(value, list):
-        return ",".join(map(format_value, value))
-    return str(value)
 
 
 def _folder_names(paths: Sequence[Path]) -> list[str]:
@@ -211,7 +189,7 @@ def _unfinished(run: Run) -> str | None:
     status = run.record.get("status")
     if status not in (None, "finished"):
         return str(status)
-    planned = (run.arguments or {}).get("epoch")
+    planned = None if run.setting is None else run.setting.epoch
     if isinstance(planned, int) and run.epochs < planned:
         return f"{run.epochs} of {planned} epochs"
     return None

@@ -139,12 +139,11 @@ def drawing(figure: Figure, name: str) -> str:
 
     stream = io.StringIO()
     # Text as text, and names that no other figure on the page has.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name}
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     svg = stream.getvalue()
-    box = re.search(r'viewBox="[^"]*"', svg)[0]
+    box = re.findall(r'viewBox="[^"]*"', svg)[0]
     svg = svg[svg.index(">", svg.index("<svg")) + 1 :]
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg).replace("#000000", "currentColor")
     return f'<figure><svg {box} role="img" aria-label="{escape(name)}">{svg}</figure>\n'

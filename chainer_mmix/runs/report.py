@@ -10,24 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chainer_mmix.analysis.calibration import Reliability, pool
+from chainer_mmix.analysis.calibration import pool
 from chainer_mmix.progress import Progress
 from chainer_mmix.runs import page
 from chainer_mmix.runs.compare import Comparison, final_spread
 from chainer_mmix.runs.curves import (
     CURVES_NOTE,
-    draw_accuracy,
     draw_losses,
+    draw_metric,
     group_style,
 )
-from chainer_mmix.runs.groups import Group, format_value, setting_of
-from chainer_mmix.runs.runs import Run, RunError, read_json
+from chainer_mmix.runs.files import RunError
+from chainer_mmix.runs.groups import Group, values_of
+from chainer_mmix.runs.log import number_keys
+from chainer_mmix.runs.metric import Metric
+from chainer_mmix.runs.mixup import MixupCounts
+from chainer_mmix.runs.record import write_value
+from chainer_mmix.runs.reliability import read_reliability
+from chainer_mmix.runs.run import Run
 from chainer_mmix.runs.table import (
-    HEADINGS,
-    LEGEND,
-    cells,
     difference_heading,
     format_spread,
+    headings,
+    legend,
+    rows_of,
     verdict,
 )
 
@@ -78,19 +84,18 @@ def make_report(
         RunError: If a picture or ``mixup.json`` is damaged.
     """
     runs = [run for group in groups for run in group.runs]
-    about = {key: _values(runs, key) for key in ("dataset", "model")}
-    title = " on ".join(about[k] for k in ("model", "dataset") if about[k])
+    titles = dict.fromkeys(run.setting.title for run in runs if run.setting)
     counts = f"{_count(len(groups), 'setting')}, {_count(len(runs), 'run')}"
     lead = page.paragraph(counts + ".") + page.bullets(comparison.flaws, "warnings")
     sections = {
         "Comparison": lambda: _comparison(comparison),
-        "Curves": lambda: _curves(groups),
+        "Curves": lambda: _curves(groups, comparison.metric),
         "Robustness": lambda: _fgsm(groups) + _deformations(groups),
         "Calibration": lambda: _calibration(groups),
         "Mixing": lambda: _mixing(groups),
         "Pictures": lambda: _pictures(groups),
         "Settings": lambda: _settings(groups),
-        "Other numbers": lambda: _others(groups),
+        "Other numbers": lambda: _others(groups, comparison.metric),
         "Reproduce": lambda: _reproduce(runs, command),
     }
     written = []
@@ -98,12 +103,7 @@ def make_report(
         for heading, write in sections.items():
             progress(heading)
             written.append((heading, write()))
-    return page.page(title or "Training runs", lead, written)
-
-
-def _values(runs: Sequence[Run], key: str) -> str:
-    values = [(run.arguments or {}).get(key) for run in runs]
-    return ", ".join(dict.fromkeys(str(v) for v in values if v is not None))
+    return page.page(", ".join(filter(None, titles)) or "Training runs", lead, written)
 
 
 def _count(n: int, what: str) -> str:
@@ -111,22 +111,24 @@ def _count(n: int, what: str) -> str:
 
 
 def _comparison(comparison: Comparison) -> str:
-    rows = [cells(summary) for summary in comparison.summaries]
-    content = page.table("Validation, mean ± standard deviation", HEADINGS, rows)
-    content += page.bullets(LEGEND, "notes")
+    caption = "Validation, mean ± standard deviation"
+    content = page.table(caption, headings(comparison), rows_of(comparison))
+    content += page.bullets(legend(comparison), "notes")
     if comparison.differences:
         caption, *notes = difference_heading(comparison).split("\n")
-        rows = [(d.label, *verdict(d)) for d in comparison.differences]
-        headings = ("setting", "difference", "test")
-        content += page.table(caption.rstrip(":"), headings, rows, "words")
+        is_share = comparison.metric.is_share
+        rows = [(d.label, *verdict(d, is_share)) for d in comparison.differences]
+        columns = ("setting", "difference", "test")
+        content += page.table(caption.rstrip(":"), columns, rows, "words")
         content += page.bullets(notes, "notes")
     return content
 
 
-def _curves(groups: Sequence[Group]) -> str:
+def _curves(groups: Sequence[Group], metric: Metric) -> str:
+    name = f"Validation {metric.name}"
     drawings = [
-        _draw("Validation accuracy", lambda axes: draw_accuracy(axes, groups)),
-        _draw("Validation and training loss", lambda axes: draw_losses(axes, groups)),
+        _draw(name, lambda axes: draw_metric(axes, groups, metric)),
+        _draw("Losses", lambda axes: draw_losses(axes, groups, metric)),
     ]
     notes = CURVES_NOTE.split("\n")
     return _legend(groups) + page.figures(drawings) + page.bullets(notes, "notes")
@@ -187,9 +189,10 @@ def _calibration(groups: Sequence[Group]) -> str:
 
 
 def _reliability(groups: Sequence[Group]) -> str:
-    lines, legend = [], []
+    lines, names = [], []
     for i, group in enumerate(groups):
-        found = [bins for run in group.runs if (bins := _read_bins(run))]
+        read = (read_reliability(run.path) for run in group.runs)
+        found = [bins for bins in read if bins]
         if found:
             try:
                 lines.append((pool(found), group_style(i)))
@@ -198,7 +201,7 @@ def _reliability(groups: Sequence[Group]) -> str:
                     f"the files reliability.json of {group.label} do not fit together "
                     f"({e}): evaluate all its runs with the same n_bins"
                 ) from e
-            legend.append((group.label, group_style(i)))
+            names.append((group.label, group_style(i)))
     if not lines:
         return ""
 
@@ -220,40 +223,21 @@ def _reliability(groups: Sequence[Group]) -> str:
         f"All runs of a setting together, at the last evaluation; bins of {_FEW} "
         "predictions or more.",
     ]
-    content = page.legend(legend) + page.figures([_draw("Reliability", draw)])
+    content = page.legend(names) + page.figures([_draw("Reliability", draw)])
     return content + page.bullets(notes, "notes")
-
-
-def _read_bins(run: Run) -> Reliability | None:
-    path = run.path / "reliability.json"
-    if not path.exists():
-        return None
-    remedy = "remove it to do without the diagram"
-    content = read_json(path, remedy)
-    try:
-        bins = Reliability(*(np.array(content[k], float) for k in Reliability._fields))
-        n = len(bins.count)
-        is_good = [part.shape for part in bins] == [(n + 1,), (n,), (n,), (n,)]
-        filled = bins.count > 0
-        numbers = (bins.edges, bins.count, *(part[filled] for part in bins[2:]))
-        is_good = is_good and all(np.isfinite(part).all() for part in numbers)
-    except (IndexError, KeyError, TypeError, ValueError):
-        is_good = False
-    if not is_good:
-        raise RunError(f"{path} is not what CalibrationEvaluator has written: {remedy}")
-    return bins
 
 
 def _mixing(groups: Sequence[Group]) -> str:
     reports = [
-        [r for run in group.runs if (r := _read_mixing(run))] for group in groups
+        [r for run in group.runs if (r := MixupCounts.read(run.path))]
+        for group in groups
     ]
     points: dict[str, None] = {}
     for report in (report for group in reports for report in group):
-        points |= dict.fromkeys(p for p, n in report["layer"].items() if n)
-    rows, losses, lines, legend = [], [], [], []
+        points |= dict.fromkeys(p for p, n in report.layer.items() if n)
+    rows, losses, lines, names = [], [], [], []
     for i, (group, found) in enumerate(zip(groups, reports, strict=True)):
-        drawn = [sum(r["layer"].get(point, 0) for r in found) for point in points]
+        drawn = [sum(r.layer.get(point, 0) for r in found) for point in points]
         if not sum(drawn):
             continue
         rows.append((group.label, *(f"{n / sum(drawn):.3f}" for n in drawn)))
@@ -261,11 +245,11 @@ def _mixing(groups: Sequence[Group]) -> str:
         if any(mean is not None for mean in means):
             texts = ("-" if mean is None else f"{mean:.4f}" for mean in means)
             losses.append((group.label, *texts))
-        counts = np.sum([r["lam"]["counts"] for r in found], axis=0)
+        counts = np.sum([r.counts for r in found], axis=0)
         if counts.sum():
-            edges = found[0]["lam"]["bin_edges"]
+            edges = found[0].bin_edges
             lines.append((counts / counts.sum(), edges, group_style(i)["color"]))
-            legend.append((group.label, group_style(i) | {"marker": ""}))
+            names.append((group.label, group_style(i) | {"marker": ""}))
 
     def draw(axes: Axes) -> None:
         for values, edges, color in lines:
@@ -283,44 +267,17 @@ def _mixing(groups: Sequence[Group]) -> str:
         caption = "Mean training loss by mixing point"
         content += page.table(caption, ("setting", *points), losses)
     if lines:
-        content += page.legend(legend) + page.figures(
-            [_draw("λ that were drawn", draw)]
-        )
+        content += page.legend(names) + page.figures([_draw("λ that were drawn", draw)])
     return content
 
 
-def _mean_loss(reports: Sequence[dict[str, Any]], point: str) -> float | None:
+def _mean_loss(reports: Sequence[MixupCounts], point: str) -> float | None:
     """Averages the loss at a mixing point over all its iterations in some runs."""
-    known = [
-        r
-        for r in reports
-        if r["layer"].get(point) and r.get("loss", {}).get(point) is not None
-    ]
+    known = [r for r in reports if r.layer.get(point) and r.loss.get(point) is not None]
     if not known:
         return None
-    weights = [r["layer"][point] for r in known]
-    return float(np.average([r["loss"][point] for r in known], weights=weights))
-
-
-def _read_mixing(run: Run) -> dict[str, Any] | None:
-    path = run.path / "mixup.json"
-    if not path.exists():
-        return None
-    remedy = "remove it to do without what it tells"
-    report = read_json(path, remedy)
-    try:
-        edges, counts = (report["lam"][key] for key in ("bin_edges", "counts"))
-        losses = report.get("loss", {})
-        numbers = [*edges, *counts, *report["layer"].values()]
-        numbers += [loss for loss in losses.values() if loss is not None]
-        numbers = np.array(numbers, np.float64)
-        is_good = len(edges) == 21 == len(counts) + 1 and np.isfinite(numbers).all()
-        is_good = is_good and losses.keys() <= report["layer"].keys()
-    except (KeyError, TypeError, ValueError, AttributeError):
-        is_good = False
-    if not is_good:
-        raise RunError(f"{path} is not what MixupReport has written: {remedy}")
-    return report
+    weights = [r.layer[point] for r in known]
+    return float(np.average([r.loss[point] for r in known], weights=weights))
 
 
 def _pictures(groups: Sequence[Group]) -> str:
@@ -351,27 +308,25 @@ def _read_picture(path: Path) -> bytes:
 
 
 def _settings(groups: Sequence[Group]) -> str:
-    settings = {group.label: setting_of(group.runs[0]) for group in groups}
-    known = [setting for setting in settings.values() if setting is not None]
-    keys = list(dict.fromkeys(key for setting in known for key in setting))
+    settings = {group.label: values_of(group.runs[0]) for group in groups}
+    keys = dict.fromkeys(key for values in settings.values() for key in values)
     texts = {
-        key: [_text((setting or {}).get(key)) for setting in settings.values()]
-        for key in keys
+        key: [_text(values.get(key)) for values in settings.values()] for key in keys
     }
     rows = [(key, *values) for key, values in texts.items() if len(set(values)) > 1]
     content = ""
     if rows:
-        headings = ("argument", *settings)
-        content += page.table("What differs", headings, rows, "words")
+        columns = ("argument", *settings)
+        content += page.table("What differs", columns, rows, "words")
     rows = [(key, v[0]) for key, v in texts.items() if len(set(v)) == 1 and v[0] != "-"]
     if rows:
         content += page.table("In all runs", ("argument", "value"), rows, "words")
     return content
 
 
-def _others(groups: Sequence[Group]) -> str:
-    shown = {"epoch", "iteration", "elapsed_time"}
-    shown |= {f"validation/main/{key}" for key in ("accuracy", "loss")}
+def _others(groups: Sequence[Group], metric: Metric) -> str:
+    shown = {"epoch", "iteration", "elapsed_time", *metric.keys.values()}
+    shown |= {metric.loss_key(run) for run in metric.keys}
     for pattern in (_FGSM, _DEFORMED, _CALIBRATION):
         shown |= set(_find(groups, pattern).values())
     keys = {key: key for key in _keys(groups) if key not in shown}
@@ -385,34 +340,35 @@ def _reproduce(runs: Sequence[Run], command: str) -> str:
         (str(run.path), _text(run.seed), *(_text(run.record.get(k)) for k in keys))
         for run in runs
     ]
-    headings = ("folder", "seed", *(key.replace("_", " ") for key in keys))
-    content = page.table("Runs", headings, rows, "facts")
+    columns = ("folder", "seed", *(key.replace("_", " ") for key in keys))
+    content = page.table("Runs", columns, rows, "facts")
     versions: dict[str, list[str]] = {}
-    for run in runs:
-        recorded = run.record.get("versions")
+    for recorded in (run.record.get(k) for run in runs for k in ("versions", "revive")):
         for name, version in (recorded if isinstance(recorded, dict) else {}).items():
+            if isinstance(version, dict):
+                version = ", ".join(f"{k} {_text(v)}" for k, v in version.items())
             versions.setdefault(name, []).append(_text(version))
     rows = [(name, ", ".join(dict.fromkeys(v))) for name, v in versions.items()]
     if rows:
-        content += page.table("Versions", ("package", "version"), rows, "words")
-    commands = [str(run.record["command"]) for run in runs if "command" in run.record]
+        content += page.table("Versions", ("what", "version"), rows, "words")
+    commands = [
+        str(start["command"])
+        for run in runs
+        for start in run.record.get("starts", [run.record])
+        if "command" in start
+    ]
     if commands:
         content += "<h3>The runs</h3>\n" + "".join(map(page.code, commands))
     return content + "<h3>This page</h3>\n" + page.code(command)
 
 
 def _text(value: Any) -> str:
-    return "-" if value is None or value == [] else format_value(value)
+    return "-" if value is None or value == [] else write_value(value)
 
 
 def _keys(groups: Sequence[Group]) -> list[str]:
     """Lists the keys of the logs whose values are numbers."""
-    found: dict[str, bool] = {}
-    for entry in (e for group in groups for run in group.runs for e in run.log):
-        for key, value in entry.items():
-            is_number = isinstance(value, (int, float)) or value is None
-            found[key] = found.get(key, True) and is_number
-    return sorted(key for key in found if found[key])
+    return number_keys([e for group in groups for run in group.runs for e in run.log])
 
 
 def _find(groups: Sequence[Group], pattern: re.Pattern) -> dict[tuple[str, ...], str]:
@@ -430,8 +386,8 @@ def _key_table(caption: str, groups: Sequence[Group], keys: dict[str, str]) -> s
         (name, *(format_spread(final_spread(group, key), 4) for group in groups))
         for name, key in keys.items()
     ]
-    headings = ("", *(group.label for group in groups))
-    return page.table(caption, headings, rows) + page.bullets([_LAST], "notes")
+    columns = ("", *(group.label for group in groups))
+    return page.table(caption, columns, rows) + page.bullets([_LAST], "notes")
 
 
 def _legend(groups: Sequence[Group]) -> str:

@@ -10,27 +10,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chainer_mmix.runs.compare import Comparison, Difference, Spread, Summary
+from chainer_mmix.runs.metric import Metric
 
-HEADINGS = (
-    *("setting", "runs (seeds)", "best acc.", "final acc."),
-    *("final error (%)", "final loss", "epochs", "time (s)"),
-)
-LEGEND = (
-    "All numbers are from the validation data; ± is the sample standard deviation "
-    "over runs.",
-    "best: the highest of all epochs, picked on the validation data themselves and so "
-    "too optimistic.",
-    "final: after the last epoch, whatever it is: the honest one.",
-)
+
+def headings(comparison: Comparison) -> tuple[str, ...]:
+    """Returns what stands over the table."""
+    metric = comparison.metric
+    name = "acc." if metric.name == "accuracy" else metric.name
+    return (
+        *("setting", "runs (seeds)", f"best {name}", f"final {name}"),
+        *(("final error (%)",) if metric.is_share else ()),
+        *(() if metric.is_loss else ("final loss",)),
+        *("epochs", "time (s)"),
+    )
+
+
+def legend(comparison: Comparison) -> tuple[str, ...]:
+    """Returns how to read the table, a line each."""
+    metric = comparison.metric
+    where, picked = "the validation data", "the validation data themselves"
+    if metric.key != f"validation/main/{metric.name}":
+        where, picked = f"{metric.key} in the log", "the same data"
+    extreme = "lowest" if metric.lower_is_better else "highest"
+    return (
+        f"All numbers are from {where}; ± is the sample standard deviation over runs.",
+        f"best: the {extreme} of all epochs, picked on {picked} and so too optimistic.",
+        "final: after the last epoch, whatever it is: the honest one.",
+    )
 
 
 def format_text(comparison: Comparison) -> str:
     """Writes a comparison for the terminal: an aligned table and its reading."""
-    rows = [HEADINGS, *(cells(summary) for summary in comparison.summaries)]
-    lines = [*_align(rows), "", *LEGEND]
+    rows = [headings(comparison), *rows_of(comparison)]
+    lines = [*_align(rows), "", *legend(comparison)]
     if comparison.differences:
         verdicts = [
-            (f"  {difference.label}", *verdict(difference))
+            (f"  {difference.label}", *verdict(difference, comparison.metric.is_share))
             for difference in comparison.differences
         ]
         lines += ["", difference_heading(comparison), *_align(verdicts)]
@@ -39,16 +54,16 @@ def format_text(comparison: Comparison) -> str:
 
 def format_markdown(comparison: Comparison) -> str:
     """Writes a comparison as a Markdown table and its reading."""
-    rows = [cells(summary) for summary in comparison.summaries]
-    lines = [*_pipe_table(HEADINGS, rows), "", *(f"- {line}" for line in LEGEND)]
+    lines = _pipe_table(headings(comparison), rows_of(comparison))
+    lines += ["", *(f"- {line}" for line in legend(comparison))]
     if comparison.differences:
-        headings = ("setting", "difference", "test")
+        columns = ("setting", "difference", "test")
         verdicts = [
-            (difference.label, *verdict(difference))
+            (difference.label, *verdict(difference, comparison.metric.is_share))
             for difference in comparison.differences
         ]
         lines += ["", difference_heading(comparison), ""]
-        lines += _pipe_table(headings, verdicts)
+        lines += _pipe_table(columns, verdicts)
     return "\n".join(lines) + "\n"
 
 
@@ -70,6 +85,7 @@ def format_csv(comparison: Comparison) -> str:
 def format_json(comparison: Comparison) -> str:
     """Writes a comparison as JSON in full precision; NaN becomes ``null``."""
     content = {
+        "metric": comparison.metric.key,
         "baseline": comparison.baseline,
         "settings": [_record(comparison, s) for s in comparison.summaries],
         "warnings": comparison.flaws,
@@ -85,19 +101,24 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 }
 
 
-def cells(summary: Summary) -> tuple[str, ...]:
-    """Writes one row of the table, under :data:`HEADINGS`."""
+def rows_of(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Writes the rows of the table, one a setting, under :func:`headings`."""
+    return [_cells(summary, comparison.metric) for summary in comparison.summaries]
+
+
+def _cells(summary: Summary, metric: Metric) -> tuple[str, ...]:
     n = len(summary.seeds)
     seeds = " ".join("?" if seed is None else str(seed) for seed in summary.seeds)
     known = any(seed is not None for seed in summary.seeds)
     low, high = min(summary.epochs), max(summary.epochs)
+    error, loss = format_spread(summary.final_error, 2), summary.final_loss
     return (
         summary.label,
         f"{n} ({seeds})" if known else str(n),
-        format_spread(summary.best_accuracy, 4),
-        format_spread(summary.final_accuracy, 4),
-        format_spread(summary.final_error, 2),
-        format_spread(summary.final_loss, 4),
+        format_spread(summary.best, 4),
+        format_spread(summary.final, 4),
+        *((error,) if metric.is_share else ()),
+        *(() if metric.is_loss else (format_spread(loss, 4),)),
         str(low) if low == high else f"{low}-{high}",
         format_spread(summary.time, 1),
     )
@@ -113,8 +134,11 @@ def format_spread(spread: Spread | None, digits: int) -> str:
 
 def difference_heading(comparison: Comparison) -> str:
     """Says in a line or more what the differences are and how to read them."""
+    metric = comparison.metric
+    unit = ", in percentage points" if metric.is_share else ""
+    sense = ", where less is better" if metric.lower_is_better else ""
     heading = (
-        f"Final accuracy compared with {comparison.baseline}, in percentage points "
+        f"Final {metric.name} compared with {comparison.baseline}{unit}{sense} "
         "(± standard error):"
     )
     tested = sum(d.p_value is not None for d in comparison.differences)
@@ -125,12 +149,13 @@ def difference_heading(comparison: Comparison) -> str:
     return heading
 
 
-def verdict(difference: Difference) -> tuple[str, str]:
-    """Writes a difference and what its test says."""
-    points = f"{difference.points:+.2f}"
+def verdict(difference: Difference, is_share: bool) -> tuple[str, str]:
+    """Writes a difference, of a share or not, and what its test says."""
+    digits = 2 if is_share else 4
+    points = f"{difference.value:+.{digits}f}"
     if difference.standard_error is None:
         return points, ""
-    points += f" ± {difference.standard_error:.2f}"
+    points += f" ± {difference.standard_error:.{digits}f}"
     p = difference.p_value
     if p is None:
         return points, "no test without a spread over the runs"
@@ -162,17 +187,23 @@ def _record(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "seeds": summary.seeds,
         "epochs": summary.epochs,
     }
-    spreads = ("best_accuracy", "final_accuracy", "final_error", "final_loss", "time")
-    for name in spreads:
-        spread = getattr(summary, name)
-        unit = {"final_error": "_percent", "time": "_seconds"}.get(name, "")
-        record[f"{name}{unit}_mean"] = spread and _finite(spread.mean)
-        record[f"{name}{unit}_std"] = spread and _finite(spread.std)
+    name = comparison.metric.name
+    spreads: dict[str, Spread | None]
+    spreads = {f"best_{name}": summary.best, f"final_{name}": summary.final}
+    if comparison.metric.is_share:
+        spreads["final_error_percent"] = summary.final_error
+    if not comparison.metric.is_loss:
+        spreads["final_loss"] = summary.final_loss
+    spreads["time_seconds"] = summary.time
+    for column, spread in spreads.items():
+        record[f"{column}_mean"] = spread and _finite(spread.mean)
+        record[f"{column}_std"] = spread and _finite(spread.std)
     difference = next(
         (d for d in comparison.differences if d.label == summary.label), None
     )
-    record["difference_points"] = difference and _finite(difference.points)
-    record["standard_error_points"] = difference and _finite(difference.standard_error)
+    unit = "_points" if comparison.metric.is_share else ""
+    record[f"difference{unit}"] = difference and _finite(difference.value)
+    record[f"standard_error{unit}"] = difference and _finite(difference.standard_error)
     record["p_value"] = difference and _finite(difference.p_value)
     record["test"] = difference and difference.test
     return record

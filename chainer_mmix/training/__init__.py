@@ -1,18 +1,19 @@
 """The Trainer's side: a standard Trainer, exact resume and the record of a run."""
 
+from chainer_mmix.runs.record import RunRecord
 from chainer_mmix.training.device import get_device
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.final_analysis import analyse
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
-from chainer_mmix.training.output import check_output, check_same_run
+from chainer_mmix.training.output import check_output
 from chainer_mmix.training.precision import DTYPES, convert_examples, scale_loss
-from chainer_mmix.training.record import RunRecord
 from chainer_mmix.training.seeds import set_seed
 from chainer_mmix.training.snapshots import (
     SnapshotError,
     find_snapshot,
     load_snapshot,
+    load_weights,
     read_snapshot,
 )
 from chainer_mmix.training.trainer import build_trainer, run
@@ -27,11 +28,11 @@ __all__ = [
     "analyse",
     "build_trainer",
     "check_output",
-    "check_same_run",
     "convert_examples",
     "find_snapshot",
     "get_device",
     "load_snapshot",
+    "load_weights",
     "make_optimizer",
     "read_snapshot",
     "run",

@@ -43,14 +43,14 @@ def _check_gpu(gpu: int) -> None:
         raise ValueError(
             f"GPU {gpu} needs CuPy, which cannot be imported ({e}): install "
             "'chainer-mmix[cuda13]' (or [cuda12] for a driver of CUDA 12), or train "
-            "on the CPU with --gpu -1"
+            "on the CPU"
         ) from e
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as e:
         raise ValueError(
             f"GPU {gpu} cannot be used, for CuPy finds none ({e}): install NVIDIA's "
-            "driver, or train on the CPU with --gpu -1"
+            "driver, or train on the CPU"
         ) from e
     if gpu >= count:
         raise ValueError(

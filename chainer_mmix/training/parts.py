@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import types
-from collections.abc import Iterator
-
 import chainer
 from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.links.held import links_in
 
 
 def classifiers_of(trainer: chainer.training.Trainer) -> list[ManifoldMixupClassifier]:
@@ -81,28 +77,3 @@ def batch_size(updater: StandardUpdater) -> int:
         return max(1, round(share * len(iterator.dataset)))
     except (AttributeError, KeyError, TypeError):
         return 1
-
-
-def links_in(value, seen: set[int] | None = None) -> Iterator[chainer.Link]:
-    """Yields the links in containers, partial functions, methods and closures."""
-    seen = set() if seen is None else seen
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, chainer.Link):
-        yield value
-        return
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    elif isinstance(value, functools.partial):
-        value = value.func, value.args, value.keywords
-    elif callable(value):
-        cells = getattr(value, "__closure__", None) or ()
-        value = getattr(value, "__self__", None), *cells
-    elif isinstance(value, types.CellType):
-        with contextlib.suppress(ValueError):  # an empty one
-            yield from links_in(value.cell_contents, seen)
-    # A long list is data.
-    if isinstance(value, (list, tuple, set)) and len(value) <= 100:
-        for item in value:
-            yield from links_in(item, seen)

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import chainer
 import numpy as np
 from chainer.serializers import NpzDeserializer
+from chainer.serializers.npz import serialize
 from numpy.lib import format as npy
 
+from chainer_mmix.runs.files import RunError
+from chainer_mmix.runs.log import read_log
+
 _NAME = re.compile(r"snapshot_iter_(\d+)")
+# Where a link may be in a file: by itself, in a classifier, or in either's Trainer.
+_PREFIXES = ("", "predictor/", "updater/model:main/", "updater/model:main/predictor/")
+_POLICY = "policy/rng"
+_UPDATE_RULE = re.compile(r"updater/optimizer:([^/]*)/(.*)/")
 
 
 class SnapshotError(ValueError):
@@ -20,7 +30,11 @@ class SnapshotError(ValueError):
 
 
 def find_snapshot(out: str | Path) -> Path | None:
-    """Finds the newest snapshot in a folder, the one of the most iterations.
+    """Finds the newest snapshot of the run in a folder, the one of the most iterations.
+
+    After a run went back to an older snapshot, later ones may be left that it did not
+    come by this time. They are passed over: the log that is in a snapshot must be the
+    beginning of the file ``log``.
 
     Args:
         out (str or path-like): The folder.
@@ -34,7 +48,14 @@ def find_snapshot(out: str | Path) -> Path | None:
         for path in (out.iterdir() if out.is_dir() else ())
         if (match := _NAME.fullmatch(path.name))
     }
-    return found[max(found)] if found else None
+    newest_first = [found[n] for n in sorted(found, reverse=True)]
+    try:
+        log = read_log(out)
+    except RunError:
+        log = None
+    if log is None:
+        return next(iter(newest_first), None)
+    return next((path for path in newest_first if _is_of_run(path, log)), None)
 
 
 def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:
@@ -68,6 +89,42 @@ def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:
     ]
     if left:
         raise _another(path, f"it also has {_last(left[0])}")
+
+
+def load_weights(link: chainer.Link, path: str | Path) -> None:
+    """Loads weights into a link.
+
+    The file is what :func:`chainer.serializers.save_npz` wrote of such a link, of a
+    classifier whose predictor it is, or of the Trainer of either (a snapshot). Unlike
+    :func:`chainer.serializers.load_npz`, it runs no code from the file, and it takes
+    arrays only of the shapes that the link has, without broadcasting.
+
+    Args:
+        link (~chainer.Link): The link. After an error its weights are undefined.
+        path (str or path-like): The file.
+
+    Raises:
+        SnapshotError: If the file is none of these, or of another link.
+    """
+    members = read_snapshot(path)
+    wanted = {key for key in serialize(link) if not key.endswith(_POLICY)}
+    parts = [
+        {k.removeprefix(p): v for k, v in members.items() if k.startswith(p)}
+        for p in _PREFIXES
+    ]
+    part = max(parts, key=lambda part: len(part.keys() & wanted))
+    deserializer = _StrictDeserializer(part)
+    try:
+        deserializer.load(link)
+        left = [key for key in part.keys() - deserializer.used if key != _POLICY]
+        if left:
+            raise ValueError(f"they also have {min(left)}")
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        reason = f"they lack {e.args[0]}" if isinstance(e, KeyError) else str(e)
+        raise SnapshotError(
+            f"the weights in {path} do not fit {type(link).__name__} ({reason}): load "
+            "them into a link like the one that was saved"
+        ) from e
 
 
 def read_snapshot(path: str | Path) -> dict[str, np.ndarray]:
@@ -114,11 +171,28 @@ def read_snapshot(path: str | Path) -> dict[str, np.ndarray]:
         TypeError,
     ) as e:
         raise SnapshotError(
-            f"{path} is not a snapshot, or is cut off or damaged ({e}): give another "
-            "one to --resume"
+            f"{path} is not a snapshot or another file of save_npz, or is cut off or "
+            f"damaged ({e}): take another one"
         ) from e
     except OSError as e:
         raise SnapshotError(f"{path} cannot be read ({e.strerror})") from e
+
+
+def _is_of_run(path: Path, log: Sequence[Mapping[str, Any]]) -> bool:
+    """Tells whether the log in a snapshot, if there is one, is how a log begins."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            saved = [
+                json.loads(str(_read_array(archive, name)))
+                for name in archive.namelist()
+                if name.startswith("extensions/") and name.endswith("/_log.npy")
+            ]
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, _UnsafeError):
+        return True  # whoever loads it says what is wrong
+    # As text, since NaN is not equal to itself.
+    return not saved or any(
+        json.dumps(own) == json.dumps(log[: len(own)]) for own in saved
+    )
 
 
 class _UnsafeError(Exception):
@@ -161,15 +235,29 @@ class _StrictDeserializer(NpzDeserializer):
 
     def __call__(self, key, value):
         name = self.path + key.lstrip("/")
-        # Snapshots of earlier versions have none, which the iterators know.
-        if name not in self.npz and key != "example_draws":
-            self.missing.add(name)
+        if name not in self.npz:
+            if self._was_never_updated():
+                return None  # which has the state begin with the first update
+            if name.endswith(f"/{_POLICY}"):
+                self.missing.add(name)
         saved = self.npz[name]
         self.used.add(name)
         shape = getattr(value, "shape", None)
         if shape is not None and shape != saved.shape and saved[()] is not None:
             raise ValueError(f"its {_last(name)} has shape {saved.shape}, not {shape}")
         return super().__call__(key, value)
+
+    def _was_never_updated(self):
+        """Tells whether this is the place of a parameter without an update so far.
+
+        It was frozen, or belongs to a layer that was never called and has no size yet.
+        """
+        match = _UPDATE_RULE.fullmatch(self.path)
+        if match is None or f"{self.path}t" not in self.npz:
+            return False
+        weight = self.npz.get(f"updater/model:{match[1]}/{match[2]}")
+        has_no_size = weight is not None and weight[()] is None
+        return has_no_size or self.npz[f"{self.path}t"] == 0
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -197,8 +285,8 @@ def _header(file: IO[bytes]) -> tuple:
 
 def _another(path: str | Path, reason: str) -> SnapshotError:
     return SnapshotError(
-        f"{path} is the snapshot of another model or setting ({reason}): resume with "
-        "the arguments of the run that wrote it"
+        f"{path} is the snapshot of another model or setting ({reason}): make the "
+        "Trainer as for the run that wrote it"
     )
 
 

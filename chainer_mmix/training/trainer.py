@@ -15,6 +15,7 @@ from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.runs.record import RunRecord
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.extensions import (
     Evaluator,
@@ -27,7 +28,6 @@ from chainer_mmix.training.extensions import (
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.precision import convert_examples, is_half
-from chainer_mmix.training.record import RunRecord
 
 _COLUMNS = [
     "epoch",

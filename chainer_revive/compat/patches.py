@@ -451,7 +451,15 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "                link.gamma = _mmix.filled(link, 'gamma', s0)\n",
         ),
     ),
-    # --- A bug of 7.8.1: the gradient of W when x needs none -------------------------
+    # --- Others ----------------------------------------------------------------------
+    # A parameter that was frozen when it was saved and no longer is has no state yet.
+    "chainer.optimizer": (
+        Patch(
+            "                        if self.enabled:\n",
+            "                        if self.enabled and self.t:\n",
+        ),
+    ),
+    # The gradient of W when x needs none.
     "chainer.functions.connection.deconvolution_2d": (
         Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),
     ),

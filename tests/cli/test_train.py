@@ -107,10 +107,12 @@ BAD_INPUT = [
     ("--model cnn --train-size 2000", "the training set has 1442"),
     ("--gpu 0 --device @numpy", "not allowed with argument --gpu"),
     ("--device @nonsense", "there is no device '@nonsense' here"),
+    ("--device @nonsense", "the first GPU (--gpu, --device)"),
     ("--resume", "there is no snapshot to resume from in result"),
     ("--model cnn --resume missing", "there is no snapshot missing"),
     ("--model cnn --resume file", "file is not a snapshot"),
-    ("--model cnn --out file", "is a file"),
+    ("--model cnn --resume file", "take another one (--resume)"),
+    ("--model cnn --out file", "is a file: name another (--out, --resume)"),
     ("--dtype float8", "invalid choice: 'float8'"),
     ("--dtype float16", "--dtype float16 is not for --optimizer adam"),
     ("--loss-scale 8", "--loss-scale is for --dtype float16 or mixed16"),
@@ -368,7 +370,7 @@ def test_divergence_exits_with_1_and_names_the_snapshot(main, capsys):
     assert log("run")[-1]["lr"] == 0.001
 
 
-def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
+def test_resuming_another_run_is_refused(main, capsys):
     assert main([*QUICK, "--quiet", "--out", "run"]) == 0
     before = sorted(
         (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
@@ -376,8 +378,6 @@ def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
     for arguments, message in (
         ("--out run --resume --mixup none", "--mixup was manifold and is none"),
         ("--resume run/snapshot_iter_3 --seed 1", "--seed was 0 and is 1"),
-        ("--out run --resume", "give a higher --epoch"),
-        ("--resume run", "run/snapshot_iter_3 is from the end of epoch 1"),
         ("--out run --resume --epoch 2 --model resnet50", "--model was cnn"),
     ):
         with pytest.raises(SystemExit) as e:
@@ -390,6 +390,47 @@ def test_resuming_another_run_or_a_finished_one_is_refused(main, capsys):
     assert after == before
 
 
+@pytest.mark.parametrize("resume", ["--resume --out run", "--resume run"])
+def test_resuming_a_finished_run_does_nothing(main, capsys, resume):
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 0
+    before = {p.name: p.read_bytes() for p in pathlib.Path("run").iterdir()}
+    capsys.readouterr()
+    assert main([*QUICK, *resume.split(), "--epoch", "1"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "run/snapshot_iter_3 is from the end of epoch 1" in line
+    assert "higher --epoch" in line
+    assert {p.name: p.read_bytes() for p in pathlib.Path("run").iterdir()} == before
+    assert [p.name for p in pathlib.Path().iterdir()] == ["run"]
+
+
+def test_the_console_script_trains_as_the_script_does(main, capsys):
+    from chainer_mmix.cli.main import main as console
+
+    assert main([*QUICK, "--quiet", "--out", "a"]) == 0
+    assert console(["train", *QUICK, "--quiet", "--out", "b"]) == 0
+    assert log("a") == log("b")
+    capsys.readouterr()
+    helps = []
+    for command, prog in (
+        (main, "train_manifoldmixup.py"),
+        (lambda words: console(["train", *words]), "chainer-mmix train"),
+    ):
+        for words in (["--epoch", "0"], ["--model", "cmn"]):
+            with pytest.raises(SystemExit) as e:
+                command(words)
+            assert e.value.code == 2
+            error = capsys.readouterr().err.splitlines()[-1]
+            assert error.startswith(f"{prog}: error: ")
+        with pytest.raises(SystemExit):
+            command(["--help"])
+        text = capsys.readouterr().out
+        assert f"{prog} --resume --epoch 40" in text
+        helps.append(text.split("what to train:")[1].split("main/accuracy in")[0])
+    assert helps[0] == helps[1]
+    record = json.loads(pathlib.Path("b/run.json").read_text())
+    assert record["command"].startswith("chainer-mmix train --model cnn")
+
+
 @pytest.mark.slow
 def test_a_snapshot_of_another_model_is_refused_without_its_record(main, capsys):
     assert main([*QUICK, "--quiet", "--out", "run"]) == 0
@@ -399,6 +440,32 @@ def test_a_snapshot_of_another_model_is_refused_without_its_record(main, capsys)
     assert e.value.code == 2
     assert "another model or setting" in capsys.readouterr().err
     assert not pathlib.Path("new").exists()
+
+
+def test_resuming_goes_on_with_the_branch_that_was_gone_back_to(main, monkeypatch):
+    from chainer.training.updaters import StandardUpdater
+
+    run = [*QUICK, "--quiet", "--out", "run"]
+    assert main([*run, "--epoch", "3"]) == 0
+    back = ["--resume", "run/snapshot_iter_5", "--epoch", "3", "--batchsize", "40"]
+    with monkeypatch.context() as context:
+        # Killed before the first epoch of the branch is done.
+        context.setattr(StandardUpdater, "update", lambda self: sys.exit(9))
+        with pytest.raises(SystemExit):
+            main([*run, *back])
+    assert [entry["iteration"] for entry in log("run")] == [3, 5]
+    again = ["--resume", "--batchsize", "40"]
+    assert main([*run, *again, "--epoch", "3"]) == 0
+    before = log("run")
+    assert [entry["iteration"] for entry in before] == [3, 5, 6]
+    assert main([*run, *again, "--epoch", "4"]) == 0
+    assert log("run")[:3] == before
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    assert record["resumed_from"] == "snapshot_iter_6"
+    assert [
+        (s["from_epoch"], s["to_epoch"], s["arguments"]["batchsize"])
+        for s in record["starts"]
+    ] == [(0, 2, 16), (2, 3, 40), (3, 4, 40)]
 
 
 def test_interruption_is_recorded(main, capsys, monkeypatch):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from chainer.datasets import TupleDataset
 
-from chainer_mmix.datasets import DATASETS, Augment, Dataset, load, lookup
+from chainer_mmix.datasets import DATASETS, Augment, Dataset, load
 
 
 def make(n_train=20, n_test=10, n_class=2):
@@ -11,26 +11,6 @@ def make(n_train=20, n_test=10, n_class=2):
         return TupleDataset(images, np.arange(n, dtype=np.int32) % 2)
 
     return Dataset(lambda: (split(n_train), split(n_test)), n_class, Augment(1))
-
-
-@pytest.mark.parametrize(
-    "name, near",
-    [
-        ("digit", "did you mean digits?"),
-        ("CIFAR-10", "cifar10"),
-        ("imagenet", "there are"),
-    ],
-)
-def test_unknown_names_get_the_near_ones(name, near):
-    with pytest.raises(ValueError, match="unknown dataset") as e:
-        lookup(DATASETS, name, "dataset")
-    assert repr(name) in str(e.value)
-    assert near in str(e.value)
-    assert "digits, mnist5k, mnist, cifar10, cifar100" in str(e.value)
-
-
-def test_lookup_returns_the_entry():
-    assert lookup(DATASETS, "digits", "dataset") is DATASETS["digits"]
 
 
 def test_only_the_training_set_is_made_harder():

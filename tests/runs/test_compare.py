@@ -10,7 +10,7 @@ from scipy import stats
 
 from chainer_mmix.runs.compare import Spread, compare_groups
 from chainer_mmix.runs.groups import group_runs
-from chainer_mmix.runs.runs import Run, read_run
+from chainer_mmix.runs.run import Run, read_run
 
 numbers = st.floats(0, 1, allow_subnormal=False)
 
@@ -55,20 +55,18 @@ def test_any_mixture_of_settings_and_seeds_gives_numpys_statistics(draws):
         members = [(i, a) for i, (m, a) in enumerate(draws) if m == setting]
         values = np.array([a for _, a in members])
         assert summary.seeds == [i for i, _ in members]
-        assert summary.final_accuracy.mean == pytest.approx(values.mean(), abs=1e-12)
+        assert summary.final.mean == pytest.approx(values.mean(), abs=1e-12)
         if len(values) == 1:
-            assert summary.final_accuracy.std is None
+            assert summary.final.std is None
         else:
-            assert summary.final_accuracy.std == pytest.approx(
-                values.std(ddof=1), abs=1e-12
-            )
+            assert summary.final.std == pytest.approx(values.std(ddof=1), abs=1e-12)
 
 
 def test_best_is_the_highest_and_final_the_last(write_run):
     folder = write_run("run", (0.2, 0.9, 0.8), losses=(3.0, 1.0, 1.5))
     (summary,) = compare([read_run(folder)]).summaries
-    assert summary.best_accuracy == Spread(0.9, None, 1)
-    assert summary.final_accuracy == Spread(0.8, None, 1)
+    assert summary.best == Spread(0.9, None, 1)
+    assert summary.final == Spread(0.8, None, 1)
     assert summary.final_error.mean == pytest.approx(20.0)
     assert summary.final_loss == Spread(1.5, None, 1)
     assert summary.epochs == [3]
@@ -78,8 +76,8 @@ def test_best_is_the_highest_and_final_the_last(write_run):
 def test_nan_is_never_the_best_and_is_kept_as_final(write_run):
     folder = write_run("run", (0.2, 0.4, math.nan), losses=(1.0, math.nan, math.nan))
     (summary,) = compare([read_run(folder)]).summaries
-    assert summary.best_accuracy.mean == 0.4
-    assert math.isnan(summary.final_accuracy.mean)
+    assert summary.best.mean == 0.4
+    assert math.isnan(summary.final.mean)
     assert math.isnan(summary.final_loss.mean)
 
 
@@ -98,7 +96,7 @@ def test_difference_is_welchs_test_against_the_group_without_mixing():
     assert comparison.baseline == "mixup=none"
     (difference,) = comparison.differences
     assert difference.label == "mixup=manifold"
-    assert difference.points == pytest.approx(
+    assert difference.value == pytest.approx(
         100 * (sum(manifold) / 4 - sum(none) / 3), abs=1e-9
     )
     assert difference.standard_error == pytest.approx(
@@ -119,7 +117,7 @@ def test_runs_of_the_same_seeds_are_paired():
     assert difference.test == "paired t-test"
     assert difference.p_value == pytest.approx(reference.pvalue)
     assert difference.standard_error == pytest.approx(
-        difference.points / reference.statistic
+        difference.value / reference.statistic
     )
 
 
@@ -127,7 +125,7 @@ def test_a_repeated_seed_gets_no_standard_error_and_no_test():
     runs = [make_run(a, mixup="manifold", seed=0) for a in (0.95, 0.93)]
     runs += [make_run(a, mixup="none", seed=s) for s, a in enumerate((0.9, 0.94))]
     (difference,) = compare(runs).differences
-    assert difference.points == pytest.approx(2)
+    assert difference.value == pytest.approx(2)
     assert difference.standard_error is difference.p_value is None
 
 
@@ -146,7 +144,7 @@ def test_the_first_group_is_the_baseline_when_all_mix():
 def test_a_single_run_has_no_standard_error_and_no_test():
     runs = [make_run(a, lr=0.1, seed=a) for a in (0.5, 0.6)]
     (difference,) = compare([*runs, make_run(0.7, lr=0.2)]).differences
-    assert difference.points == pytest.approx(15.0)
+    assert difference.value == pytest.approx(15.0)
     assert difference.standard_error is None
     assert difference.p_value is None
 

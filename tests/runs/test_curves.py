@@ -9,7 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from chainer_mmix.analysis.figure import OKABE_ITO
 from chainer_mmix.runs.curves import mean_curve, plot_curves, save_curves
 from chainer_mmix.runs.groups import group_runs
-from chainer_mmix.runs.runs import VALIDATION_ACCURACY, Run, read_run
+from chainer_mmix.runs.metric import choose_metric
+from chainer_mmix.runs.run import Run, read_run
+
+ACCURACY = "validation/main/accuracy"
+
+
+def metric(groups):
+    return choose_metric([run for group in groups for run in group.runs])
 
 
 def group(folders):
@@ -29,7 +36,7 @@ def test_mean_curve_of_runs_of_different_lengths_and_nan(write_run):
             write_run("c", (0.8,), seed=2),
         ]
     )
-    epochs, means, stds = mean_curve(one, VALIDATION_ACCURACY)
+    epochs, means, stds = mean_curve(one, lambda _: ACCURACY)
     np.testing.assert_array_equal(epochs, [1, 2, 3])
     np.testing.assert_allclose(means, [0.4, 0.2, 0.5])
     np.testing.assert_allclose(
@@ -38,11 +45,9 @@ def test_mean_curve_of_runs_of_different_lengths_and_nan(write_run):
 
 
 def test_several_entries_of_one_epoch_are_averaged():
-    log = [
-        {"epoch": e, VALIDATION_ACCURACY: a} for e, a in [(0, 0.2), (0, 0.4), (1, 1)]
-    ]
+    log = [{"epoch": e, ACCURACY: a} for e, a in [(0, 0.2), (0, 0.4), (1, 1)]]
     (one,) = group_runs([Run(Path(), log, {"arguments": {}})])
-    epochs, means, _ = mean_curve(one, VALIDATION_ACCURACY)
+    epochs, means, _ = mean_curve(one, lambda _: ACCURACY)
     np.testing.assert_array_equal(epochs, [0, 1])
     np.testing.assert_allclose(means, [0.3, 1.0])
 
@@ -55,7 +60,7 @@ def test_png_has_a_sane_size_and_a_colour_for_each_group(write_run, tmp_path):
             for seed in range(2)
         ]
     )
-    save_curves(groups, tmp_path / "curves.png")
+    save_curves(groups, metric(groups), tmp_path / "curves.png")
     picture = image.imread(tmp_path / "curves.png")
     height, width, _ = picture.shape
     assert 800 <= width <= 2000
@@ -70,7 +75,7 @@ def test_png_has_a_sane_size_and_a_colour_for_each_group(write_run, tmp_path):
 
 def test_legend_and_note_lie_outside_the_panels(write_run):
     groups = group([write_run(str(i), lr=i / 10) for i in range(10)])
-    figure = plot_curves(groups)
+    figure = plot_curves(groups, metric(groups))
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert [t.get_text() for t in legend.get_texts()][1] == "lr=0.1 (1 run)"
@@ -89,14 +94,14 @@ def test_legend_and_note_lie_outside_the_panels(write_run):
 
 def test_a_single_epoch_is_visible(write_run, tmp_path):
     groups = group([write_run("a", (0.5,), lr=1), write_run("b", (0.6,), lr=2)])
-    save_curves(groups, tmp_path / "one.png")
+    save_curves(groups, metric(groups), tmp_path / "one.png")
     left = image.imread(tmp_path / "one.png")[60:, :480]
     assert count_pixels(left, OKABE_ITO[1]) > 3
 
 
 def test_a_run_of_nan_only_is_drawn_without_error(write_run, tmp_path):
     groups = group([write_run("a", (math.nan,) * 2)])
-    save_curves(groups, tmp_path / "nan.png")
+    save_curves(groups, metric(groups), tmp_path / "nan.png")
     assert image.imread(tmp_path / "nan.png").std() > 0
 
 
@@ -111,6 +116,6 @@ def test_a_failure_keeps_the_old_picture(write_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(FigureCanvasAgg, "print_png", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_curves(groups, out)
+        save_curves(groups, metric(groups), out)
     assert out.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "curves.png"]

@@ -3,7 +3,8 @@ import math
 
 from chainer_mmix.runs.compare import compare_groups
 from chainer_mmix.runs.groups import differing_arguments, find_flaws, group_runs
-from chainer_mmix.runs.runs import read_run
+from chainer_mmix.runs.metric import choose_metric
+from chainer_mmix.runs.run import read_run
 
 
 def edit_record(folder, **changes):
@@ -13,6 +14,11 @@ def edit_record(folder, **changes):
 
 def group(folders):
     return group_runs([read_run(folder) for folder in folders])
+
+
+def grouped(folders):
+    groups = group(folders)
+    return groups, choose_metric([run for g in groups for run in g.runs])
 
 
 def test_settings_that_differ_in_more_than_mixing_are_flawed(write_run):
@@ -106,7 +112,7 @@ def test_sound_runs_have_no_flaws(write_run):
     runs = [write_run(str(s), epoch=2, seed=s) for s in range(3)]
     for run in runs:
         edit_record(run, status="finished")
-    assert find_flaws(group(runs)) == []
+    assert find_flaws(*grouped(runs)) == []
 
 
 def test_flaws_are_one_line_each(write_run):
@@ -116,7 +122,7 @@ def test_flaws_are_one_line_each(write_run):
         write_run("long", (0.1, 0.2, 0.3), losses=(1, math.nan, 1), epoch=3, seed=1),
     ]
     edit_record(runs[1], status="failed")
-    unfinished, epochs, diverged, seeds = find_flaws(group(runs))
+    unfinished, epochs, diverged, seeds = find_flaws(*grouped(runs))
     assert unfinished == f"not finished: {runs[0]} (2 of 3 epochs), {runs[1]} (failed)"
     assert epochs == (
         f"the runs differ in epochs done: 2 ({runs[0]}, {runs[1]}), 3 ({runs[2]})"

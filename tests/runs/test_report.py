@@ -80,6 +80,7 @@ def test_settings_comparison_and_record(write_run, report, capsys):
             record = json.loads((run / "run.json").read_text())
             record |= {"command": f"train --seed {seed}", "status": "finished"}
             record |= {"versions": {"python": f"3.1{seed}", "cupy": None}}
+            record |= {"revive": {"cpu": "numba", "blas": {"name": "x", "threads": 2}}}
             (run / "run.json").write_text(json.dumps(record))
     page = report("runs")
     assert capsys.readouterr().out == "Report: report.html\n"
@@ -92,6 +93,8 @@ def test_settings_comparison_and_record(write_run, report, capsys):
     assert page.tables["What differs"] == [headings, ["mixup", "input", "none"]]
     assert ["model", "cnn"] in page.tables["In all runs"]
     assert ["python", "3.10, 3.11"] in page.tables["Versions"]
+    assert ["cpu", "numba"] in page.tables["Versions"]
+    assert ["blas", "name x, threads 2"] in page.tables["Versions"]
     folders = [row[:3] for row in page.tables["Runs"][1:]]
     assert folders[1] == ["runs/input1", "1", "finished"]
     assert page.html.count("<code>train --seed 1</code>") == 2
@@ -215,6 +218,17 @@ def test_the_same_runs_give_the_same_page(write_run, report, folder):
         ("mixup.json", b"{", "run/mixup.json is not valid JSON"),
         ("mixup.json", b'{"layer": {}, "lam": 1}', "not what MixupReport has written"),
         ("mixup.json", b'{"layer": {}, "loss": 1}', "not what MixupReport has written"),
+        (
+            "mixup.json",
+            b'{"layer": {"0": %d}, "lam": {"bin_edges": [], "counts": []}}' % (10**400),
+            "not what MixupReport has written",
+        ),
+        (
+            "reliability.json",
+            b'{"edges": [0, 1], "count": [%d], "confidence": [1], "accuracy": [1]}'
+            % (10**400),
+            "not what CalibrationEvaluator has written",
+        ),
         ("reliability.json", b"{", "run/reliability.json is not valid JSON"),
         ("reliability.json", b"[]", "not what CalibrationEvaluator has written"),
         (

@@ -7,7 +7,7 @@ import pytest
 
 from chainer_mmix.runs.compare import compare_groups
 from chainer_mmix.runs.groups import group_runs
-from chainer_mmix.runs.runs import read_run
+from chainer_mmix.runs.run import read_run
 from chainer_mmix.runs.table import FORMATS
 
 

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import functools
-import json
-from pathlib import Path
 
 import chainer
-import numpy as np
 
-from chainer_mmix.analysis.calibration import Reliability, calibration
-from chainer_mmix.atomic import write_atomically
+from chainer_mmix.analysis.calibration import calibration
+from chainer_mmix.runs.reliability import write_reliability
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
 
@@ -48,17 +45,6 @@ class CalibrationEvaluator(PredictorEvaluator):
         filename: str = "reliability.json",
         **options,
     ) -> None:
-        files = {filename: _write}
+        files = {filename: write_reliability}
         measure = functools.partial(calibration, n_bins=n_bins, files=files)
         super().__init__(iterator, target, measure, *args, **options)
-
-
-def _write(path: Path, table: Reliability) -> None:
-    # JSON knows no NaN.
-    content = {
-        key: [x if np.isfinite(x) else None for x in values.tolist()]
-        for key, values in table._asdict().items()
-    }
-    with write_atomically(path) as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")

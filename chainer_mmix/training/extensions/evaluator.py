@@ -43,6 +43,8 @@ class Evaluator(extensions.Evaluator):
             weight.
     """
 
+    eval_func: Any  # of Chainer's, which knows no types
+
     def __init__(
         self,
         iterator,

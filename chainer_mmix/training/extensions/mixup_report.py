@@ -8,8 +8,8 @@ import numpy as np
 from chainer.reporter import DictSummary
 from chainer.training import extension, get_trigger
 
-from chainer_mmix.atomic import write_atomically
 from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.runs.mixup import MixupCounts
 from chainer_mmix.training.parts import batch_size, classifier_of
 
 
@@ -122,22 +122,16 @@ class MixupReport(extension.Extension):
                 )
 
     def _write(self, out: Path) -> None:
-        means = {k: float(mean) for k, mean in self._loss.compute_mean().items()}
-        # JSON knows no NaN.
-        loss = {k: mean if np.isfinite(mean) else None for k, mean in means.items()}
-        content = {
-            "settings": self._settings,
-            "layer": self._layer,
-            "loss": loss,
-            "method": self._method,
-            "lam": {
-                "bin_edges": self._bin_edges.tolist(),
-                "counts": self._lam.tolist(),
-            },
-        }
-        with write_atomically(out / self._filename) as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
+        loss = {k: float(mean) for k, mean in self._loss.compute_mean().items()}
+        counts = MixupCounts(
+            settings=self._settings,
+            layer=self._layer,
+            loss=loss,
+            method=self._method,
+            bin_edges=self._bin_edges,
+            counts=self._lam,
+        )
+        counts.write(out / self._filename)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the counts."""

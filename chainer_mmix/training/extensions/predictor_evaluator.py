@@ -71,16 +71,16 @@ class PredictorEvaluator(Evaluator):
         self._prefix: str | None = None
 
     @property
-    def default_name(self) -> str:  # type: ignore[override]
+    def default_name(self) -> str:
         # Not "validation": the Trainer would number it, or the Evaluator after it.
         return type(self).__name__
 
-    @property  # type: ignore[override]
+    @property
     def name(self) -> str | None:
         """What it reports begins with this."""
         return self._prefix
 
-    @name.setter  # type: ignore[override]
+    @name.setter
     def name(self, name: str) -> None:
         is_default = name.startswith(self.default_name)  # a number may follow
         self._prefix = "validation" if is_default else name

@@ -43,9 +43,7 @@ class TensorBoardReport(extension.Extension):
         self._writer: Any = None
         self._n_written = 0
 
-    def trigger(  # type: ignore[override]
-        self, trainer: chainer.training.Trainer
-    ) -> bool:
+    def trigger(self, trainer: chainer.training.Trainer) -> bool:
         """Says that it looks for new entries after each iteration.
 
         Unlike an interval it has no state, which snapshots of runs without this

@@ -1,4 +1,4 @@
-"""What the commands that read training runs have in common."""
+"""What the commands that compare training runs have in common."""
 
 from __future__ import annotations
 
@@ -32,22 +32,43 @@ def add_arguments(parser: argparse.ArgumentParser, out: str, out_help: str) -> N
         metavar=Path(out).suffix[1:].upper(),
         help=f"{out_help} (default: %(default)s)",
     )
+    parser.add_argument(
+        "--metric",
+        metavar="KEY",
+        help="the number of the logs to compare by: a key, such as val/main/miou, or "
+        "its last part (default: the validation accuracy or, where there is none, "
+        "another measure of quality, else the loss)",
+    )
+    parser.add_argument(
+        "--best",
+        choices=("highest", "lowest"),
+        help="which value of it is the best (default: what its name says)",
+    )
 
 
-def load(paths: Sequence[str]) -> tuple[list[Group], Comparison]:
-    """Reads, groups and compares the runs that are meant by some paths.
+def load(args: argparse.Namespace) -> tuple[list[Group], Comparison]:
+    """Reads, groups and compares the runs that are meant by some arguments.
 
     Raises:
         RunError: If one of them is missing or damaged.
     """
     from chainer_mmix.runs.compare import compare_groups
+    from chainer_mmix.runs.files import RunError
     from chainer_mmix.runs.groups import find_flaws, group_runs
-    from chainer_mmix.runs.runs import find_runs, read_run
+    from chainer_mmix.runs.metric import choose_metric
+    from chainer_mmix.runs.run import find_runs, read_run
 
-    folders, left_out = find_runs(paths)
-    groups = group_runs([read_run(folder) for folder in folders])
+    folders, left_out = find_runs(args.runs)
+    runs = [read_run(folder) for folder in folders]
+    groups = group_runs(runs)
+    lower_is_better = None if args.best is None else args.best == "lowest"
+    try:
+        metric = choose_metric(runs, args.metric, lower_is_better)
+    except RunError as e:
+        raise RunError(f"{e} (--metric)") from e
     flaws = [f"{folder} has no log yet: left out" for folder in left_out]
-    return groups, compare_groups(groups, flaws + find_flaws(groups))
+    flaws += find_flaws(groups, metric)
+    return groups, compare_groups(groups, flaws, metric)
 
 
 def check_out(name: str, suffix: str, kind: str) -> Path:
@@ -61,7 +82,7 @@ def check_out(name: str, suffix: str, kind: str) -> Path:
     Raises:
         RunError: If it ends otherwise or cannot be written.
     """
-    from chainer_mmix.runs.runs import RunError
+    from chainer_mmix.runs.files import RunError
 
     out = Path(name)
     if out.suffix.lower() != suffix:
@@ -86,7 +107,7 @@ def run(command: str, args: argparse.Namespace, work: Callable) -> int:
     Returns:
         int: The exit status.
     """
-    from chainer_mmix.runs.runs import RunError
+    from chainer_mmix.runs.files import RunError
 
     try:
         work(args)

@@ -1,0 +1,371 @@
+"""The options of the training command: one table, from which all else follows.
+
+A new option is one more entry of :data:`GROUPS`, and the line that uses its value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import chainer.functions as F
+
+from chainer_mmix import datasets, models, training
+from chainer_mmix.cli import argument_types as types
+from chainer_mmix.mixing import softmax_binary_cross_entropy
+from chainer_mmix.runs.record import Setting
+
+# What depends on the dataset: enough for digits in minutes on a CPU; for CIFAR as in
+# the original Chainer implementation.
+EPOCH = {"digits": 10, "mnist5k": 10, "mnist": 10, "cifar10": 300, "cifar100": 300}
+BATCHSIZE = {
+    **{"digits": 64, "mnist5k": 64, "mnist": 128},
+    **{"cifar10": 256, "cifar100": 256},
+}
+LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
+
+
+class Tag(enum.Flag):
+    """What an option is."""
+
+    SETTING = enum.auto()  # what is trained, and how
+    MIXING = enum.auto()  # how it is mixed, which --mixup none refuses
+    INCIDENTAL = enum.auto()  # where, and what is watched: not told apart in compare
+    CHANGES = enum.auto()  # a resumed run may change it
+    MAIN = enum.auto()  # always said
+    NAMED = enum.auto()  # said in the default output folder's name, if unusual
+    EXCLUSIVE = enum.auto()  # excludes the others of its group that are
+
+
+SETTING, MIXING, INCIDENTAL = Tag.SETTING, Tag.MIXING, Tag.INCIDENTAL
+CHANGES, MAIN, NAMED, EXCLUSIVE = Tag.CHANGES, Tag.MAIN, Tag.NAMED, Tag.EXCLUSIVE
+PLACE = INCIDENTAL | CHANGES
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the training command.
+
+    Attributes:
+        name (str): Its name in the arguments: ``layer_mix`` for ``--layer-mix``.
+        tags (Tag): What it is.
+        default: Its value when it is not given. ``False`` makes it a switch.
+        parse (mapping): How ``add_argument`` makes its value.
+        help (str): What it does.
+    """
+
+    name: str
+    tags: Tag
+    default: Any
+    parse: Mapping[str, Any]
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The option as one types it."""
+        return "--" + self.name.replace("_", "-")
+
+    def add_to(self, group: argparse._ActionsContainer) -> None:
+        """Adds it to a group of a parser."""
+        how, help = dict(self.parse), self.help
+        if self.default is False:
+            how, help = {"action": "store_true"}, f"{help} (default: off)"
+        elif self.default not in (None, []):
+            help += f" (default: {str(self.default).removesuffix('.0')})"
+        group.add_argument(self.flag, default=self.default, help=help, **how)
+
+
+def options_with(tags: Tag) -> list[Option]:
+    """Lists the options that have one of some tags."""
+    return [option for option in OPTIONS.values() if option.tags & tags]
+
+
+def _by_value(table: Mapping[str, Any], separator: str = ", ") -> str:
+    names: dict[Any, list[str]] = {}
+    for name, value in table.items():
+        names.setdefault(value, []).append(name)
+    return separator.join(f"{v} for {' and '.join(n)}" for v, n in names.items())
+
+
+def _points() -> str:
+    """Returns the mixing points of all models."""
+    points = {}
+    for name, model in models.MODELS.items():
+        all_points, default = (
+            " ".join(map(str, p)) for p in (model.mixup_layers, model.default_layer_mix)
+        )
+        points[name] = f"{all_points}, by default {default},"
+    return _by_value(points, "; ")
+
+
+def _value(type: Callable, metavar: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"type": type, "metavar": metavar, **more}
+
+
+def _one_of(*choices: str) -> dict[str, Any]:
+    return {"choices": choices}
+
+
+GROUPS: dict[str, Sequence[Option]] = {
+    "what to train": (
+        Option(
+            *("dataset", SETTING | MAIN, "digits", _value(str, "NAME")),
+            f"one of {', '.join(datasets.DATASETS)}; digits (1442 training images "
+            "of 8x8 pixels) come with scikit-learn, mnist5k (5,000 images of MNIST) "
+            "with the extra mnist, the others are downloaded and cached",
+        ),
+        Option(
+            *("model", SETTING | MAIN, "resnet50", _value(str, "NAME")),
+            f"one of {', '.join(models.MODELS)}",
+        ),
+        Option(
+            *("stem", SETTING | NAMED, "imagenet", _one_of("imagenet", "cifar")),
+            "how resnet18 to resnet152 begin: with a 7x7 convolution of stride 2 "
+            "and pooling, or with a 3x3 convolution that keeps the size",
+        ),
+        Option(
+            *("downsample_fb", SETTING | NAMED, False, {}),
+            "for resnet50, 101 and 152: stride in the 3x3 convolutions, as "
+            "weights of ChainerCV want it",
+        ),
+        Option(
+            *("pretrained", SETTING | NAMED, None, _value(str, "FILE")),
+            "begin with the weights in this npz file, but for the last layer: "
+            "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for "
+            "resnet50, 101 and 152, or what a run of the same model saved; the images "
+            "stay as they are, RGB in [0, 1], which ImageNet weights have to get used "
+            "to; for --dataset cifar10 and cifar100, since the digits are grey",
+        ),
+        Option(
+            *("train_size", SETTING, None, _value(types.positive_int, "N")),
+            "train on N images only, a random choice in which every class keeps "
+            "its share (default: all)",
+        ),
+        Option(
+            *("label_noise", SETTING, 0.0, _value(types.share, "P")),
+            "replace this share of the training labels by random other ones, 0 to "
+            "1; test labels stay right",
+        ),
+        Option(
+            *("augment", SETTING, False, {}),
+            "random crop and rotation by up to 10 degrees, and for CIFAR flips",
+        ),
+    ),
+    "mixing": (
+        Option(
+            *("mixup", MIXING | MAIN, "manifold", _one_of("manifold", "input", "none")),
+            "mix at a randomly drawn layer, at the input only (layer 0), or not at all",
+        ),
+        Option(
+            *("alpha", MIXING | MAIN, 0.2, _value(types.not_negative)),
+            "lambda is drawn from Beta(ALPHA, ALPHA); 0 means no mixing; the "
+            "paper uses 2 for CIFAR",
+        ),
+        Option(
+            *("layer_mix", MIXING, None, _value(int, "K", nargs="+")),
+            f"layers to draw from, 0 being the input: {_points()}",
+        ),
+        Option(
+            *("alpha_end", MIXING | NAMED, None, _value(types.not_negative, "A")),
+            "shift alpha linearly to A until the last epoch (default: it stays)",
+        ),
+        Option(
+            *("per", MIXING | NAMED, "batch", _one_of("batch", "pair", "sample")),
+            "draw one lambda a minibatch, one a pair of samples that are mixed "
+            "with each other, or one a sample",
+        ),
+        Option(
+            *("fold", MIXING | NAMED, False, {}),
+            "use the larger of lambda and 1 - lambda",
+        ),
+        Option(
+            *("mixup_prob", MIXING | NAMED, 1.0, _value(types.share, "P")),
+            "probability that a minibatch is mixed",
+        ),
+        Option(
+            *("mixup_prob_end", MIXING | NAMED, None, _value(types.share, "P")),
+            "shift the probability of mixing linearly to P until the last epoch "
+            "(default: it stays)",
+        ),
+        Option(
+            *("mixup_off_epoch", MIXING | NAMED, None, _value(types.positive_int, "E")),
+            "stop mixing after this epoch (default: never)",
+        ),
+        Option(
+            *("cutmix_alpha", MIXING | NAMED, 0.0, _value(types.not_negative, "A")),
+            "CutMix with lambda from Beta(A, A): in place of mixup with --alpha "
+            "0, else besides it; 0 means none",
+        ),
+        Option(
+            *("switch_prob", MIXING | NAMED, 0.5, _value(types.share, "P")),
+            "probability of CutMix where there are both",
+        ),
+    ),
+    "optimization": (
+        Option(
+            *("loss", SETTING | NAMED, "ce", _one_of(*LOSSES)),
+            "cross entropy, or binary cross entropy of the softmax as in the "
+            "paper's code, whose gradient is smaller, about by the number of classes",
+        ),
+        Option(
+            *("label_smoothing", SETTING | NAMED, 0.0, _value(types.share, "E")),
+            "spread this share of each training label over all classes",
+        ),
+        Option(
+            *("epoch", SETTING | CHANGES, None, _value(types.positive_int, "N")),
+            f"passes over the training set (default: {_by_value(EPOCH)})",
+        ),
+        Option(
+            *("batchsize", SETTING | CHANGES, None, _value(types.positive_int, "N")),
+            f"images in a minibatch (default: {_by_value(BATCHSIZE)})",
+        ),
+        Option(
+            *("optimizer", SETTING, "adam", _one_of(*training.OPTIMIZERS)),
+            "the last two have momentum 0.9",
+        ),
+        Option(
+            *("lr", SETTING | CHANGES, None, _value(types.positive)),
+            f"learning rate (default: {_by_value(training.OPTIMIZERS)})",
+        ),
+        Option(
+            *(
+                "lr_drop",
+                SETTING | CHANGES,
+                [],
+                _value(types.positive_int, "E", nargs="+"),
+            ),
+            "divide the learning rate by 10 after these epochs (default: never)",
+        ),
+        Option(
+            *(
+                "weight_decay",
+                SETTING | CHANGES,
+                0.0,
+                _value(types.not_negative, "RATE"),
+            ),
+            "an L2 penalty; decoupled from the gradient for adamw, as a share of "
+            "the learning rate",
+        ),
+        Option(
+            *("seed", INCIDENTAL, 0, _value(types.seed)),
+            "of all that is random: on a CPU, the same seed gives the same log to "
+            "the bit",
+        ),
+    ),
+    "where": (
+        Option(
+            *("gpu", PLACE | EXCLUSIVE, -1, _value(int, "N")),
+            "number of the GPU, negative for the CPU",
+        ),
+        Option(
+            *("device", PLACE | EXCLUSIVE, None, _value(str, "SPEC")),
+            "the same as one of Chainer's specifiers: @numpy, @cupy:0, @intel64",
+        ),
+        Option(
+            *("dtype", SETTING | NAMED, "float32", _one_of(*training.DTYPES)),
+            "of the network; mixed16 is float16, with float32 copies of the "
+            "weights and for batch statistics",
+        ),
+        Option(
+            *("loss_scale", SETTING | NAMED, None, _value(types.positive, "S")),
+            "scale the loss by a constant for --dtype float16 or mixed16, so that "
+            "small gradients do not become zero (default: by as much as fits)",
+        ),
+        Option(
+            *("graph", PLACE, False, {}),
+            "experimental, on a GPU: capture a training step of each layer as a "
+            "CUDA graph and replay it",
+        ),
+        Option(
+            *("data_on_device", PLACE, False, {}),
+            "keep all images on the device and augment them there, a batch at a "
+            "time; faster with --augment, and the results are the same; on a GPU "
+            "experimental",
+        ),
+        Option(
+            *("out", PLACE, None, _value(str, "FOLDER")),
+            "output folder (default: result/ and a name of dataset, model, mixing "
+            "and seed)",
+        ),
+        Option(
+            *("resume", PLACE, None, _value(str, "SNAPSHOT", nargs="?", const=True)),
+            "go on from a snapshot, or the newest in a folder, without a value in "
+            "the output folder; on a CPU, the result is that of a run without a break",
+        ),
+        Option(
+            *("analyse", PLACE, False, {}),
+            "when trained, measure calibration and robustness too (FGSM, and "
+            "images rotated, sheared and zoomed) and draw mixed images, for "
+            "chainer-mmix report",
+        ),
+        Option(
+            *("tensorboard", PLACE, False, {}),
+            "write the log for TensorBoard too, into a folder tensorboard of the "
+            "output folder; needs the extra tensorboard",
+        ),
+        Option(
+            *("quiet", PLACE, False, {}),
+            "print no table and no progress bar",
+        ),
+    ),
+}
+
+OPTIONS = {option.name: option for group in GROUPS.values() for option in group}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds all options to a parser."""
+    for title, options in GROUPS.items():
+        group = parser.add_argument_group(title)
+        exclusive = group.add_mutually_exclusive_group()
+        for option in options:
+            option.add_to(exclusive if EXCLUSIVE in option.tags else group)
+
+
+def changed_words(args: argparse.Namespace) -> list[str]:
+    """Names the options that are part of a run's name and not at their defaults.
+
+    Returns:
+        list of str: Names with values, those of mixing last.
+    """
+    words = []
+    for option in (*options_with(SETTING), *options_with(MIXING)):
+        value = getattr(args, option.name)
+        if NAMED in option.tags and value != option.default:
+            if option.name == "pretrained":
+                value = Path(value).stem
+            word = option.flag[2:]
+            words.append(word if value is True else f"{word}-{value}")
+    return words
+
+
+def setting_of(args: argparse.Namespace) -> Setting:
+    """Returns the setting that arguments mean, after defaults were filled in."""
+    mixes = args.mixup != "none"
+    names = [option.name for option in options_with(SETTING | MIXING)]
+    mixing = [option.name for option in options_with(MIXING)]
+    said = {name for name in names if mixes or name not in mixing[1:]} - {"epoch"}
+    return Setting(
+        {name: getattr(args, name) for name in names if name in said},
+        args.epoch,
+        f"{args.model} on {args.dataset}",
+        mixing,
+        mixes and any((args.alpha, args.alpha_end, args.cutmix_alpha)),
+        [option.name for option in options_with(MAIN)],
+        {"layer_mix": "mixup"},
+    )
+
+
+@contextlib.contextmanager
+def naming(*names: str) -> Iterator[None]:
+    """Adds to the errors of a ``with`` block which options they are about."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as e:
+        flags = ", ".join(OPTIONS[name].flag for name in names)
+        raise ValueError(f"{e} ({flags})") from e

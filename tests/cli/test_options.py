@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from chainer_mmix.cli import train
+from chainer_mmix.cli.options import (
+    GROUPS,
+    INCIDENTAL,
+    MAIN,
+    MIXING,
+    NAMED,
+    OPTIONS,
+    setting_of,
+)
+from chainer_mmix.models import CNN
+from chainer_mmix.runs.groups import group_runs
+from chainer_mmix.runs.run import Run
+
+# Another value than the default for each option, as one types it.
+OTHERS = {
+    "dataset": "cifar10",
+    "model": "cnn",
+    "stem": "cifar",
+    "pretrained": "weights.npz",
+    "train_size": "100",
+    "label_noise": "0.5",
+    "mixup": "input",
+    "alpha": "1",
+    "layer_mix": "1",
+    "alpha_end": "1",
+    "per": "pair",
+    "mixup_prob": "0.5",
+    "mixup_prob_end": "0.5",
+    "mixup_off_epoch": "2",
+    "cutmix_alpha": "1",
+    "switch_prob": "0.2",
+    "loss": "bce",
+    "label_smoothing": "0.1",
+    "epoch": "3",
+    "batchsize": "7",
+    "optimizer": "momentum_sgd",
+    "lr": "0.5",
+    "lr_drop": "4",
+    "weight_decay": "0.1",
+    "seed": "9",
+    "gpu": "0",
+    "device": "@numpy",
+    "dtype": "mixed16",
+    "loss_scale": "8",
+    "out": "elsewhere",
+    "resume": "snapshot",
+}
+
+
+def arguments(*words):
+    args = train.get_parser().parse_args(words)
+    if args.switch_prob != 0.5 and args.mixup != "none":
+        args.cutmix_alpha = 1.0  # which it needs
+    if args.loss_scale is not None:
+        args.dtype = "mixed16"
+    train.fill_in(args, CNN)
+    return args
+
+
+def words_of(option):
+    return (
+        [option.flag] if option.default is False else [option.flag, OTHERS[option.name]]
+    )
+
+
+def run_of(args):
+    record = {"arguments": vars(args), "setting": vars(setting_of(args))}
+    record = json.loads(json.dumps(record))  # as a file has it
+    return Run(Path(str(id(args))), [], record)
+
+
+def group(*runs):
+    return [len(group.runs) for group in group_runs(runs)]
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_what_is_no_setting_is_not_told_apart(option):
+    plain, other = run_of(arguments()), run_of(arguments(*words_of(option)))
+    assert group(plain, other) == ([2] if INCIDENTAL in option.tags else [1, 1])
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_records_of_older_versions_are_grouped_with_those_of_today(option):
+    if option.name == "quiet":
+        pytest.skip("they did not have it")
+    new = run_of(arguments(*words_of(option)))
+    old, plain = (
+        Run(Path(), [], {"arguments": {k: v for k, v in a.items() if k != "quiet"}})
+        for a in (new.record["arguments"], vars(arguments()))
+    )
+    assert group(new, old) == [2]
+    assert new.setting.mixes == old.setting.mixes
+    assert new.setting.title == old.setting.title
+    assert group(plain, old) == ([2] if INCIDENTAL in option.tags else [1, 1])
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_without_mixing_its_options_are_refused(option):
+    words = ["--mixup", "none", *words_of(option)]
+    if MIXING in option.tags and MAIN not in option.tags:
+        with pytest.raises(ValueError, match=f"{option.flag} is for --mixup manifold"):
+            arguments(*words)
+    elif option.name != "mixup":
+        assert arguments(*words)
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_the_output_folder_is_named_after_what_is_unusual(option):
+    if option.name in ("out", "resume"):
+        pytest.skip("they name a folder themselves")
+    plain, other = (arguments(*words).out for words in ((), words_of(option)))
+    named = bool(option.tags & (NAMED | MAIN))
+    named |= option.name in ("layer_mix", "train_size", "label_noise", "seed")
+    assert (plain != other) == named
+
+
+def test_runs_without_mixing_are_one_setting_whatever_alpha_is():
+    runs = [run_of(arguments("--mixup", "none", "--alpha", a)) for a in ("0.2", "1")]
+    assert group(*runs) == [2]
+    assert [run.setting.mixes for run in runs] == [False, False]
+    assert run_of(arguments("--alpha", "0")).setting.mixes is False
+    assert run_of(arguments("--alpha", "0", "--alpha-end", "1")).setting.mixes is True
+
+
+def test_the_parser_is_built_once():
+    assert train.get_parser() is train.get_parser()
+
+
+def test_every_option_stands_once():
+    assert len(OPTIONS) == sum(map(len, GROUPS.values()))
+    defaults = vars(train.get_parser().parse_args([]))
+    assert defaults == {name: option.default for name, option in OPTIONS.items()}
