@@ -14,7 +14,7 @@ from chainer_mmix.mixing.draw import Mixture
 
 def check_contract(predictor: chainer.Link) -> None:
     """Raises a TypeError if a predictor does not accept what it gets to mix."""
-    call = _called(predictor)
+    call = called(predictor)
     try:
         inspect.signature(call).bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
     except TypeError as e:
@@ -27,7 +27,7 @@ def check_contract(predictor: chainer.Link) -> None:
 
 def target_name(predictor: chainer.Link) -> str | None:
     """Returns the argument by which a predictor takes the target, if it takes one."""
-    call = _called(predictor)
+    call = called(predictor)
     name = _target_name(getattr(call, "__func__", call))
     if name is None and callable(forward := getattr(predictor, "forward", None)):
         # __call__ may hand on all that it gets.
@@ -70,7 +70,7 @@ def check_inputs(predictor: chainer.Link, inputs: Sequence) -> None:
         getattr(predictor, "net", None), chainer.Link
     ):
         predictor = predictor.net  # a wrapper's
-    call = _called(predictor)
+    call = called(predictor)
     kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [*inspect.signature(call).parameters.values()]
     takes = [p for p in parameters if p.kind in kinds]
@@ -139,7 +139,7 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
         )
 
 
-def _called(link: chainer.Link) -> Callable:
+def called(link: chainer.Link) -> Callable:
     """Returns what a call of a link runs."""
     own = type(link).__call__
     if own is not chainer.Link.__call__:

@@ -7,6 +7,7 @@ import chainer
 from chainer import Link
 
 from chainer_mmix.links.branches import BranchCheck
+from chainer_mmix.links.contract import called
 from chainer_mmix.links.names import INPUT, listed, names_of
 from chainer_mmix.links.states import Mixing, take_target
 from chainer_mmix.links.suggest import survey
@@ -189,7 +190,7 @@ class MixupLayers(chainer.Chain):
 
 
 def _signature(net: Link) -> inspect.Signature:
-    return inspect.signature(getattr(net, "forward", net))
+    return inspect.signature(called(net))
 
 
 def _asks_for_layers(net: Link, args: Sequence, kwargs: dict) -> bool:

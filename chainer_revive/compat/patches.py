@@ -451,6 +451,15 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "                link.gamma = _mmix.filled(link, 'gamma', s0)\n",
         ),
     ),
+    # --- A bug of 7.8.1: means of minibatch means ------------------------------------
+    # The last minibatch is smaller, and each of its examples counted more.
+    "chainer.training.extensions.evaluator": (
+        _with_runtime("import copy"),
+        Patch(
+            "            summary.add(observation)\n",
+            "            summary.add(_mmix.weighted(observation, len(batch)))\n",
+        ),
+    ),
     # --- Others ----------------------------------------------------------------------
     # A parameter that was frozen when it was saved and no longer is has no state yet.
     "chainer.optimizer": (

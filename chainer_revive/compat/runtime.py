@@ -247,3 +247,10 @@ def filled(link, name: str, value):
     param.initialize(value.shape)
     param.array[...] = value
     return param
+
+
+def weighted(observation: dict, weight: int) -> dict:
+    """Gives a weight to the values that were reported without one, as tuples."""
+    return {
+        k: v if isinstance(v, tuple) else (v, weight) for k, v in observation.items()
+    }
