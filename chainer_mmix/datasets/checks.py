@@ -12,8 +12,8 @@ def check_labels(
     """Checks labels before a long training meets a bad one.
 
     Args:
-        images (sized): The images that the labels belong to.
-        labels (array_like): One label an image.
+        images (sequence): The images that the labels belong to.
+        labels (sequence): One label an image.
         n_class (int): The number of classes; labels are 0 to ``n_class - 1``.
         name (str): What the errors call the dataset.
 

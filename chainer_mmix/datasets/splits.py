@@ -26,7 +26,7 @@ class Splits(NamedTuple):
 
     @property
     def held_out(self) -> Sequence:
-        """What to evaluate on while training: the validation set if there is one."""
+        """The set to evaluate on while training; for validation if there is one."""
         return getattr(self, self.held_out_name)
 
     @property
@@ -127,7 +127,8 @@ def split_off(
         tuple of ~chainer.datasets.SubDataset: The training and the validation set.
 
     Raises:
-        ValueError: As :func:`split_indices`.
+        ValueError: If ``share`` is out of range or leaves a class without an example
+            on one side.
     """
     train, validation = split_indices(labels_of(dataset), share, seed)
     order = np.concatenate([train, validation])

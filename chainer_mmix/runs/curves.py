@@ -124,7 +124,7 @@ def save_curves(
     Args:
         groups (sequence of Group): The settings.
         metric (Metric): By which number they are compared.
-        path (path): The file, whose folder exists.
+        path (path-like): The file, whose folder exists.
     """
     save_figure(plot_curves(groups, metric), path)
 

@@ -95,7 +95,7 @@ def find_runs(
     immediate subfolders that have one, in the order of their names.
 
     Args:
-        paths (sequence of path): Folders.
+        paths (sequence of path-like): Folders.
 
     Returns:
         tuple: The run folders, and those that hold a ``run.json`` but no ``log``
@@ -141,7 +141,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     """Reads one run.
 
     Args:
-        folder (path): A folder with Chainer's ``log`` and, optionally, the
+        folder (path-like): A folder with Chainer's ``log`` and, optionally, the
             ``run.json`` of the training command.
 
     Returns:

@@ -151,7 +151,8 @@ def test_make_venv(tmp_path, checkout):
 def test_uv(tmp_path, checkout):
     tools = new_environment(tmp_path / "tools")
     run(tools, "-m", "pip", "install", "-q", "uv", cwd=tmp_path)
-    check(run_readme("uv sync\n", checkout, tools.parent), tmp_path)
+    run(tools.parent / "uv", "sync", cwd=checkout, UV_PYTHON=sys.executable)
+    check(checkout / ".venv" / "bin" / "python", tmp_path)
 
 
 @pytest.mark.parametrize(
