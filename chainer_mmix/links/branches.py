@@ -116,8 +116,9 @@ class BranchCheck:
         if mixing.has_graph and not depend(outputs, mixing.mixed):
             raise RuntimeError(
                 f"the output of {owner} is not computed from that of its link "
-                f"{self.name!r}, or the graph is cut on the way: mix at another point, "
-                "and freeze what follows by disable_update, not by no_backprop_mode"
+                f"{self.name!r}{_which(mixing)}, or the graph is cut on the way: mix "
+                "at another point, and freeze what follows by disable_update, not by "
+                "no_backprop_mode"
             )
         if trace is not None:
             check_that_parts_meet(leaves(y), mixing.mixed, self.name, net)
@@ -145,13 +146,10 @@ class BranchCheck:
     def _message(
         self, owner: str, mixing: Mixing, search: Search, outputs, trace
     ) -> str:
-        which = ""
-        if mixing.n_calls > 1:
-            which = f" (only the first of its {mixing.n_calls} calls is mixed)"
         message = (
             f"{self.name!r} of {owner} lies in a branch: a shortcut, another branch, "
-            f"input or output leads around it{which}, so that unmixed samples would "
-            "meet mixed targets. "
+            f"input or output leads around it{_which(mixing)}, so that unmixed samples "
+            "would meet mixed targets. "
         )
         parents = () if trace is None else trace.outputs.items()
         for parent, h in sorted(parents, key=lambda item: -len(item[0])):
@@ -164,6 +162,12 @@ class BranchCheck:
             "that every path leads through. An output that the loss compares with no "
             "target is named in MixupLayers(..., aside=)"
         )
+
+
+def _which(mixing: Mixing) -> str:
+    if mixing.n_calls == 1:
+        return ""
+    return f" (only the first of its {mixing.n_calls} calls is mixed)"
 
 
 class Search:
