@@ -140,8 +140,10 @@ class BranchCheck:
             raise RuntimeError(self._message(owner, mixing, search, outputs, trace))
         self._passed = True
         self._graph_may_miss = may_miss and not differ
-        known = search.kinds_of_inputs if trace is None else set()
-        self._constants |= search.suspects.keys() - known
+        if trace is not None:
+            self._constants |= search.suspects.keys()
+        elif search.suspects:  # part of an input, it may be, in training only
+            self._watches = True
 
     def _message(
         self, owner: str, mixing: Mixing, search: Search, outputs, trace

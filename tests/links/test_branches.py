@@ -457,6 +457,21 @@ def test_a_shortcut_is_noticed_in_the_step_in_which_it_appears(step):
         model(samples(4), T)
 
 
+def test_a_part_of_the_input_that_appears_late_is_noticed_when_it_is_back():
+    steps = iter([False, True, False, True])
+
+    def forward(self, x):
+        h = self.block(x)
+        return self.fc(h + x[:, :3] if chainer.config.train and next(steps) else h)
+
+    net = net_of(forward, block=dense(4, 3), fc=dense(3, 3))
+    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), 1, seed=0)
+    for _ in range(3):
+        model(samples(4), T)
+    with pytest.raises(RuntimeError, match=r"'block' of .* lies in a branch"):
+        model(samples(4), T)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_step_that_leaves_the_block_out_is_not_mixed(first):
     blocks = [first, False, True, False]
