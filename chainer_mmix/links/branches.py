@@ -17,6 +17,7 @@ from chainer_mmix.links.graph import (
     intercepted,
     is_bypassed,
     is_parameter,
+    is_recorded,
     leaves,
     nodes,
 )
@@ -84,9 +85,7 @@ class BranchCheck:
 
     def _check_that_it_is_left_out_at_random(self, net: Link, probe: Callable) -> None:
         owner = f"{type(net).__name__} did not call its link {self.name!r}"
-        if chainer.config.use_static_graph and any(
-            hasattr(link, "schedule_manager") for link in net.links()
-        ):
+        if is_recorded(net):
             raise RuntimeError(
                 f"{owner}, since static_graph replays what it recorded: mix at the "
                 "input or outside of that chain, or set "

@@ -39,12 +39,6 @@ class Mixing:
 
     def call(self, forward: Callable, *args, **kwargs):
         """Mixes what a link's forward returns, if this is the first call."""
-        if chainer.config.schedule_func is not None:
-            raise RuntimeError(
-                f"{self.name!r} lies in a chain under static_graph, which would replay "
-                "one lambda and permutation for ever: mix at the input or outside of "
-                "that chain, or set chainer.config.use_static_graph = False"
-            )
         self.n_calls += 1
         h = forward(*args, **kwargs)
         if self.n_calls > 1:
