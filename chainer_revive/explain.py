@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from chainer_revive import registry
 
-_asked = False
+_lock = threading.Lock()
 _last = threading.local()
+_noting = contextlib.ExitStack()  # closed when nobody asks
 
 
 class Fallback(NamedTuple):
@@ -51,13 +52,16 @@ class Explanation:
         return "\n".join(lines) or "nothing fell back to Chainer's own code"
 
 
+_explanations: list[Explanation] = []  # those asked for, by whichever thread
+
+
 def declined(reason: str | Callable[..., str], *arguments):
     """Returns ``NotImplemented``, by which a fast function leaves a call to others.
 
     Args:
         reason (str or callable): Why; called with the arguments if anybody asks.
     """
-    if _asked:
+    if _explanations:
         _last.reason = reason if isinstance(reason, str) else reason(*arguments)
     return NotImplemented
 
@@ -75,33 +79,38 @@ def explaining() -> Iterator[Explanation]:
     Yields:
         Explanation: Filled as the calls are made.
     """
-    global _asked
     import chainer  # noqa: F401  (whose methods are looked at)
 
     explanation = Explanation()
-
-    def over(fast: Callable, below: Callable) -> Callable:
-        layer = _layer_of(fast)
-
-        @functools.wraps(below)
-        def call(*args, **kwargs):
-            _last.reason = "it gave no reason"
-            result = fast(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-            arrays = ", ".join(_describe([*args, *kwargs.values()]))
-            fallback = Fallback(below.__qualname__, layer, arrays, _last.reason)
-            explanation.fallbacks[fallback] += 1
-            return below(*args, **kwargs)
-
-        return call
-
-    before, _asked = _asked, True
+    with _lock:
+        if not _explanations:
+            _noting.enter_context(registry.put_together_by(_over))
+        _explanations.append(explanation)
     try:
-        with registry.put_together_by(over):
-            yield explanation
+        yield explanation
     finally:
-        _asked = before
+        with _lock:
+            _explanations.remove(explanation)
+            if not _explanations:
+                _noting.close()
+
+
+def _over(fast: Callable, below: Callable) -> Callable:
+    layer = _layer_of(fast)
+
+    @functools.wraps(below)
+    def call(*args, **kwargs):
+        _last.reason = "it gave no reason"
+        result = fast(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+        arrays = ", ".join(_describe([*args, *kwargs.values()]))
+        fallback = Fallback(below.__qualname__, layer, arrays, _last.reason)
+        for explanation in tuple(_explanations):
+            explanation.fallbacks[fallback] += 1
+        return below(*args, **kwargs)
+
+    return call
 
 
 def _layer_of(fast: Callable) -> str:

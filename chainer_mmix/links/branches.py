@@ -17,6 +17,7 @@ from chainer_mmix.links.graph import (
     intercepted,
     is_bypassed,
     is_parameter,
+    is_recorded,
     leaves,
     nodes,
 )
@@ -84,9 +85,7 @@ class BranchCheck:
 
     def _check_that_it_is_left_out_at_random(self, net: Link, probe: Callable) -> None:
         owner = f"{type(net).__name__} did not call its link {self.name!r}"
-        if chainer.config.use_static_graph and any(
-            hasattr(link, "schedule_manager") for link in net.links()
-        ):
+        if is_recorded(net):
             raise RuntimeError(
                 f"{owner}, since static_graph replays what it recorded: mix at the "
                 "input or outside of that chain, or set "
@@ -116,8 +115,9 @@ class BranchCheck:
         if mixing.has_graph and not depend(outputs, mixing.mixed):
             raise RuntimeError(
                 f"the output of {owner} is not computed from that of its link "
-                f"{self.name!r}, or the graph is cut on the way: mix at another point, "
-                "and freeze what follows by disable_update, not by no_backprop_mode"
+                f"{self.name!r}{_which(mixing)}, or the graph is cut on the way: mix "
+                "at another point, and freeze what follows by disable_update, not by "
+                "no_backprop_mode"
             )
         if trace is not None:
             check_that_parts_meet(leaves(y), mixing.mixed, self.name, net)
@@ -139,19 +139,18 @@ class BranchCheck:
             raise RuntimeError(self._message(owner, mixing, search, outputs, trace))
         self._passed = True
         self._graph_may_miss = may_miss and not differ
-        known = search.kinds_of_inputs if trace is None else set()
-        self._constants |= search.suspects.keys() - known
+        if trace is not None:
+            self._constants |= search.suspects.keys()
+        elif search.suspects:  # part of an input, it may be, in training only
+            self._watches = True
 
     def _message(
         self, owner: str, mixing: Mixing, search: Search, outputs, trace
     ) -> str:
-        which = ""
-        if mixing.n_calls > 1:
-            which = f" (only the first of its {mixing.n_calls} calls is mixed)"
         message = (
             f"{self.name!r} of {owner} lies in a branch: a shortcut, another branch, "
-            f"input or output leads around it{which}, so that unmixed samples would "
-            "meet mixed targets. "
+            f"input or output leads around it{_which(mixing)}, so that unmixed samples "
+            "would meet mixed targets. "
         )
         parents = () if trace is None else trace.outputs.items()
         for parent, h in sorted(parents, key=lambda item: -len(item[0])):
@@ -164,6 +163,12 @@ class BranchCheck:
             "that every path leads through. An output that the loss compares with no "
             "target is named in MixupLayers(..., aside=)"
         )
+
+
+def _which(mixing: Mixing) -> str:
+    if mixing.n_calls == 1:
+        return ""
+    return f" (only the first of its {mixing.n_calls} calls is mixed)"
 
 
 class Search:

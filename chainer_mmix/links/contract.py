@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import chainer
 
-from chainer_mmix.links.graph import leaves
+from chainer_mmix.links.graph import is_recorded, leaves
 from chainer_mmix.mixing.draw import Mixture
 
 
@@ -106,7 +106,7 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
     """
     name, point = type(predictor).__name__, mixture.draw.layer_mix
     static = ""
-    if mixture.times_mixed == 0 and _is_recorded(predictor):
+    if mixture.times_mixed == 0 and is_recorded(predictor):
         static = (
             "; a chain under chainer.static_graph replays what it did in its first "
             "call: mix before or after it"
@@ -145,12 +145,6 @@ def called(link: chainer.Link) -> Callable:
     if own is not chainer.Link.__call__:
         return own.__get__(link)
     return getattr(link, "forward", link)
-
-
-def _is_recorded(predictor: chainer.Link) -> bool:
-    return chainer.config.use_static_graph and any(
-        hasattr(link, "static_schedule") for link in predictor.links()
-    )
 
 
 def _is_computed_from(outputs, arrays: Sequence) -> bool:

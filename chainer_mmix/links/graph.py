@@ -59,6 +59,13 @@ def _with_open_call(own: type) -> tuple[str, type]:
     return key, type(own)(own.__name__, (own,), {"__call__": __call__})
 
 
+def is_recorded(net: chainer.Link) -> bool:
+    """Whether a part of a network replays what ``static_graph`` has recorded."""
+    return chainer.config.use_static_graph and any(
+        hasattr(link, "schedule_manager") for link in net.links()
+    )
+
+
 def leaves(value) -> list:
     """Returns the arrays and Variables in nested tuples, lists, dicts and objects.
 

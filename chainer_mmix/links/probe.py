@@ -10,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import chainer
+import numpy as np
 from chainer import Link
+from chainer.backends import cuda
 
 from chainer_mmix.links.graph import intercepted, is_array, leaves
 from chainer_mmix.links.names import links_of
@@ -91,12 +95,13 @@ class Probe:
         return self._outputs({name: as_before}, args, kwargs)
 
     def _outputs(self, watches: Mapping[str, Callable], args, kwargs) -> list:
-        net = copy.deepcopy(self._net)
+        net = copy_of(self._net)
         links = links_of(net)
         reporter = chainer.Reporter()  # what the copies report is nobody's
         reporter.add_observers("", net.namedlinks())
         with (
             reporter,
+            drawing_nothing(net.device),
             chainer.using_config("train", False),
             chainer.using_config("use_static_graph", False),
             chainer.no_backprop_mode(),
@@ -108,9 +113,38 @@ class Probe:
         return [chainer.as_array(leaf) for leaf in leaves(y)]
 
 
+@contextlib.contextmanager
+def drawing_nothing(device: chainer.backend.Device) -> Iterator[None]:
+    """Undoes what the ``with`` block draws from the global random generators.
+
+    So a network that draws in test mode, too, draws the same in each call. While other
+    threads run, nothing is undone: what they drew meanwhile they would draw again.
+    """
+    if threading.active_count() > 1:
+        yield
+        return
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    cupy = cuda.cupy if device.xp is not np and device.xp is cuda.cupy else None
+    if cupy:
+        cupy_state = cupy.random.get_random_state()
+        cupy.random.set_random_state(cupy.random.RandomState(0))
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        if cupy:
+            cupy.random.set_random_state(cupy_state)
+
+
 def copy_of(net: Link) -> Link:
-    """Returns a deep copy of a network, without the graph that its state may have."""
-    memo = {}
+    """Returns a copy of a network, without the graph that its state may have.
+
+    Parameters are shared, since a forward pass does not change them.
+    """
+    memo: dict[int, chainer.Variable] = {
+        id(param): param for param in net.params(include_uninit=False)
+    }
     for link in net.links():
         for leaf in leaves(vars(link)):
             if isinstance(leaf, chainer.Variable) and leaf.creator_node is not None:

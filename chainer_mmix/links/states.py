@@ -39,12 +39,6 @@ class Mixing:
 
     def call(self, forward: Callable, *args, **kwargs):
         """Mixes what a link's forward returns, if this is the first call."""
-        if chainer.config.schedule_func is not None:
-            raise RuntimeError(
-                f"{self.name!r} lies in a chain under static_graph, which would replay "
-                "one lambda and permutation for ever: mix at the input or outside of "
-                "that chain, or set chainer.config.use_static_graph = False"
-            )
         self.n_calls += 1
         h = forward(*args, **kwargs)
         if self.n_calls > 1:
@@ -152,7 +146,8 @@ def data_of(inputs: Mapping, n: int) -> dict:
             raise TypeError(
                 f"the input cannot be mixed: argument {k!r} of shape {x.shape} and "
                 f"dtype {x.dtype} looks like lengths, indices or a mask, and a mixed "
-                f"sample has those of both partners: {JOIN}"
+                f"sample has those of both partners: {JOIN}. If it is data, scale it, "
+                "so that its numbers are not whole"
             )
     data = {k: x for k, x in data.items() if k not in beside}
     check_parts(tuple(data.values()), n, "the input")
@@ -175,14 +170,22 @@ def _is_beside(x, inputs: Iterable) -> bool:
     shape = x.shape
     while len(shape) > 1 and shape[-1] == 1:
         shape = shape[:-1]
-    of_others = any(
-        other is not x
+    of = [
+        other
+        for other in inputs
+        if other is not x
         and is_array(other)
         and other.shape[: len(shape)] == shape
         and (other.ndim > len(shape) or not _is_whole(other))
-        for other in inputs
-    )
-    return of_others and _is_whole(x)
+    ]
+    if x.dtype.kind != "f" or not of:
+        return bool(of)
+    x = chainer.as_array(x)
+    if len(shape) > 1:
+        is_one_hot = (x.sum(axis=1) == 1).all()
+        return bool(((x == 0) | (x == 1)).all() and not is_one_hot)
+    longest = max((n for other in of for n in other.shape[1:]), default=-1)
+    return _is_whole(x) and bool(((x >= 0) & (x <= longest)).all())
 
 
 def _is_whole(x) -> bool:

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Iterable
 
 import chainer
-import numpy as np
 from chainer import Link
 
 from chainer_mmix.links.branches import (
@@ -18,7 +17,7 @@ from chainer_mmix.links.branches import (
 )
 from chainer_mmix.links.graph import Trace, depend, leaves
 from chainer_mmix.links.names import INPUT, is_in, links_of
-from chainer_mmix.links.probe import Probe, copy_of
+from chainer_mmix.links.probe import Probe, copy_of, drawing_nothing
 from chainer_mmix.links.states import data_of, is_mixable, parts_of
 
 
@@ -75,9 +74,8 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
         tuple: The table of the points, and the names of those proposed.
     """
     n = len(inputs[0])
-    random_state = np.random.get_state()  # weights may be initialised
-    test, train = (_Pass(net, inputs, train) for train in (False, True))
-    np.random.set_state(random_state)
+    with drawing_nothing(net.device):  # weights may be initialised
+        test, train = (_Pass(net, inputs, train) for train in (False, True))
     links = test.links
 
     once = {

@@ -188,10 +188,13 @@ def mixup_data(x, target, lam, perm=None):
             "mixup_data was called within chainer.functions.forget, which computes "
             "again for the gradient, with other partners: mix outside of it"
         )
+    mixture = current_mixture()
     if chainer.config.schedule_func is not None:
+        point = None if mixture is None else mixture.draw.layer_mix
+        at = "" if point is None else f" at {point!r}"
         raise RuntimeError(
-            "mixup_data was called within chainer.static_graph, which would replay "
-            "this step's lambda and partners for ever: mix before or after the static "
+            f"mixing{at} is within chainer.static_graph, which would replay this "
+            "step's lambda and partners for ever: mix before or after the static "
             "chain, or set chainer.config.use_static_graph = False"
         )
     if target is None:
@@ -204,7 +207,6 @@ def mixup_data(x, target, lam, perm=None):
                 f"x has {len(part)} samples (shape {part.shape}) but target has "
                 f"{len(target)} (shape {target.shape})"
             )
-    mixture = current_mixture()
     if perm is None:
         n = len(target)
         perm = np.random.permutation(n) if mixture is None else mixture.draw.perm

@@ -433,8 +433,18 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "serializer['states:' + name])\n",
         ),
     ),
-    # Nor is what spectral normalisation knows of a layer that learns its input size,
-    # before that layer is called.
+    # The other models of a ParallelUpdater keep the weights that they began with, for
+    # one step.
+    "chainer.training.updaters.parallel_updater": (
+        _with_runtime("import copy"),
+        Patch(
+            "        self._models = models\n\n",
+            "        self._models = models\n"
+            "    serialize = _mmix.serialize_parallel_updater\n",
+        ),
+    ),
+    # What spectral normalisation knows of a layer that learns its input size is in no
+    # snapshot before that layer is called.
     "chainer.link_hooks.spectral_normalization": (
         _with_runtime("import chainer"),
         Patch(

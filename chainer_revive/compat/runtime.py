@@ -214,6 +214,19 @@ def serialize_states(model, serializer) -> None:
                 setattr(link, name, array)
 
 
+def serialize_parallel_updater(updater, serializer) -> None:
+    """Saves or loads the main model; the others get what it has."""
+    import chainer
+
+    super(chainer.training.updaters.ParallelUpdater, updater).serialize(serializer)
+    if not isinstance(serializer, chainer.Deserializer):
+        return
+    main = updater.get_optimizer("main").target
+    for model in updater._models.values():
+        if model is not main:
+            model.copyparams(main)
+
+
 def expect_vector(hook, link) -> None:
     """Registers what ``SpectralNormalization`` will need, to be loaded or drawn.
 

@@ -3,6 +3,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.functions.activation.relu import ReLU
 
 import chainer_revive
 from chainer_revive.switches import use_what_the_environment_asks_for
@@ -73,3 +74,18 @@ def test_nothing_is_left_behind():
         1 / 0  # noqa: B018
     F.relu(np.ones(3, "e"))
     assert not explanation.fallbacks and before.sum() == 3
+
+
+def test_two_that_ask_at_once_are_both_told():
+    # As two threads do, neither within the other.
+    first, second = chainer_revive.explaining(), chainer_revive.explaining()
+    before = ReLU.forward_cpu.__code__
+    told = [first.__enter__(), second.__enter__()]
+    F.relu(np.ones(3, "e"))
+    first.__exit__(None, None, None)
+    F.relu(np.ones(3, "e"))
+    second.__exit__(None, None, None)
+    F.relu(np.ones(3, "e"))
+    counts = [sum(e.fallbacks.values()) for e in told]
+    assert counts[1] == 2 * counts[0] > 0
+    assert ReLU.forward_cpu.__code__ is before

@@ -1,6 +1,8 @@
 """What leads around a mixing point, in networks as people write them."""
 
 import dataclasses
+import random
+import threading
 import types
 
 import chainer
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
+from chainer_mmix.links.probe import drawing_nothing
 from chainer_mmix.mixing import MixupDraw, using_draw
 
 N = 6
@@ -272,6 +275,60 @@ def test_what_the_copies_report_is_not_seen():
     assert reporter.observation == {"l1/mean": samples(4).mean()}
 
 
+def test_what_the_copies_draw_is_drawn_again():
+    def forward(self, x):
+        h = self.l1(x + np.random.normal(scale=0.1, size=x.shape))
+        with chainer.using_config("train", True):
+            return self.fc(F.dropout(h)) * random.uniform(0.9, 1)
+
+    def next_numbers():
+        return np.random.rand(), random.random()
+
+    net = net_of(forward, l1=dense(4, 5), fc=dense(5, 3))
+    random.seed(0)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    net(samples(4))
+    expected = next_numbers()
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)
+    mixed_call(net, "l1", samples(4))
+    assert next_numbers() == expected
+
+
+def test_what_another_thread_draws_meanwhile_is_not_drawn_again():
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        np.random.seed(0)
+        with drawing_nothing(chainer.get_device("@numpy")):
+            np.random.rand()
+    finally:
+        stop.set()
+        thread.join()
+    assert np.random.rand() == np.random.RandomState(0).rand(2)[1]
+
+
+def test_a_mask_is_found_though_the_network_draws_in_test_mode():
+    def forward(self, x, mask):
+        h = self.l1(x + np.random.normal(scale=0.1, size=x.shape))
+        return self.fc(h * chainer.as_array(mask))
+
+    net = net_of(forward, l1=dense(4, 5), fc=dense(5, 3))
+    with pytest.raises(RuntimeError, match=r"'l1' .*lies in a branch"):
+        mixed_call(net, "l1", samples(4), MASK.astype(float))
+
+
+def test_a_link_that_is_called_several_times_is_said_to_be():
+    def forward(self, x):
+        self.l1(x)
+        return self.fc(self.l1(2 * x))
+
+    net = net_of(forward, l1=dense(4, 5), fc=dense(5, 3))
+    with pytest.raises(RuntimeError, match="only the first of its 2 calls is mixed"):
+        mixed_call(net, "l1", samples(4))
+
+
 def test_lengths_that_differ_later_are_refused_later():
     net = net_of(
         lambda self, x, n: self.fc(mean_of_slices(self.encoder(x, n_batch_axes=2), n)),
@@ -292,9 +349,20 @@ def test_numbers_beside_the_samples_are_mixed_unless_they_look_like_lengths():
         b=dense(1, 3),
         c=dense(2, 3),
     )
-    x, age, kind = samples(4), samples(), np.eye(2)[T % 2]  # one-hot
-    y, *_ = mixed_call(net, "input", x, age, kind)
-    np.testing.assert_allclose(y.array, net(mix(x), mix(age), mix(kind)).array)
+    x, kind = samples(4), np.eye(2)[T % 2]  # one-hot
+    for age in samples(), np.array([3.0, 41, 4, 18, 62, 0]):
+        y, *_ = mixed_call(net, "input", x, age, kind)
+        np.testing.assert_allclose(y.array, net(mix(x), mix(age), mix(kind)).array)
+    with pytest.raises(TypeError, match=r"argument 1 .* looks like .* not whole"):
+        mixed_call(net, "input", x, LENGTHS.clip(0, 4).astype(float), kind)
+
+
+def test_whole_numbers_of_the_shape_of_samples_are_mixed():
+    net = net_of(lambda self, x, z: self.fc(F.concat([x, z])), fc=dense(6, 3))
+    x = samples(3)
+    for z in np.arange(N * 3.0).reshape(N, 3), np.eye(3)[T]:  # pixels, one-hot
+        y, *_ = mixed_call(net, "input", x, z)
+        np.testing.assert_allclose(y.array, net(mix(x), mix(z)).array)
 
 
 def constant(how):
@@ -386,6 +454,21 @@ def test_a_shortcut_is_noticed_in_the_step_in_which_it_appears(step):
     for _ in range(step - 1):
         model(samples(4), T)
     with pytest.raises(RuntimeError, match="'block' of Switched lies in a branch"):
+        model(samples(4), T)
+
+
+def test_a_part_of_the_input_that_appears_late_is_noticed_when_it_is_back():
+    steps = iter([False, True, False, True])
+
+    def forward(self, x):
+        h = self.block(x)
+        return self.fc(h + x[:, :3] if chainer.config.train and next(steps) else h)
+
+    net = net_of(forward, block=dense(4, 3), fc=dense(3, 3))
+    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), 1, seed=0)
+    for _ in range(3):
+        model(samples(4), T)
+    with pytest.raises(RuntimeError, match=r"'block' of .* lies in a branch"):
         model(samples(4), T)
 
 

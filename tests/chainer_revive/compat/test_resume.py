@@ -13,6 +13,7 @@ from chainer.iterators import SerialIterator
 from chainer.link_hooks import SpectralNormalization
 from chainer.serializers import load_hdf5, load_npz, save_hdf5, save_npz
 from chainer.training import StandardUpdater, Trainer, extensions, triggers
+from chainer.training.updaters import ParallelUpdater
 
 rng = np.random.RandomState(0)
 DATA = TupleDataset(rng.rand(40, 4).astype("f"), (rng.rand(40) > 0.5).astype(np.int32))
@@ -180,6 +181,30 @@ def test_states_of_recurrent_links_are_resumed(make, saver, tmp_path):
     load(tmp_path / "half.npz", resumed)
     resumed.run()
     assert losses(resumed) == losses(right)
+
+
+@pytest.mark.parametrize("n_in", [4, None])
+def test_all_models_of_a_parallel_updater_are_resumed(n_in, tmp_path):
+    def updater_for(seed):
+        np.random.seed(seed)
+        model = L.Classifier(chainer.Sequential(L.Linear(n_in, 2)))
+        return ParallelUpdater(
+            SerialIterator(DATA, 10, shuffle=False),
+            optimizers.SGD(1.0).setup(model),
+            devices={"main": -1, "second": -1},
+        )
+
+    def weights(updater):
+        return updater.get_optimizer("main").target.predictor[0].W.array
+
+    right = updater_for(0)
+    right.update()
+    save_npz(tmp_path / "one.npz", right)
+    right.update()
+    resumed = updater_for(1)
+    load_npz(tmp_path / "one.npz", resumed)
+    resumed.update()
+    np.testing.assert_array_equal(weights(resumed), weights(right))
 
 
 def recurrent_updater(out):
