@@ -50,7 +50,7 @@ examples:
   {command}
       ResNet-50 on scikit-learn's digits, on the CPU, in a few minutes
   {command} --gpu 0 --dataset cifar10 --alpha 2 --augment \\
-      --optimizer momentum_sgd --weight-decay 1e-4 --lr-drop 150 225
+      --optimizer sgd --weight-decay 1e-4 --lr-drop 150 225
       CIFAR-10 on a GPU, with the paper's alpha and optimizer
   {command} --model cnn --mixup none --train-size 200
       a small network on 200 digits without mixing; --mixup manifold to compare

@@ -78,10 +78,13 @@ class SGD(GradientMethod):
     1.35. Weight decay comes after hooks such as
     :class:`~chainer.optimizer_hooks.GradientClipping`, and so after the clipping.
 
+    A parameter that a loss does not depend on has a gradient of 0, as always in
+    Chainer, and so decays; PyTorch leaves it alone.
+
     A parameter may have hyperparameters of its own, such as
     ``link.fc.b.update_rule.hyperparam.weight_decay = 0``.
 
-    Source: :class:`torch.optim.SGD`, which the code of arXiv 1806.05236 uses.
+    Source: ``torch.optim.SGD``, which the code of arXiv 1806.05236 uses.
 
     Args:
         lr (float): Learning rate. The default is 0.1.
