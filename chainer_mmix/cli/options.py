@@ -134,6 +134,11 @@ GROUPS: dict[str, Sequence[Option]] = {
             "weights of ChainerCV want it",
         ),
         Option(
+            *("published", SETTING | NAMED, False, {}),
+            "for preactresnet18 to 152 and wideresnet28_10: the network of the paper's "
+            "code, with its initial weights and eps of batch normalisation",
+        ),
+        Option(
             *("pretrained", SETTING | NAMED, None, _value(str, "FILE")),
             "begin with the weights in this npz file, but for the last layer: "
             "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for "
@@ -226,7 +231,16 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("optimizer", SETTING, "adam", _one_of(*training.OPTIMIZERS)),
-            "the last two have momentum 0.9",
+            "sgd is PyTorch's, with --nesterov that of the paper's code; momentum_sgd "
+            "and nesterov are Chainer's, which follow a drop of the learning rate late",
+        ),
+        Option(
+            *("momentum", SETTING, 0.9, _value(types.share)),
+            "of the last three",
+        ),
+        Option(
+            *("nesterov", SETTING, False, {}),
+            "Nesterov's momentum for --optimizer sgd",
         ),
         Option(
             *("lr", SETTING | CHANGES, None, _value(types.positive)),

@@ -50,7 +50,7 @@ examples:
   {command}
       ResNet-50 on scikit-learn's digits, on the CPU, in a few minutes
   {command} --gpu 0 --dataset cifar10 --alpha 2 --augment \\
-      --optimizer momentum_sgd --weight-decay 1e-4 --lr-drop 150 225
+      --optimizer sgd --weight-decay 1e-4 --lr-drop 150 225
       CIFAR-10 on a GPU, with the paper's alpha and optimizer
   {command} --model cnn --mixup none --train-size 200
       a small network on 200 digits without mixing; --mixup manifold to compare
@@ -195,7 +195,12 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     classifier.to_device(device)
     device.use()
     optimizer = training.make_optimizer(
-        args.optimizer, classifier, args.lr, args.weight_decay
+        args.optimizer,
+        classifier,
+        args.lr,
+        args.weight_decay,
+        args.momentum,
+        args.nesterov,
     )
     training.scale_loss(optimizer, args.loss_scale)
     trainer = training.build_trainer(
@@ -263,16 +268,23 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
 
 
 def make_model(args: argparse.Namespace, model_class: Any, n_class: int):
-    """Makes the predictor, with the options that ResNets alone have."""
-    resnet_options = {}
+    """Makes the predictor, with the options that some alone have."""
+    more: dict[str, Any] = {}
     if issubclass(model_class, models.ResNet):
-        resnet_options = {"stem": args.stem, "downsample_fb": args.downsample_fb}
+        more = {"stem": args.stem, "downsample_fb": args.downsample_fb}
     elif args.stem != "imagenet" or args.downsample_fb:
         raise ValueError(
             f"--stem and --downsample-fb are for resnet18 to resnet152, not for "
             f"{args.model}"
         )
-    return model_class(n_class=n_class, **resnet_options)
+    if issubclass(model_class, (models.PreActResNet, models.WideResNet)):
+        more = {"published": args.published}
+    elif args.published:
+        raise ValueError(
+            f"--published is for preactresnet18 to 152 and wideresnet28_10, the "
+            f"networks of the paper's code, not for {args.model}"
+        )
+    return model_class(n_class=n_class, **more)
 
 
 def check_cutmix(classifier, example: tuple, device) -> None:
@@ -335,6 +347,15 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
             f"--dtype float16 is not for --optimizer {args.optimizer}, since squares "
             "of gradients vanish in it: use --dtype mixed16, or momentum_sgd"
         )
+    if args.optimizer in ("adam", "adamw") and args.momentum != 0.9:
+        raise ValueError(
+            f"--momentum is for --optimizer sgd, momentum_sgd and nesterov, not "
+            f"{args.optimizer}"
+        )
+    if args.nesterov and args.optimizer != "sgd":
+        raise ValueError(f"--nesterov is for --optimizer sgd, not {args.optimizer}")
+    if args.nesterov and not args.momentum:
+        raise ValueError("--nesterov needs a --momentum above 0, such as 0.9")
     if args.switch_prob != 0.5 and 0 in (args.alpha, args.cutmix_alpha):
         raise ValueError("--switch-prob is for --cutmix-alpha and --alpha above 0")
     if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:

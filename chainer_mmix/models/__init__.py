@@ -11,10 +11,12 @@ from .preactresnet import (
 )
 from .pretrained import load_pretrained
 from .resnet import ResNet, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from .staged import Staged
 from .wideresnet import WideResNet, WideResNet28_10
 
-# All are made with n_class=; subclasses of ResNet take stem= and downsample_fb= too.
-MODELS = {
+# All are made with n_class=; subclasses of ResNet take stem= and downsample_fb= too,
+# those of PreActResNet and WideResNet published=.
+MODELS: dict[str, type[Staged]] = {
     "resnet50": ResNet50,
     "resnet18": ResNet18,
     "resnet34": ResNet34,

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import chainer
 import chainer.functions as F
-import chainer.links as L
-from chainer.initializers import HeNormal
 
+from .layers import Layers
 from .staged import Stage, Staged
 
 
@@ -24,13 +24,18 @@ class PreActResNet(Staged):
     the batch normalisation and ReLU that arXiv 1603.05027 puts after the last unit.
     A shortcut that changes the shape starts from the activated input of its unit. The
     pooling is global, where the code pools 4x4 pixels, which is the same at 32x32.
-    Convolutions are drawn by :class:`chainer.initializers.HeNormal` (fan-in).
 
     Source: arXiv 1603.05027; mixing set: arXiv 1806.05236, section 5, and
     ``supervised/models/preresnet.py`` of vikasverma1077/manifold_mixup.
 
     Args:
         n_class (int): The number of outputs.
+        published (bool): Whether to begin as the paper's code does: all weights and
+            biases uniform up to 1 / sqrt(fan-in), eps of batch normalisation 1e-5. By
+            default convolutions are drawn by :class:`chainer.initializers.HeNormal`
+            (fan-in), with 2.45 times that standard deviation, the bias is 0, and eps is
+            2e-5, as in Chainer. The default is ``False``.
+        width (int): Channels of the first stage. The default is 64, as published.
     """
 
     mixup_layers = (0, 1, 2, 3, 4)
@@ -39,22 +44,19 @@ class PreActResNet(Staged):
     n_units: tuple[int, int, int, int]
     bottleneck: bool
 
-    def __init__(self, n_class: int) -> None:
-        super().__init__()
-        if self.bottleneck:
-            unit, channels = PreActBottleneck, (256, 512, 1024, 2048)
-        else:
-            unit, channels = PreActUnit, (64, 128, 256, 512)
-        n = self.n_units
+    def __init__(self, n_class: int, published: bool = False, width: int = 64) -> None:
+        super().__init__(published)
+        layers = Layers(published)
+        make = PreActBottleneck if self.bottleneck else PreActUnit
+        unit, n = partial(make, layers=layers), self.n_units
+        channels = [(4 if self.bottleneck else 1) * width * k for k in (1, 2, 4, 8)]
         with self.init_scope():
-            self.conv1 = L.Convolution2D(
-                None, 64, 3, 1, 1, nobias=True, initialW=HeNormal()
-            )
-            self.block1 = Stage(unit, n[0], 64, channels[0], 1)
+            self.conv1 = layers.convolution(None, width, 3)
+            self.block1 = Stage(unit, n[0], width, channels[0], 1)
             self.block2 = Stage(unit, n[1], channels[0], channels[1], 2)
             self.block3 = Stage(unit, n[2], channels[1], channels[2], 2)
             self.block4 = Stage(unit, n[3], channels[2], channels[3], 2)
-            self.fc = L.Linear(channels[3], n_class)
+            self.fc = layers.linear(channels[3], n_class)
 
     def stages(self) -> Sequence[Callable]:
         return self.stage1, self.block2, self.block3, self.block4
@@ -108,24 +110,27 @@ class PreActUnit(chainer.Chain):
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output.
         stride (int): Stride of the first convolution and of the shortcut.
+        layers (Layers): Makes the layers.
         dropout (float): Share of the second convolution's input that is dropped in
             training. The default is 0.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, dropout: float = 0.0
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        layers: Layers,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        conv = {"nobias": True, "initialW": HeNormal()}
         with self.init_scope():
-            self.bn1 = L.BatchNormalization(in_channels)
-            self.conv1 = L.Convolution2D(
-                in_channels, out_channels, 3, stride, 1, **conv
-            )
-            self.bn2 = L.BatchNormalization(out_channels)
-            self.conv2 = L.Convolution2D(out_channels, out_channels, 3, 1, 1, **conv)
-            self.shortcut = _shortcut(in_channels, out_channels, stride)
+            self.bn1 = layers.batch_normalization(in_channels)
+            self.conv1 = layers.convolution(in_channels, out_channels, 3, stride)
+            self.bn2 = layers.batch_normalization(out_channels)
+            self.conv2 = layers.convolution(out_channels, out_channels, 3)
+            self.shortcut = _shortcut(in_channels, out_channels, stride, layers)
 
     def forward(self, x) -> chainer.Variable:
         activated = F.relu(self.bn1(x))
@@ -144,20 +149,26 @@ class PreActBottleneck(chainer.Chain):
         out_channels (int): Channels of the output; the first two convolutions have a
             quarter of them.
         stride (int): Stride of the 3x3 convolution and of the shortcut.
+        layers (Layers): Makes the layers.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        layers: Layers,
+    ) -> None:
         super().__init__()
         mid = out_channels // 4
-        conv = {"nobias": True, "initialW": HeNormal()}
         with self.init_scope():
-            self.bn1 = L.BatchNormalization(in_channels)
-            self.conv1 = L.Convolution2D(in_channels, mid, 1, **conv)
-            self.bn2 = L.BatchNormalization(mid)
-            self.conv2 = L.Convolution2D(mid, mid, 3, stride, 1, **conv)
-            self.bn3 = L.BatchNormalization(mid)
-            self.conv3 = L.Convolution2D(mid, out_channels, 1, **conv)
-            self.shortcut = _shortcut(in_channels, out_channels, stride)
+            self.bn1 = layers.batch_normalization(in_channels)
+            self.conv1 = layers.convolution(in_channels, mid, 1)
+            self.bn2 = layers.batch_normalization(mid)
+            self.conv2 = layers.convolution(mid, mid, 3, stride)
+            self.bn3 = layers.batch_normalization(mid)
+            self.conv3 = layers.convolution(mid, out_channels, 1)
+            self.shortcut = _shortcut(in_channels, out_channels, stride, layers)
 
     def forward(self, x) -> chainer.Variable:
         activated = F.relu(self.bn1(x))
@@ -168,9 +179,9 @@ class PreActBottleneck(chainer.Chain):
         return h + shortcut
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> chainer.Link | None:
+def _shortcut(
+    in_channels: int, out_channels: int, stride: int, layers: Layers
+) -> chainer.Link | None:
     if stride == 1 and in_channels == out_channels:
         return None
-    return L.Convolution2D(
-        in_channels, out_channels, 1, stride, nobias=True, initialW=HeNormal()
-    )
+    return layers.convolution(in_channels, out_channels, 1, stride)

@@ -17,10 +17,20 @@ class Staged(chainer.Chain):
     Attributes:
         mixup_layers (tuple of int): All mixing points.
         default_layer_mix (tuple of int): Those drawn from unless the user chooses.
+
+    Args:
+        published (bool): Whether the network is the one of the paper's code. It is
+            saved, so that weights of the one are not taken for weights of the other.
+            The default is ``False``.
     """
 
     mixup_layers: tuple[int, ...]
     default_layer_mix: tuple[int, ...]
+
+    def __init__(self, published: bool = False) -> None:
+        super().__init__()
+        if published:
+            self.add_persistent("published", True)
 
     def stages(self) -> Sequence[Callable]:
         """Returns the stages in order, each from one Variable to the next."""

@@ -9,6 +9,7 @@ from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
 from chainer_mmix.training.output import check_output
 from chainer_mmix.training.precision import DTYPES, convert_examples, scale_loss
 from chainer_mmix.training.seeds import set_seed
+from chainer_mmix.training.sgd import SGD
 from chainer_mmix.training.snapshots import (
     SnapshotError,
     find_snapshot,
@@ -21,6 +22,7 @@ from chainer_mmix.training.trainer import build_trainer, run
 __all__ = [
     "DTYPES",
     "OPTIMIZERS",
+    "SGD",
     "DeviceBatches",
     "GraphUpdater",
     "RunRecord",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import chainer
@@ -19,10 +19,51 @@ from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
 from chainer.optimizers.nesterov_ag import NesterovAGRule
 
-from chainer_revive.cuda import current
+from chainer_revive.cuda import current, kernels
 from chainer_revive.explain import declined
 
-_STATES = {MomentumSGDRule: ("v",), NesterovAGRule: ("v",), AdamRule: ("m", "v")}
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What the kernel has to know of an update rule.
+
+    Attributes:
+        states: Names of one or two states.
+        rates: Returns up to six numbers for ``t.rates``, from an update rule.
+    """
+
+    states: tuple[str, ...]
+    rates: Callable[[Any], tuple[float, ...]]
+
+
+def add_rule(rule_class: type, rule: Rule, source: str) -> None:
+    """Adds an update rule to those covered.
+
+    Args:
+        rule_class (type): A subclass of Chainer's ``UpdateRule``.
+        rule (Rule): What the kernel has to know of it.
+        source (str): CUDA of one element's step, as in ``kernels.RULES``.
+    """
+    kernels.RULES[rule_class.__name__] = source
+    _RULES[rule_class] = rule
+
+
+def _rates_of_momentum(rule) -> tuple[float, ...]:
+    return rule.hyperparam.lr, rule.hyperparam.momentum
+
+
+def _rates_of_adam(rule) -> tuple[float, ...]:
+    hp = rule.hyperparam
+    rule._check_eps(np.float32)
+    rates = rule.alpha_t, 1 - hp.beta1, 1 - hp.beta2
+    return *rates, hp.eps, hp.eta, hp.weight_decay_rate
+
+
+_RULES = {
+    MomentumSGDRule: Rule(("v",), _rates_of_momentum),
+    NesterovAGRule: Rule(("v",), _rates_of_momentum),
+    AdamRule: Rule(("m", "v"), _rates_of_adam),
+}
 
 
 @dataclasses.dataclass
@@ -154,7 +195,7 @@ def _cover(hooks, params, updated) -> bool:
 
 def _covers_rule(rule) -> bool:
     hooks, hp = rule._hookable, rule.hyperparam
-    if type(rule) not in _STATES or hooks._pre_update_hooks or hooks._post_update_hooks:
+    if type(rule) not in _RULES or hooks._pre_update_hooks or hooks._post_update_hooks:
         return False
     return type(rule) is not AdamRule or not (hp.amsgrad or hp.adabound)
 
@@ -212,7 +253,7 @@ def _prepare(tensor: Tensor, param, rule) -> None:
         master = rule._fp32_param
         master.array = _like(master.array, param.array)
         tensor.half, tensor.param = param.array, master.array
-    names = _STATES[type(rule)]
+    names = _RULES[type(rule)].states
     if any(
         type((rule.state or {}).get(k)) is not current.launcher.array_type
         for k in names
@@ -221,15 +262,7 @@ def _prepare(tensor: Tensor, param, rule) -> None:
     for name in names:
         rule.state[name] = _like(rule.state[name], tensor.param, np.float32)
     tensor.states = tuple(rule.state[name] for name in names)
-    hp = rule.hyperparam
-    if type(rule) is AdamRule:
-        rule._check_eps(np.float32)
-        tensor.rates = (
-            *(rule.alpha_t, 1 - hp.beta1, 1 - hp.beta2),
-            *(hp.eps, hp.eta, hp.weight_decay_rate),
-        )
-    else:
-        tensor.rates = hp.lr, hp.momentum
+    tensor.rates = _RULES[type(rule)].rates(rule)
 
 
 def _like(array, other, dtype=None):

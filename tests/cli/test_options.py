@@ -40,6 +40,7 @@ OTHERS = {
     "epoch": "3",
     "batchsize": "7",
     "optimizer": "momentum_sgd",
+    "momentum": "0.8",
     "lr": "0.5",
     "lr_drop": "4",
     "weight_decay": "0.1",
@@ -57,6 +58,8 @@ def arguments(*words):
     args = train.get_parser().parse_args(words)
     if args.switch_prob != 0.5 and args.mixup != "none":
         args.cutmix_alpha = 1.0  # which it needs
+    if args.momentum != 0.9 or args.nesterov:
+        args.optimizer = "sgd"
     if args.loss_scale is not None:
         args.dtype = "mixed16"
     train.fill_in(args, CNN)

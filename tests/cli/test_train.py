@@ -100,6 +100,11 @@ BAD_INPUT = [
     ("--lr inf", "must be a finite number > 0, not inf"),
     ("--lr-drop 0", "must be a whole number >= 1, not 0"),
     ("--weight-decay -1", "must be a finite number >= 0, not -1"),
+    ("--momentum 0.8", "--momentum is for --optimizer sgd, momentum_sgd and nesterov"),
+    ("--momentum 1.5", "must be in [0, 1], not 1.5"),
+    ("--nesterov --optimizer nesterov", "--nesterov is for --optimizer sgd, not nest"),
+    ("--nesterov --optimizer sgd --momentum 0", "--nesterov needs a --momentum above"),
+    ("--model cnn --published", "is for preactresnet18 to 152 and wideresnet28_10"),
     ("--optimizer lamb", "invalid choice: 'lamb'"),
     ("--seed -1", "must be a whole number in [0, 4294967295], not -1"),
     ("--label-noise 1.5", "must be in [0, 1], not 1.5"),
@@ -298,6 +303,39 @@ def test_options_of_resnets_reach_the_model(main, monkeypatch):
     monkeypatch.setattr(models.ResNet18, "__init__", record)
     with pytest.raises(Seen, match="'stem': 'cifar', 'downsample_fb': True"):
         main(["--model", "resnet18", "--stem", "cifar", "--downsample-fb"])
+
+
+def test_options_of_the_papers_code_reach_model_optimizer_and_record(
+    main, monkeypatch, capsys
+):
+    from chainer_mmix import models, training
+
+    class Small(models.PreActResNet18):
+        def __init__(self, n_class, published):
+            super().__init__(n_class, published, width=2)
+
+    monkeypatch.setitem(models.MODELS, "preactresnet18", Small)
+    made = []
+    make = training.make_optimizer
+    monkeypatch.setattr(
+        training, "make_optimizer", lambda *args: made.append(make(*args)) or made[-1]
+    )
+    run = ["--model", "preactresnet18", "--train-size", "100", "--epoch", "1"]
+    run += ["--quiet", "--out", "run", "--optimizer", "sgd", "--nesterov"]
+    run += ["--weight-decay", "0.1", "--momentum", "0.8"]
+    assert main([*run, "--published"]) == 0
+    optimizer = made[0]
+    assert type(optimizer) is training.SGD
+    hp = optimizer.hyperparam
+    assert (hp.lr, hp.momentum, hp.weight_decay, hp.nesterov) == (0.1, 0.8, 0.1, True)
+    assert optimizer.target.predictor.block1.a.bn1.eps == 1e-5
+    values = json.loads(pathlib.Path("run/run.json").read_text())["setting"]["values"]
+    assert values["published"] and values["nesterov"] and values["momentum"] == 0.8
+    os.remove("run/run.json")
+    # Without the record, the snapshot itself tells them apart.
+    with pytest.raises(SystemExit):
+        main([*run, "--resume", "--epoch", "2"])
+    assert "it also has predictor/published" in capsys.readouterr().err
 
 
 def test_loss_and_label_smoothing(main):

@@ -5,7 +5,8 @@ import chainer.links as L
 import numpy as np
 import pytest
 from chainer.initializers import HeNormal
-from chainer.serializers import DictionarySerializer
+from chainer.serializers import DictionarySerializer, save_npz
+from scipy.stats import kstest
 
 from chainer_mmix import models
 from chainer_mmix.models import (
@@ -17,6 +18,7 @@ from chainer_mmix.models import (
     ResNet50,
     WideResNet,
 )
+from chainer_mmix.training import load_weights
 
 
 @pytest.fixture
@@ -61,6 +63,9 @@ KUANGLIU_PREACTRESNET = {
 @pytest.mark.parametrize(
     ("name", "options", "count"),
     [
+        # The paper's code.
+        ("preactresnet18", {"n_class": 10, "published": True}, 11_171_146),
+        ("wideresnet28_10", {"n_class": 10, "published": True}, 36_489_290),
         *((k, {"n_class": 1000}, n) for k, n in TORCHVISION.items()),
         *((k, {"n_class": 10, "stem": "cifar"}, n) for k, n in KUANGLIU_RESNET.items()),
         *((k, {"n_class": 10}, n) for k, n in KUANGLIU_PREACTRESNET.items()),
@@ -119,6 +124,58 @@ def test_weights_are_hes_and_gradients_reach_all_of_them(make):
             error = 5 / np.sqrt(2 * param.size)  # five standard errors
             assert param.array.std() == pytest.approx(he, rel=error), name
             assert abs(param.array.mean()) < 5 * he / np.sqrt(param.size), name
+
+
+PUBLISHED = {
+    "preactresnet18": lambda: PreActResNet18(10, published=True),
+    "preactresnet-bottleneck": lambda: type(
+        "Bottlenecks", (PreActResNet,), {"n_units": (1, 1, 1, 1), "bottleneck": True}
+    )(10, published=True),
+    "wideresnet": lambda: WideResNet(10, depth=16, width=2, published=True),
+}
+
+
+@pytest.mark.parametrize("make", PUBLISHED.values(), ids=PUBLISHED)
+def test_published_networks_begin_as_pytorch_has_them_begin(make):
+    np.random.seed(0)
+    net = make()
+    biases = []
+    F.sum(net(np.random.randn(4, 3, 16, 16).astype(np.float32)) ** 2).backward()
+    for name, link in net.namedlinks():
+        if isinstance(link, L.BatchNormalization):
+            assert link.eps == 1e-5, name
+        elif hasattr(link, "W"):
+            bound = link.W.array[0].size ** -0.5
+            drawn = [link.W.array] if link.b is None else [link.W.array, link.b.array]
+            biases += [x.ravel() / bound for x in drawn[1:]]
+            assert all(np.abs(x).max() <= bound for x in drawn), name
+            error = 5 * 0.45 / np.sqrt(link.W.size)  # five standard errors
+            std = pytest.approx(bound / np.sqrt(3), rel=error)
+            assert link.W.array.std() == std, name
+            assert link.W.grad.any(), name
+    # Kolmogorov and Smirnov's statistic against the uniform distribution.
+    assert kstest(np.concatenate(biases), "uniform", (-1, 2)).pvalue > 1e-3
+
+
+def test_the_published_wide_resnet_is_another_network():
+    net = WideResNet(10, depth=10, width=1, published=True)
+    assert net.bn.decay == 0.1 and net.block1.a.bn1.decay == 0.9
+    assert net.block2.a.conv1.stride == (1, 1) and net.block2.a.conv2.stride == (2, 2)
+    with pytest.raises(ValueError, match=r"no dropout, not one of 0\.3"):
+        WideResNet(10, dropout=0.3, published=True)
+
+
+@pytest.mark.parametrize("saved, made", [(False, True), (True, False)])
+def test_weights_of_a_published_network_are_not_taken_for_others(saved, made, tmp_path):
+    """They fit, but eps of batch normalisation does not."""
+    first, second = (PreActResNet18(3, made, width=1) for made in (saved, made))
+    for net in (first, second):
+        net.conv1(np.zeros((1, 1, 8, 8), "f"))
+    save_npz(tmp_path / "weights", first)
+    for load in (load_weights, models.load_pretrained):
+        with pytest.raises(ValueError, match="published"):
+            load(second, tmp_path / "weights.npz")
+        load(first, tmp_path / "weights.npz")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -2,7 +2,7 @@ import chainer
 import numpy as np
 import pytest
 
-from chainer_mmix.training import OPTIMIZERS, make_optimizer
+from chainer_mmix.training import OPTIMIZERS, SGD, make_optimizer
 
 
 class Weight(chainer.Link):
@@ -38,6 +38,7 @@ def test_each_name_has_an_optimizer(name):
     classes = {
         "adam": chainer.optimizers.Adam,
         "adamw": chainer.optimizers.AdamW,
+        "sgd": SGD,
         "momentum_sgd": chainer.optimizers.MomentumSGD,
         "nesterov": chainer.optimizers.NesterovAG,
     }

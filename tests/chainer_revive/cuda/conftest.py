@@ -40,6 +40,11 @@ class NumpyLauncher:
         v[...] = v * momentum - lr * g
         param += momentum * momentum * v - (1 + momentum) * lr * g
 
+    def SGDRule(self, param, g, v, lr, momentum, weight_decay, nesterov):
+        d = g + weight_decay * param
+        v[...] = momentum * v + d
+        param -= lr * (d + momentum * v if nesterov else v)
+
     def AdamRule(self, param, g, m, v, alpha_t, rest1, rest2, eps, eta, decay):
         m += rest1 * (g - m)
         v += rest2 * (g * g - v)

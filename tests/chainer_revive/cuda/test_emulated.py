@@ -105,6 +105,7 @@ def make_tensors(rates, n_state):
 RATES = {
     "MomentumSGDRule": ((0.1, 0.8), 1),
     "NesterovAGRule": ((0.1, 0.8), 1),
+    "SGDRule": ((0.1, 0.8, 0.02, 1), 1),
     "AdamRule": ((0.01, 0.1, 0.01, 1e-3, 0.5, 0.02), 2),
 }
 

@@ -1,5 +1,7 @@
 """Compiles the CUDA sources; the test marked gpu runs them."""
 
+from functools import partial
+
 import chainer
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
 import chainer_revive
 from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
+from chainer_mmix.training import SGD
 from chainer_revive.cuda import kernels
 from chainer_revive.cuda.optimizers import Tensor
 
@@ -74,7 +77,10 @@ def test_the_table_has_what_the_kernels_read():
 @pytest.mark.parametrize("dtype", ["f", "e"])
 @pytest.mark.parametrize(
     "make",
-    [optimizers.MomentumSGD, optimizers.NesterovAG, optimizers.Adam, optimizers.AdamW],
+    [
+        *(optimizers.MomentumSGD, optimizers.NesterovAG, optimizers.Adam),
+        *(optimizers.AdamW, SGD, partial(SGD, weight_decay=0.1, nesterov=True)),
+    ],
 )
 def test_on_a_gpu(make, dtype):
     def train():

@@ -7,6 +7,7 @@ from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, GradientNoise, WeightDecay
 from chainer.serializers import NpzDeserializer, npz
 
+from chainer_mmix.training import SGD
 from chainer_revive import registry
 from chainer_revive.cuda import current
 from chainer_revive.switches import use_what_the_environment_asks_for
@@ -14,6 +15,8 @@ from chainer_revive.switches import use_what_the_environment_asks_for
 MAKE = {
     "momentum_sgd": lambda: optimizers.MomentumSGD(0.1, 0.8),
     "nesterov": lambda: optimizers.NesterovAG(0.1, 0.8),
+    "sgd": lambda: SGD(0.1, 0.8, 0.02),
+    "sgd, nesterov": lambda: SGD(0.1, 0.8, 0.02, nesterov=True),
     "adam": lambda: optimizers.Adam(0.01),
     "adamw": lambda: optimizers.AdamW(0.01, eta=0.5, weight_decay_rate=0.02),
 }
