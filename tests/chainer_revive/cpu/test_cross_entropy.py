@@ -276,7 +276,6 @@ def test_accuracy(n, n_class, layout, ignore_label, odd, each, lay_out):
     if odd is not None:
         y.reshape(-1)[1::3] = odd
     a, b = (labels(i, n, n_class, ignore_label) for i in range(2))
-    a[0] = 1 << 20  # never hit
     lam = np.random.RandomState(3).rand(n) if each else 0.3
     wanted = 0
     for t, weight in ((a, lam), (b, 1 - lam)):
