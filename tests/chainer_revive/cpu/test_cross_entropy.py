@@ -276,6 +276,8 @@ def test_accuracy(n, n_class, layout, ignore_label, odd, each, lay_out):
     if odd is not None:
         y.reshape(-1)[1::3] = odd
     a, b = (labels(i, n, n_class, ignore_label) for i in range(2))
+    if ignore_label is not None:
+        a[0] = ignore_label
     lam = np.random.RandomState(3).rand(n) if each else 0.3
     wanted = 0
     for t, weight in ((a, lam), (b, 1 - lam)):
