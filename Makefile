@@ -3,9 +3,10 @@
 # Another interpreter: make PYTHON=python3.12 test
 # Other extras of pyproject.toml: make EXTRAS=dev,cuda13 test
 
-PYTHON ?= python3
 EXTRAS ?= dev
 VENV ?= .venv
+# An environment keeps its interpreter unless another is named.
+PYTHON ?= $(or $(wildcard $(VENV)/bin/python),python3)
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 

@@ -110,8 +110,8 @@ TABLE: dict[str, dict[str, str]] = {
     f"{_F}.math.basic_math:MultiAdd.forward": {"cudnn": "elementwise:add"},
     f"{_F}.math.sum:Sum.forward": {"cpu": "elementwise:sums"},
     # Loss
-    f"{_CROSS_ENTROPY}.forward_cpu": {"cpu": "softmax_cross_entropy:forward"},
-    f"{_CROSS_ENTROPY}.backward": {"cpu": "softmax_cross_entropy:backward"},
+    f"{_CROSS_ENTROPY}.forward_cpu": {"cpu": "cross_entropy:forward"},
+    f"{_CROSS_ENTROPY}.backward": {"cpu": "cross_entropy:backward"},
     # Optimizers
     "chainer.optimizer:UpdateRule.update": {"cpu": "optimizers:update"},
     "chainer.optimizer:GradientMethod.reallocate_cleared_grads": {

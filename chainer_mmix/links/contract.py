@@ -21,7 +21,9 @@ def check_contract(predictor: chainer.Link) -> None:
         name = f"{type(predictor).__name__}.{call.__name__}"
         raise TypeError(
             f"{name} must accept (x, target, mixup_hidden, lam, layer_mix) to be "
-            f"trained with mixing, but it takes {inspect.signature(call)}: {e}"
+            f"trained with mixing, but it takes {inspect.signature(call)}: {e}. "
+            "MixupLayers(net, names) makes such a predictor of any network, and "
+            "MixupLayers.suggest(net, x) finds the names"
         ) from None
 
 

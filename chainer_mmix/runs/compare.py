@@ -161,13 +161,15 @@ def _unlike(groups: Sequence[Group], baseline: Group) -> list[str]:
 
 
 def final_spread(group: Group, key: str) -> Spread | None:
-    """Returns the spread of a key's last values, ``None`` if a run has not logged it.
+    """Returns the spread of a key's last values, ``None`` if no run has logged it.
 
     Args:
-        group (Group): The runs.
+        group (Group): The runs. Those that have not logged it do not count.
         key (str): A key of their logs.
     """
-    return _spread_if_known(_final(run, key) for run in group.runs)
+    finals = [_final(run, key) for run in group.runs]
+    known = [value for value in finals if value is not None]
+    return Spread.of(known) if known else None
 
 
 def _summarize(group: Group, metric: Metric) -> Summary:

@@ -138,7 +138,10 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     known = [values for run in runs if (values := values_of(run))]
     main = {name for setting in settings for name in setting.main}
     keys = list(dict.fromkeys(key for values in known for key in values))
-    differing = [k for k in keys if any(s.get(k) != known[0].get(k) for s in known)]
+    # What a run without mixing does not say tells it apart no more than mixup=none.
+    mixing = {name for setting in settings for name in setting.mixing} - main
+    said = {k: [s.get(k) for s in known if k in s or k not in mixing] for k in keys}
+    differing = [k for k, values in said.items() if any(v != values[0] for v in values)]
     follows = {k: v for setting in settings for k, v in setting.follows.items()}
     differing = [k for k in differing if not _is_told(k, follows.get(k), known)]
     if not differing:

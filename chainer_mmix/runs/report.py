@@ -383,11 +383,17 @@ def _prefixes(found: dict[tuple[str, ...], str]) -> list[str]:
 def _key_table(caption: str, groups: Sequence[Group], keys: dict[str, str]) -> str:
     """Writes the last values of some keys, one a row, as there may be many."""
     rows = [
-        (name, *(format_spread(final_spread(group, key), 4) for group in groups))
+        (name, *(_final_text(group, key) for group in groups))
         for name, key in keys.items()
     ]
     columns = ("", *(group.label for group in groups))
     return page.table(caption, columns, rows) + page.bullets([_LAST], "notes")
+
+
+def _final_text(group: Group, key: str) -> str:
+    spread, n = final_spread(group, key), len(group.runs)
+    of = "" if spread is None or spread.n == n else f" ({spread.n} of {n} runs)"
+    return format_spread(spread, 4) + of
 
 
 def _legend(groups: Sequence[Group]) -> str:

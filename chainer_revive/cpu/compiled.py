@@ -17,7 +17,7 @@ wanted = available
 UNUSED = "compiled loops need Numba and are for float32"
 
 
-def room(dtype: np.dtype) -> ModuleType:
+def fastest(dtype: np.dtype) -> ModuleType:
     """Returns ``chainer_revive.cpu.numba``, or ``numpy`` where that has no loops."""
     return loops(dtype) or with_numpy
 

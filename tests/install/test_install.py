@@ -181,3 +181,12 @@ def test_make_says_what_is_wrong_with_an_interpreter(checkout, python, message):
     assert process.returncode != 0
     assert process.stderr.startswith(message)
     assert process.stderr.count("\n") == 2  # ours and make's own
+
+
+def test_make_keeps_the_interpreter_of_the_environment(tmp_path, checkout):
+    own = tmp_path / "venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.symlink_to(sys.executable)
+    make = ["make", "-n", f"VENV={tmp_path / 'venv'}", "venv"]
+    assert f"{own} -m venv" in run(*make, cwd=checkout)
+    assert "elsewhere -m venv" in run(*make, "PYTHON=elsewhere", cwd=checkout)

@@ -70,6 +70,23 @@ def test_seeds_of_one_setting_are_grouped_and_labels_name_the_difference(write_r
     assert [run.seed for run in groups[0].runs] == [0, 1]
 
 
+def test_a_run_without_mixing_does_not_make_the_others_say_how_they_mix(write_run):
+    how = {"alpha": 2.0, "per": "batch", "fold": False}
+    runs = []
+    for mixup, values in (("manifold", how), ("none", {}), ("manifold", {"alpha": 1})):
+        runs.append(write_run(f"run{len(runs)}"))
+        setting = {
+            "values": {"mixup": mixup, **(values and how | values)},
+            "mixing": ["mixup", *how],
+            "mixes": mixup != "none",
+            "main": ["mixup", "alpha"],
+        }
+        edit_record(runs[-1], setting=setting)
+    labels = ["mixup=manifold alpha=2.0", "mixup=none", "mixup=manifold alpha=1"]
+    assert [g.label for g in group(runs[:2])] == labels[:2]
+    assert [g.label for g in group(runs)] == labels
+
+
 def test_layers_that_follow_from_the_kind_of_mixing_are_not_named(write_run):
     runs = [
         write_run("a", mixup="none", alpha=0.2, layer_mix=[0, 1]),

@@ -124,6 +124,17 @@ def test_robustness_calibration_and_mixing_are_shown_where_recorded(write_run, r
     assert others == ["main/loss", "validation/main/spread/l1"]
 
 
+def test_what_some_runs_have_measured_is_shown(write_run, report):
+    for seed in range(3):
+        run = write_run(f"runs/{seed}", mixup="input", seed=seed)
+        if seed:
+            add_to_log(run, ece=seed / 4)
+    write_run("runs/none", mixup="none")
+    page = report("runs")
+    calibration = page.tables["Calibration (validation/main): lower is better"]
+    assert calibration[1][1:] == ["0.3750 ± 0.1768 (2 of 3 runs)", "-"]
+
+
 def write_bins(run, count, confidence, accuracy, edges=(0, 0.5, 1)):
     content = {"edges": edges, "count": count}
     content |= {"confidence": confidence, "accuracy": accuracy}

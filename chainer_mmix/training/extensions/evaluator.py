@@ -22,11 +22,11 @@ from chainer_mmix.training.parts import links_in
 class Evaluator(extensions.Evaluator):
     """Chainer's Evaluator, whose means are those of all examples.
 
-    :class:`chainer.training.extensions.Evaluator` reports the mean over minibatches,
-    in which the examples of a smaller last minibatch weigh more. This one weighs each
-    minibatch by its number of examples. The loss and the accuracy of a
-    :class:`~chainer.links.Classifier` it weighs by what they are means of: all labels,
-    or those that are not ignored, such as -1 for
+    It weighs each minibatch by its number of examples, as
+    :class:`chainer.training.extensions.Evaluator` does once it is patched by
+    :mod:`chainer_revive`. The loss and the accuracy of a
+    :class:`~chainer.links.Classifier` it weighs by the number of labels that they are
+    means of: all labels, or those that are not ignored, such as -1 for
     :func:`chainer.functions.softmax_cross_entropy`. A mean of nothing is NaN.
 
     It leaves the network as it found it: the states of an LSTM, which begin anew in

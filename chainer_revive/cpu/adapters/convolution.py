@@ -35,7 +35,7 @@ def forward(self, x, W, b):
     if axes is None:
         return declined(_NO_FIT)
     kernel = _counting(W, axes).transpose(2, 3, 1, 0)
-    correlate = compiled.room(x.dtype).convolution.correlate
+    correlate = compiled.fastest(x.dtype).convolution.correlate
     parts = _groups(self, (channels_last(x), 3), (kernel, 3), (b, 0))
     return (_join([correlate(x, w, axes, b) for x, w, b in parts]),)
 
@@ -73,7 +73,7 @@ def gradient_w(self, x, gy):
 
 
 def _gradient_w(self, x, gy, W_shape, axes):
-    correlate_outputs = compiled.room(x.dtype).convolution.correlate_outputs
+    correlate_outputs = compiled.fastest(x.dtype).convolution.correlate_outputs
     parts = _groups(self, (channels_last(x), 3), (channels_last(gy), 3))
     gWs = [correlate_outputs(x, gy, axes) for x, gy in parts]
     gW = gWs[0] if len(gWs) == 1 else np.concatenate(gWs)
@@ -96,7 +96,7 @@ def transposed(self, x, W, b):
 
 def _transposed(self, x, W, b, axes):
     kernel = _counting(W, axes).transpose(2, 3, 0, 1)
-    scatter = compiled.room(x.dtype).convolution.scatter
+    scatter = compiled.fastest(x.dtype).convolution.scatter
     parts = _groups(self, (channels_last(x), 3), (kernel, 2), (b, 0))
     return _join([scatter(x, w, axes, b) for x, w, b in parts])
 

@@ -63,7 +63,7 @@ def momentum_sgd(self, param):
     if not _covers(arrays):
         return declined(_NOT_COVERED)
     hp = self.hyperparam
-    compiled.room(param.dtype).optimizers.momentum_sgd(*arrays, hp.lr, hp.momentum)
+    compiled.fastest(param.dtype).optimizers.momentum_sgd(*arrays, hp.lr, hp.momentum)
     return None
 
 
@@ -81,7 +81,7 @@ def adam(self, param):
     self._check_eps(param.dtype.type)
     keep = 1.0 - hp.eta * hp.weight_decay_rate
     rates = self.alpha_t, 1.0 - hp.beta1, 1.0 - hp.beta2, hp.eps, hp.eta, keep
-    compiled.room(param.dtype).optimizers.adam(*arrays, *rates)
+    compiled.fastest(param.dtype).optimizers.adam(*arrays, *rates)
     return None
 
 

@@ -37,7 +37,7 @@ def max_forward(self, inputs):
     self._in_shape, self._in_dtype = x.shape, x.dtype
     y = _outputs(x, axes)
     indexes = np.empty(y.shape, np.uint8)
-    compiled.room(x.dtype).pooling.max_forward(channels_last(x), y, indexes, axes)
+    compiled.fastest(x.dtype).pooling.max_forward(channels_last(x), y, indexes, axes)
     self.indexes = channels_first(indexes)
     if self.return_indices:
         self.indexes = self.indexes.astype(np.int64)
@@ -66,7 +66,7 @@ def _max_gradient(func, gy):
     axes = _axes(func._in_shape[2:], func.ksize, func.stride, func.pad, func.cover_all)
     gy, indexes = channels_last(gy), channels_last(func.indexes)
     gx = _images(func._in_shape, gy.dtype)
-    compiled.room(gy.dtype).pooling.max_backward(gy, indexes, gx, axes)
+    compiled.fastest(gy.dtype).pooling.max_backward(gy, indexes, gx, axes)
     return (channels_first(gx),)
 
 
@@ -80,7 +80,7 @@ def average_forward(self, inputs):
         return declined(_NO_FIT)
     self._in_shape, self._in_dtype = x.shape, x.dtype
     y = _outputs(x, axes)
-    compiled.room(x.dtype).pooling.average_forward(channels_last(x), y, axes)
+    compiled.fastest(x.dtype).pooling.average_forward(channels_last(x), y, axes)
     return (channels_first(y),)
 
 
@@ -93,7 +93,7 @@ def average_backward(self, inputs):
     if gy.shape != (*self._in_shape[:2], axes[0].out, axes[1].out):
         return declined(_NO_FIT)
     gx = _images(self._in_shape, gy.dtype)
-    compiled.room(gy.dtype).pooling.average_backward(channels_last(gy), gx, axes)
+    compiled.fastest(gy.dtype).pooling.average_backward(channels_last(gy), gx, axes)
     return (channels_first(gx),)
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainer_mmix import mix
 from chainer_revive.cpu.adapters import elementwise
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -41,33 +40,6 @@ def test_as_in_chainer(shape, layouts, dtype, chainers_own, lay_out):
     for result, right in zip(got, wanted, strict=True):
         assert result.dtype == dtype
         np.testing.assert_array_equal(result, right)
-
-
-@given(
-    shape=st.lists(st.integers(1, 6), min_size=1, max_size=4),
-    layout=st.sampled_from(LAYOUTS),
-    dtype=st.sampled_from(["float16", "float32", "float64"]),
-    each=st.booleans(),
-)
-def test_mix(shape, layout, dtype, each, lay_out):
-    random = np.random.RandomState(0)
-    n = shape[0]
-    x, gy = random.randn(2, *shape).astype(dtype)
-    lam = random.rand(n) if each else 0.3
-    perm = random.permutation(n)
-    if len(shape) > 1:
-        x = lay_out(x, layout)
-    matrix = np.diag(np.broadcast_to(lam, n)).astype("float64")
-    matrix[np.arange(n), perm] += 1 - lam
-    v = chainer.Variable(x)
-    with mock.patch.object(elementwise, "_SMALL", 0):
-        y = mix(v, lam, perm)
-        (gx,) = chainer.grad([y], [v], [chainer.Variable(gy)])
-    tolerance = {"rtol": 0, "atol": 20 * np.finfo(dtype).eps}
-    for result, factor, values in ((y, matrix, x), (gx, matrix.T, gy)):
-        wanted = np.tensordot(factor, values.astype("float64"), 1)
-        assert result.dtype == dtype
-        np.testing.assert_allclose(result.array, wanted, **tolerance)
 
 
 @given(
