@@ -190,6 +190,11 @@ class RandomResizedCrop:
         image, label = example
         return to_array(self.crop(image, example_random())), label
 
+    def centre(self, example: tuple) -> tuple[np.ndarray, np.int32]:
+        """Does to an example what evaluation does: :func:`centre_crop`."""
+        image, label = example
+        return to_array(centre_crop(image, self.size)), label
+
     def crop(self, image: Image.Image, rng) -> Image.Image:
         """Transforms one picture. All that is random comes from ``rng``.
 
