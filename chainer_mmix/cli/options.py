@@ -322,6 +322,11 @@ GROUPS: dict[str, Sequence[Option]] = {
             "experimental",
         ),
         Option(
+            *("workers", PLACE, 0, _value(types.natural, "N")),
+            "processes that read and augment the training images, and as many that "
+            "read the images to validate on; the results are the same, to the bit",
+        ),
+        Option(
             *("out", PLACE, None, _value(str, "FOLDER")),
             "output folder (default: result/ and a name of dataset, model, mixing "
             "and seed)",

@@ -21,7 +21,7 @@ import chainer_mmix
 from chainer_mmix import datasets, models, training
 from chainer_mmix.cli import options
 from chainer_mmix.cli.options import naming
-from chainer_mmix.cli.resume import check_same_run, newest_snapshot
+from chainer_mmix.cli.resume import check_same_data, check_same_run, newest_snapshot
 from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.draw import using_draw
@@ -141,6 +141,13 @@ def train(parser, args: argparse.Namespace, words: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 1
+    except datasets.UnreadablePictureError as e:
+        print(
+            f"{parser.prog}: the training stopped: {e}; put a whole picture there and "
+            "go on with --resume, or train anew with --skip-corrupt",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; go on with --resume", file=sys.stderr)
         return 130
@@ -225,6 +232,14 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         seed=args.seed,
     )
     train, held_out = splits.train, splits.held_out
+    data = {
+        "n_train": len(train),
+        "n_held_out": len(held_out),
+        "held_out": splits.held_out_name,
+        "class_names": list(splits.class_names),
+    }
+    if args.resume:
+        check_same_data(args.resume, data)
     if args.batchsize > len(train):
         raise ValueError(
             f"--batchsize {args.batchsize} is more than the {len(train)} training "
@@ -248,6 +263,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         quiet=args.quiet,
         graph=args.graph,
         data_on_device=args.data_on_device,
+        workers=args.workers,
     )
     if args.cutmix_alpha > 0:
         check_cutmix(classifier, held_out[0], device)
@@ -275,12 +291,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         resumed_from=args.resume,
         epoch=trainer.updater.epoch,
         setting=options.setting_of(args),
-        data={
-            "n_train": len(train),
-            "n_held_out": len(held_out),
-            "held_out": splits.held_out_name,
-            "class_names": list(splits.class_names),
-        },
+        data=data,
     )
     if trainer.updater.epoch >= args.epoch:
         return trainer, record
@@ -299,7 +310,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     print(f"device: {device}, {record.content['device_name']}")
     if isinstance(device, chainer.backend.GpuDevice):
         print(cudnn.describe())
-    print(describe(args, record.content["data"]))
+    print(describe(args, data))
     return trainer, record
 
 
@@ -375,6 +386,11 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         args.layer_mix = [0]
     elif args.layer_mix is None:
         args.layer_mix = list(model_class.default_layer_mix)
+    if args.workers and args.data_on_device:
+        raise ValueError(
+            "--workers is for images that are read one by one, not for "
+            "--data-on-device: leave one of them out"
+        )
     if args.loss_scale is not None and args.dtype == "float32":
         raise ValueError("--loss-scale is for --dtype float16 or mixed16, not float32")
     if args.dtype == "float16" and args.optimizer in ("adam", "adamw"):

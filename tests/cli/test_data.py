@@ -1,6 +1,11 @@
 """What can be trained on from the command line, and what it is told of it."""
 
 import json
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +218,91 @@ def test_bad_input(pictures, capsys, words, message):
 def test_defaults_are_known_for_all_datasets():
     known = {*DATASETS, *KINDS.values()}
     assert options.EPOCH.keys() == options.BATCHSIZE.keys() == known
+
+
+WORK = [*FOLDER, "--validation-split", "0.2", "--augment"]
+
+
+def test_any_number_of_workers_trains_the_same_to_the_bit(pictures):
+    pictures({"": 20})
+    # 32 images in batches of 7: no epoch but the seventh ends with a batch.
+    run = [*WORK, "--batchsize", "7"]
+    for workers in "0123":
+        words = ["--epoch", "3", "--out", workers, "--workers", workers]
+        assert train.main([*run, *words]) == 0
+        assert log(workers) == log("0")
+    # A run goes on with another number of them.
+    assert train.main([*run, "--workers", "3", "--out", "r"]) == 0
+    for epoch, workers in (("2", "0"), ("3", "2")):
+        words = ["--epoch", epoch, "--workers", workers]
+        assert train.main([*run, *words, "--out", "r", "--resume"]) == 0
+    assert log("r") == log("0")
+    assert not multiprocessing.active_children()
+
+
+def test_workers_and_images_on_the_device_exclude_each_other(capsys):
+    error = error_of(capsys, "--workers", "1", "--data-on-device")
+    assert "leave one of them out" in error
+    assert "a whole number >= 0, not -1" in error_of(capsys, "--workers", "-1")
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """Lets a picture turn bad after it has been checked."""
+    find = train.datasets.find
+
+    def find_and_break(*args, **kwargs):
+        found = find(*args, **kwargs)
+        Path("pictures/one/3.png").write_bytes(b"nothing")
+        return found
+
+    monkeypatch.setattr(train.datasets, "find", find_and_break)
+
+
+def test_a_picture_that_turns_bad_stops_the_run_with_one_sentence(
+    pictures, breaking, capsys
+):
+    pictures({"": 10})
+    assert train.main([*WORK, "--out", "run"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the training stopped" in line and "one/3.png" in line
+    assert record("run")["status"] == "failed"
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_or_another_takes_its_place(pictures, breaking, capfd, workers):
+    pictures({"": 10})
+    words = ["--skip-corrupt", "--out", "run", "--workers", workers]
+    assert train.main([*WORK, *words]) == 0
+    assert "takes its place" in capfd.readouterr().err
+    assert record("run")["status"] == "finished"
+
+
+def test_a_resumed_run_wants_its_pictures(pictures, capsys):
+    pictures({"": 10})
+    assert train.main([*WORK, "--out", "run"]) == 0
+    Path("pictures/one/3.png").unlink()
+    error = error_of(capsys, *WORK, "--out", "run", "--resume", "--epoch", "2")
+    assert "n_train was 16 and is 15" in error
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes there")
+def test_an_interrupt_ends_the_workers(pictures):
+    pictures({"": 10})
+    script = Path(train.__file__).parents[2] / train.SCRIPT
+    words = [*WORK, "--epoch", "10000", "--workers", "2", "--out", "run"]
+    run = subprocess.Popen([sys.executable, script, *words], stderr=subprocess.PIPE)
+    while not Path("run/log").exists():
+        assert run.poll() is None
+        time.sleep(0.1)
+    children = [
+        path
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if path.read_text().rpartition(")")[2].split()[1] == str(run.pid)
+    ]
+    assert len(children) == 4  # two to train, two to validate
+    run.send_signal(signal.SIGINT)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 130 and b"go on with --resume" in error
+    assert not any(path.exists() for path in children)
