@@ -161,7 +161,7 @@ def load_splits(
     if augment and dataset.augment is None:
         raise ValueError(f"there is no augmentation of {name}: leave it out")
     if augment and isinstance(dataset.augment, RandomResizedCrop):
-        train = train.whole()
+        train = train.whole(dataset.augment.shortest)
     if train_size is not None:
         train = take_subset(train, train_size, seed)
     if label_noise:

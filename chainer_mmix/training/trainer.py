@@ -100,7 +100,7 @@ def build_trainer(
         convert, convert_test = (DeviceBatches(data, device) for data in (train, test))
         train, test = convert.indices, convert_test.indices
     updater = (GraphUpdater if graph else StandardUpdater)(
-        _iterate(train, batchsize, workers),
+        iterate(train, batchsize, workers),
         optimizer,
         converter=convert,
         device=device,
@@ -108,7 +108,7 @@ def build_trainer(
     trainer = training.Trainer(updater, (epoch, "epoch"), str(out))
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
     trainer.extend(FailOnNonNumber(interval=1 if is_cpu else 20))
-    validation = _iterate(test, batchsize, workers, repeat=False, shuffle=False)
+    validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
     trainer.extend(Evaluator(validation, optimizer.target, convert_test, device))
     trainer.extend(LearningRate(lr_drop))
     if is_half():
@@ -174,7 +174,7 @@ def _initialize(model: chainer.Link, example: tuple, device) -> None:
         model(*batch)
 
 
-def _iterate(dataset: Sequence, batchsize: int, workers: int, **options):
+def iterate(dataset: Sequence, batchsize: int, workers: int, **options):
     if not workers:
         return SerialIterator(dataset, batchsize, **options)
     return MultiprocessIterator(dataset, batchsize, n_processes=workers, **options)
