@@ -6,6 +6,7 @@ import augment
 import cpu
 import loss
 import mix
+import pipeline
 import startup
 import training_step
 from paired import machine
@@ -13,7 +14,7 @@ from paired import machine
 
 def main() -> None:
     print(machine())
-    for benchmark in (startup, mix, loss, augment, training_step, cpu):
+    for benchmark in (startup, mix, loss, augment, pipeline, training_step, cpu):
         benchmark.main()
 
 

@@ -127,3 +127,22 @@ def test_without_a_gpu_it_says_so(benchmark):
         pytest.skip("there is one")
     with pytest.raises(SystemExit, match="finds no GPU: this benchmark needs"):
         benchmark.main([])
+
+
+def test_the_input_pipeline_makes_normalised_batches(monkeypatch, tmp_path, benchmark):
+    import pipeline
+
+    monkeypatch.setattr(pipeline, "N_IMAGE", 64)
+    folder = tmp_path / "photographs"
+    pipeline.write_photographs(folder)
+    assert len(list(folder.glob("*/*.jpg"))) == 80  # a fifth is for validation
+    read = pipeline.ours(folder, 1)
+    batch = read()
+    assert batch.shape == (32, 3, 224, 224) and batch.dtype == np.float32
+    low, high = (
+        (bound - np.array(pipeline.MEAN)) / np.array(pipeline.STD) for bound in (0, 1)
+    )
+    assert (batch.min(axis=(0, 2, 3)) >= low - 1e-5).all()
+    assert (batch.max(axis=(0, 2, 3)) <= high + 1e-5).all()
+    speeds = pipeline.measure({"ours": read}, 1)
+    assert len(speeds["ours"]) == 1

@@ -10,6 +10,10 @@ def positive_int(text: str) -> int:
     return _number(text, int, lambda n: n >= 1, "a whole number >= 1")
 
 
+def natural(text: str) -> int:
+    return _number(text, int, lambda n: n >= 0, "a whole number >= 0")
+
+
 def seed(text: str) -> int:
     wanted = "a whole number in [0, 4294967295]"
     return _number(text, int, lambda n: 0 <= n < 2**32, wanted)

@@ -20,13 +20,22 @@ from chainer_mmix.cli import argument_types as types
 from chainer_mmix.mixing import softmax_binary_cross_entropy
 from chainer_mmix.runs.record import Setting
 
-# What depends on the dataset: enough for digits in minutes on a CPU; for CIFAR as in
-# the original Chainer implementation.
-EPOCH = {"digits": 10, "mnist5k": 10, "mnist": 10, "cifar10": 300, "cifar100": 300}
-BATCHSIZE = {
-    **{"digits": 64, "mnist5k": 64, "mnist": 128},
-    **{"cifar10": 256, "cifar100": 256},
+# What depends on the dataset: enough for digits in minutes on a CPU; for CIFAR, and
+# what is like it, as in the original Chainer implementation.
+_GREY = ("mnist", "fashion-mnist", "emnist")
+_COLOUR = ("cifar10", "cifar100", "svhn", "stl10", "tiny-imagenet")
+EPOCH = {
+    **dict.fromkeys(("digits", "mnist5k", *_GREY, "npz:FILE"), 10),
+    **dict.fromkeys(_COLOUR, 300),
+    "folder:PATH": 30,
 }
+BATCHSIZE = {
+    **dict.fromkeys(("digits", "mnist5k", "npz:FILE"), 64),
+    **dict.fromkeys(_GREY, 128),
+    **dict.fromkeys(_COLOUR, 256),
+    "folder:PATH": 32,
+}
+FOLDER_SIZE = 224  # as ImageNet's
 LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
 
 
@@ -115,9 +124,32 @@ GROUPS: dict[str, Sequence[Option]] = {
     "what to train": (
         Option(
             *("dataset", SETTING | MAIN, "digits", _value(str, "NAME")),
-            f"one of {', '.join(datasets.DATASETS)}; digits (1442 training images "
-            "of 8x8 pixels) come with scikit-learn, mnist5k (5,000 images of MNIST) "
-            "with the extra mnist, the others are downloaded and cached",
+            f"one of {', '.join(datasets.DATASETS)}, or folder:PATH for pictures, one "
+            "folder a class, or npz:FILE for arrays x and t; digits (1442 training "
+            "images of 8x8 pixels) come with scikit-learn, mnist5k (5,000 images of "
+            "MNIST) with the extra mnist, the others are downloaded and cached",
+        ),
+        Option(
+            *("data_root", PLACE, None, _value(str, "FOLDER")),
+            "where the files of a named dataset are, or are downloaded to (default: "
+            "Chainer's dataset cache)",
+        ),
+        Option(
+            *("size", SETTING | NAMED, None, _value(types.positive_int, "N")),
+            f"height and width to which pictures of folder:PATH are cropped and "
+            f"resized (default: {FOLDER_SIZE})",
+        ),
+        Option(
+            *("validation_split", SETTING | NAMED, None, _value(types.share, "P")),
+            "validate on this share of the training images, of every class, in place "
+            "of the test set, which is evaluated once, after the last epoch (default: "
+            "validate on the validation set if the dataset has one, else on the test "
+            "set)",
+        ),
+        Option(
+            *("skip_corrupt", SETTING, False, {}),
+            "leave out pictures of folder:PATH that cannot be read, with a warning, "
+            "in place of an error that lists them",
         ),
         Option(
             *("model", SETTING | MAIN, "resnet50", _value(str, "NAME")),
@@ -144,7 +176,7 @@ GROUPS: dict[str, Sequence[Option]] = {
             "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for "
             "resnet50, 101 and 152, or what a run of the same model saved; the images "
             "stay as they are, RGB in [0, 1], which ImageNet weights have to get used "
-            "to; for --dataset cifar10 and cifar100, since the digits are grey",
+            "to; for images in colour, as in folder:PATH, not for grey digits",
         ),
         Option(
             *("train_size", SETTING, None, _value(types.positive_int, "N")),
@@ -154,11 +186,13 @@ GROUPS: dict[str, Sequence[Option]] = {
         Option(
             *("label_noise", SETTING, 0.0, _value(types.share, "P")),
             "replace this share of the training labels by random other ones, 0 to "
-            "1; test labels stay right",
+            "1; the others stay right",
         ),
         Option(
             *("augment", SETTING, False, {}),
-            "random crop and rotation by up to 10 degrees, and for CIFAR flips",
+            "the dataset's usual augmentation: for a folder, random parts resized to "
+            "--size, and flips; else random crops with a margin, rotation by up to 10 "
+            "degrees, and flips where a mirrored image shows the same class",
         ),
     ),
     "mixing": (
@@ -302,6 +336,11 @@ GROUPS: dict[str, Sequence[Option]] = {
             "experimental",
         ),
         Option(
+            *("workers", PLACE, 0, _value(types.natural, "N")),
+            "processes that read and augment the training images, and as many that "
+            "read the images to validate on; the results are the same, to the bit",
+        ),
+        Option(
             *("out", PLACE, None, _value(str, "FOLDER")),
             "output folder (default: result/ and a name of dataset, model, mixing "
             "and seed)",
@@ -367,7 +406,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
     return Setting(
         {name: getattr(args, name) for name in names if name in said},
         args.epoch,
-        f"{args.model} on {args.dataset}",
+        f"{args.model} on {datasets.short_name(args.dataset)}",
         mixing,
         mixes and any((args.alpha, args.alpha_end, args.cutmix_alpha)),
         [option.name for option in options_with(MAIN)],

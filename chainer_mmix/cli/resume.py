@@ -60,3 +60,26 @@ def check_same_run(
             f"{snapshot} is the snapshot of another model or setting "
             f"({'; '.join(differences)}): resume with the arguments of that run"
         )
+
+
+def check_same_data(snapshot: str, data: Mapping[str, Any]) -> None:
+    """Checks that there is as much to train on as the run had that is resumed.
+
+    Args:
+        snapshot (str): The snapshot.
+        data (mapping): What ``run.json`` is to say of the data.
+
+    Raises:
+        ValueError: If files or classes have come or gone.
+    """
+    before = read_record(Path(snapshot).parent).get("data", {})
+    differences = [
+        f"{name} was {before[name]} and is {value}"
+        for name, value in data.items()
+        if before.get(name, value) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"the data are not those of {snapshot} ({'; '.join(differences)}): put "
+            "them back, or train anew"
+        )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import chainer_mmix
 from chainer_mmix import datasets, models, training
 from chainer_mmix.cli import options
 from chainer_mmix.cli.options import naming
-from chainer_mmix.cli.resume import check_same_run, newest_snapshot
+from chainer_mmix.cli.resume import check_same_data, check_same_run, newest_snapshot
 from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.draw import using_draw
@@ -44,7 +46,8 @@ versions, device, result) and the two newest snapshots.
 """
 _EPILOG = """\
 main/accuracy in the table is weighted over the labels of both partners by lambda, as
-the loss is. Validation is on the test set, without mixing.
+the loss is. Validation is without mixing, on the validation set if there is one, else
+on the test set; run.json says which.
 
 examples:
   {command}
@@ -54,6 +57,8 @@ examples:
       CIFAR-10 on a GPU, with the paper's alpha and optimizer
   {command} --model cnn --mixup none --train-size 200
       a small network on 200 digits without mixing; --mixup manifold to compare
+  {command} --dataset folder:pictures --validation-split 0.2 --augment --workers 2
+      pictures of one's own, one folder a class
   {command} --resume --epoch 40
       go on with the run of the same arguments, up to epoch 40
 """
@@ -88,8 +93,28 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
     parser = get_parser(prog)
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(words)
-    with chainer.using_config("dtype", training.DTYPES[args.dtype]):
+    with (
+        chainer.using_config("dtype", training.DTYPES[args.dtype]),
+        plain_warnings(prog),
+    ):
         return train(parser, args, words)
+
+
+@contextlib.contextmanager
+def plain_warnings(prog: str) -> Iterator[None]:
+    """Writes warnings for users as one line, without a place in the source."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_plainly(message, category, *place, **more) -> None:
+            if category is UserWarning:
+                text = " ".join(str(message).split())
+                print(f"{prog}: warning: {text}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_plainly
+        yield
 
 
 def train(parser, args: argparse.Namespace, words: Sequence[str]) -> int:
@@ -116,14 +141,25 @@ def train(parser, args: argparse.Namespace, words: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 1
+    except datasets.UnreadablePictureError as e:
+        print(
+            f"{parser.prog}: the training stopped: {e}; put a whole picture there and "
+            "go on with --resume, or train anew with --skip-corrupt",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; go on with --resume", file=sys.stderr)
         return 130
     result = record.content
+    on_test = ""
+    if result["test_accuracy"] is not None:
+        on_test = f", on the test set {_percent(result['test_accuracy'])}"
     print(
-        f"best validation accuracy {_percent(result['best_accuracy'])} (epoch "
-        f"{result['best_epoch']}), final {_percent(result['final_accuracy'])}; "
-        f"log, pictures and snapshots are in {trainer.out}"
+        f"best {result['data']['held_out']} accuracy "
+        f"{_percent(result['best_accuracy'])} (epoch {result['best_epoch']}), final "
+        f"{_percent(result['final_accuracy'])}{on_test}; log, pictures and snapshots "
+        f"are in {trainer.out}"
     )
     return 0
 
@@ -148,9 +184,17 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         raise ValueError(
             f"--graph is for a GPU, not {device}: leave it out, or add --gpu"
         )
-    dataset = lookup(datasets.DATASETS, args.dataset, "dataset")
     model_class = lookup(models.MODELS, args.model, "model")
     fill_in(args, model_class)
+    with naming("dataset"):
+        dataset = datasets.find(
+            args.dataset,
+            data_root=args.data_root,
+            size=args.size,
+            validation_split=args.validation_split,
+            seed=args.seed,
+            skip_corrupt=args.skip_corrupt,
+        )
     arguments = vars(args) | {"device": str(device)}
 
     training.set_seed(args.seed, device)
@@ -179,7 +223,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     with naming("out", "resume"):
         training.check_output(args.out, args.resume)
 
-    train, test = datasets.load(
+    splits = datasets.load_splits(
         dataset,
         name=args.dataset,
         train_size=args.train_size,
@@ -187,6 +231,15 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         augment=args.augment,
         seed=args.seed,
     )
+    train, held_out = splits.train, splits.held_out
+    data = {
+        "n_train": len(train),
+        "n_held_out": len(held_out),
+        "held_out": splits.held_out_name,
+        "class_names": list(splits.class_names),
+    }
+    if args.resume:
+        check_same_data(args.resume, data)
     if args.batchsize > len(train):
         raise ValueError(
             f"--batchsize {args.batchsize} is more than the {len(train)} training "
@@ -206,7 +259,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     trainer = training.build_trainer(
         optimizer,
         train,
-        test,
+        held_out,
         epoch=args.epoch,
         batchsize=args.batchsize,
         out=args.out,
@@ -215,18 +268,16 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         quiet=args.quiet,
         graph=args.graph,
         data_on_device=args.data_on_device,
+        workers=args.workers,
     )
     if args.cutmix_alpha > 0:
-        check_cutmix(classifier, test[0], device)
+        check_cutmix(classifier, held_out[0], device)
+    at_end = {"epoch": args.epoch, "batchsize": args.batchsize, "device": device}
     if args.analyse:
-        training.analyse(
-            trainer,
-            train,
-            test,
-            epoch=args.epoch,
-            batchsize=args.batchsize,
-            device=device,
-        )
+        names = splits.class_names
+        training.analyse(trainer, train, held_out, class_names=names, **at_end)
+    if splits.test is not None and splits.test is not held_out:
+        training.evaluate_at_end(trainer, splits.test, **at_end)
     if tensorboard:
         trainer.extend(tensorboard)
     schedule(trainer, args, policy, -(-args.epoch * len(train) // args.batchsize))
@@ -245,6 +296,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         resumed_from=args.resume,
         epoch=trainer.updater.epoch,
         setting=options.setting_of(args),
+        data=data,
     )
     if trainer.updater.epoch >= args.epoch:
         return trainer, record
@@ -263,7 +315,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     print(f"device: {device}, {record.content['device_name']}")
     if isinstance(device, chainer.backend.GpuDevice):
         print(cudnn.describe())
-    print(describe(args, len(train), len(test)))
+    print(describe(args, data))
     return trainer, record
 
 
@@ -320,10 +372,16 @@ def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> Non
 
 def fill_in(args: argparse.Namespace, model_class: Any) -> None:
     """Fills in the defaults that depend on other arguments, and checks them."""
+    kind = datasets.kind_of(args.dataset)
     if args.epoch is None:
-        args.epoch = options.EPOCH[args.dataset]
+        args.epoch = options.EPOCH[kind]
     if args.batchsize is None:
-        args.batchsize = options.BATCHSIZE[args.dataset]
+        args.batchsize = options.BATCHSIZE[kind]
+    if kind == "folder:PATH" and args.size is None:
+        args.size = options.FOLDER_SIZE
+    if kind in datasets.KINDS.values():
+        word, _, path = args.dataset.partition(":")
+        args.dataset = f"{word}:{os.path.abspath(os.path.expanduser(path))}"
     if args.lr is None:
         args.lr = training.OPTIMIZERS[args.optimizer]
     if args.mixup == "input" and args.layer_mix not in (None, [0]):
@@ -340,6 +398,11 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         args.layer_mix = [0]
     elif args.layer_mix is None:
         args.layer_mix = list(model_class.default_layer_mix)
+    if args.workers and args.data_on_device:
+        raise ValueError(
+            "--workers is for images that are read one by one, not for "
+            "--data-on-device: leave one of them out"
+        )
     if args.loss_scale is not None and args.dtype == "float32":
         raise ValueError("--loss-scale is for --dtype float16 or mixed16, not float32")
     if args.dtype == "float16" and args.optimizer in ("adam", "adamw"):
@@ -373,7 +436,7 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
 
 def default_out(args: argparse.Namespace, model_class: Any) -> str:
     """Names the output folder by what sets one run apart from others."""
-    name = f"{args.dataset}_{args.model}_{args.mixup}"
+    name = f"{datasets.short_name(args.dataset)}_{args.model}_{args.mixup}"
     if args.mixup != "none":
         name += f"_alpha{args.alpha:g}"
     layers = list(model_class.default_layer_mix)
@@ -387,17 +450,19 @@ def default_out(args: argparse.Namespace, model_class: Any) -> str:
     return os.path.join("result", f"{name}_seed{args.seed}")
 
 
-def describe(args: argparse.Namespace, n_train: int, n_test: int) -> str:
+def describe(args: argparse.Namespace, data: Mapping[str, Any]) -> str:
     """Returns the setting in one line."""
+    name = datasets.short_name(args.dataset)
     mixing = "no mixup"
     if args.mixup != "none":
         layers = " ".join(map(str, args.layer_mix))
         mixing = f"{args.mixup} mixup with alpha {args.alpha:g} at layer {layers}"
     changed = "".join(f", {word}" for word in options.changed_words(args))
     return (
-        f"setting: {args.model} on {args.dataset} ({n_train} training and {n_test} "
-        f"validation images), {mixing}{changed}, {args.optimizer} with lr {args.lr:g}, "
-        f"batches of {args.batchsize}, {args.epoch} epochs, seed {args.seed}"
+        f"setting: {args.model} on {name} ({data['n_train']} training and "
+        f"{data['n_held_out']} {data['held_out']} images), {mixing}{changed}, "
+        f"{args.optimizer} with lr {args.lr:g}, batches of {args.batchsize}, "
+        f"{args.epoch} epochs, seed {args.seed}"
     )
 
 

@@ -7,7 +7,7 @@ from chainer_mmix.datasets.corrupt import add_label_noise, take_subset
 from chainer_mmix.datasets.digits import get_digits
 from chainer_mmix.datasets.emnist import get_emnist
 from chainer_mmix.datasets.fashion_mnist import get_fashion_mnist
-from chainer_mmix.datasets.find import find, short_name
+from chainer_mmix.datasets.find import KINDS, find, kind_of, short_name
 from chainer_mmix.datasets.folder import get_folder
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
 from chainer_mmix.datasets.npz import get_npz
@@ -18,7 +18,13 @@ from chainer_mmix.datasets.picture import (
     read_picture,
 )
 from chainer_mmix.datasets.picture_dataset import PictureDataset
-from chainer_mmix.datasets.registry import DATASETS, Dataset, load, load_splits
+from chainer_mmix.datasets.registry import (
+    DATASETS,
+    Dataset,
+    load,
+    load_splits,
+    without_augmentation,
+)
 from chainer_mmix.datasets.splits import Splits, labels_of, split_off
 from chainer_mmix.datasets.stl10 import get_stl10
 from chainer_mmix.datasets.svhn import get_svhn
@@ -27,6 +33,7 @@ from chainer_revive.example_random import example_random
 
 __all__ = [
     "DATASETS",
+    "KINDS",
     "Augment",
     "Dataset",
     "PictureDataset",
@@ -50,6 +57,7 @@ __all__ = [
     "get_stl10",
     "get_svhn",
     "get_tiny_imagenet",
+    "kind_of",
     "labels_of",
     "load",
     "load_splits",
@@ -57,4 +65,5 @@ __all__ = [
     "short_name",
     "split_off",
     "take_subset",
+    "without_augmentation",
 ]

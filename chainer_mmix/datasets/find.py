@@ -16,6 +16,36 @@ from chainer_mmix.datasets.registry import DATASETS, Dataset
 from chainer_mmix.datasets.splits import Splits, as_splits, labels_of, split_off
 from chainer_mmix.lookup import lookup
 
+KINDS = {"folder": "folder:PATH", "npz": "npz:FILE"}
+
+
+def kind_of(name: str) -> str:
+    """Checks the name of a dataset, before anything is read.
+
+    Args:
+        name (str): What :func:`find` takes.
+
+    Returns:
+        str: The name, or ``"folder:PATH"`` or ``"npz:FILE"`` for any of these.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    kind, colon, _ = name.partition(":")
+    if colon and kind not in KINDS:
+        raise ValueError(
+            f"unknown kind of dataset {kind!r} in {name!r}: there are "
+            f"{' and '.join(KINDS.values())}"
+        )
+    if not colon and name not in DATASETS:
+        path = Path(name).expanduser()
+        if path.is_dir() or path.is_file():
+            meant = "folder" if path.is_dir() else "npz"
+            raise ValueError(f"{name} is a path: did you mean {meant}:{name}?")
+        names = [*DATASETS, *KINDS.values()]
+        lookup(dict.fromkeys(names), name, "dataset")
+    return KINDS[kind] if colon else name
+
 
 def find(
     name: str,
@@ -48,12 +78,8 @@ def find(
             what it names is bad.
         OSError: If what it names cannot be read.
     """
+    kind_of(name)
     kind, colon, path = name.partition(":")
-    if colon and kind not in ("folder", "npz"):
-        raise ValueError(
-            f"unknown kind of dataset {kind!r} in {name!r}: there are folder:PATH and "
-            "npz:FILE"
-        )
     is_folder = bool(colon) and kind == "folder"
     for given, option, applies in (
         (size is not None, "size", is_folder),
@@ -76,7 +102,7 @@ def find(
         return Dataset(lambda: splits, len(names), augment, names)
     if colon:
         return _find_npz(path, validation_split, seed)
-    dataset = lookup(DATASETS, name, "dataset")
+    dataset = DATASETS[name]
     load = dataset.load
     if data_root is not None:
         if not dataset.has_files:
@@ -116,8 +142,8 @@ def _find_npz(path: str, validation_split: float | None, seed: int) -> Dataset:
         train, validation = split_off(train, validation_split, seed)
     elif test is None:
         raise ValueError(
-            f"{path} has no x_test and t_test to evaluate on: give a validation split, "
-            "such as 0.2"
+            f"{path} has no x_test and t_test to evaluate on: give a validation split "
+            "(--validation-split), such as 0.2"
         )
     splits = Splits(train, validation, test)
     n_class = int(labels_of(train).max()) + 1

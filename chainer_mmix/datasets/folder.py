@@ -149,8 +149,8 @@ def _check_split_wanted(
 ) -> None:
     if validation_split is None and len(parts) == 1:
         raise ValueError(
-            f"{root} has no val/ or test/ to evaluate on: give a validation split, "
-            "such as 0.2"
+            f"{root} has no val/ or test/ to evaluate on: give a validation split "
+            "(--validation-split), such as 0.2"
         )
     if validation_split is not None and "validation" in parts:
         raise ValueError(

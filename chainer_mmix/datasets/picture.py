@@ -42,7 +42,7 @@ def picture_formats() -> tuple[str, ...]:
     return tuple(name for name in Image.OPEN if name not in _NO_PICTURES)
 
 
-def read_picture(path: str | os.PathLike) -> Image.Image:
+def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Image.Image:
     """Reads a picture as a person sees it.
 
     It is turned as its EXIF tag says. What is transparent shows white. 16-bit values
@@ -51,6 +51,9 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
 
     Args:
         path (str or path-like): A file of any format that Pillow reads by itself.
+        shortest (float): A JPEG is decoded at a half, a quarter or an eighth of its
+            size, which is faster, as long as its shorter side keeps as many pixels. The
+            default is ``None``: at its size.
 
     Returns:
         PIL.Image.Image: In mode RGB, 8 bits a channel.
@@ -64,6 +67,12 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
             most = Image.MAX_IMAGE_PIXELS
             if most is not None and image.width * image.height > most:
                 raise Image.DecompressionBombError
+            if shortest is not None:
+                share = shortest / min(image.size)
+                # Nothing happens to other formats.
+                image.draft(
+                    None, tuple(max(1, math.ceil(n * share)) for n in image.size)
+                )
             return _to_rgb(image)
     except MemoryError:
         raise
@@ -132,6 +141,11 @@ def to_array(image: Image.Image) -> np.ndarray:
     return array
 
 
+def shortest_for(size: int) -> int:
+    """Returns the shorter side of a picture of which ``size`` pixels are cropped."""
+    return round(size / _CENTRE_SHARE)
+
+
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """Resizes a picture and crops its centre, as ImageNet is evaluated.
 
@@ -148,7 +162,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     if width == height == size:
         return image
-    scale = round(size / _CENTRE_SHARE) / min(width, height)
+    scale = shortest_for(size) / min(width, height)
     # Resized and cropped in one go, so that no panorama is enlarged as a whole.
     sizes = round(width * scale), round(height * scale)
     left, top = ((whole - size) // 2 for whole in sizes)
@@ -176,6 +190,12 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
 
+    @property
+    def shortest(self) -> float:
+        """The shorter side of pictures of which no part needs to be enlarged."""
+        least, most = self.ratio
+        return self.size / math.sqrt(self.scale[0] * min(least, 1 / most))
+
     def __call__(self, example: tuple) -> tuple[np.ndarray, np.int32]:
         """Transforms one example.
 
@@ -189,6 +209,11 @@ class RandomResizedCrop:
         """
         image, label = example
         return to_array(self.crop(image, example_random())), label
+
+    def centre(self, example: tuple) -> tuple[np.ndarray, np.int32]:
+        """Does to an example what evaluation does: :func:`centre_crop`."""
+        image, label = example
+        return to_array(centre_crop(image, self.size)), label
 
     def crop(self, image: Image.Image, rng) -> Image.Image:
         """Transforms one picture. All that is random comes from ``rng``.

@@ -13,6 +13,7 @@ from chainer_mmix.datasets.picture import (
     UnreadablePictureError,
     centre_crop,
     read_picture,
+    shortest_for,
     to_array,
 )
 
@@ -32,6 +33,8 @@ class PictureDataset(GetterDataset):
             for the whole pictures, each a PIL.Image.Image in mode RGB.
         skip_corrupt (bool): Whether the next picture of the same class takes the place
             of one that cannot be read, with a warning. The default is ``False``.
+        shortest (float): Of whole pictures, see :func:`read_picture`. The default is
+            ``None``.
 
     Attributes:
         img_paths, class_names: As given.
@@ -48,6 +51,7 @@ class PictureDataset(GetterDataset):
         class_names: Sequence[str],
         size: int | None,
         skip_corrupt: bool = False,
+        shortest: float | None = None,
     ) -> None:
         super().__init__()
         self.img_paths = list(map(os.fspath, img_paths))
@@ -55,6 +59,7 @@ class PictureDataset(GetterDataset):
         self.class_names = tuple(class_names)
         self.size = size
         self.skip_corrupt = skip_corrupt
+        self.shortest = shortest if size is None else shortest_for(size)
         self.add_getter("img", self._get_image)
         self.add_getter("label", self.labels.__getitem__)
 
@@ -65,13 +70,19 @@ class PictureDataset(GetterDataset):
         """Returns the dataset of some of the pictures."""
         paths = [self.img_paths[i] for i in indices]
         return PictureDataset(
-            paths, self.labels[indices], self.class_names, self.size, self.skip_corrupt
+            *(paths, self.labels[indices], self.class_names, self.size),
+            *(self.skip_corrupt, self.shortest),
         )
 
-    def whole(self) -> PictureDataset:
-        """Returns the dataset of the whole pictures, for random crops."""
+    def whole(self, shortest: float | None = None) -> PictureDataset:
+        """Returns the dataset of the whole pictures, for random crops.
+
+        Args:
+            shortest (float): See :func:`read_picture`. The default is ``None``.
+        """
         return PictureDataset(
-            self.img_paths, self.labels, self.class_names, None, self.skip_corrupt
+            *(self.img_paths, self.labels, self.class_names, None),
+            *(self.skip_corrupt, shortest),
         )
 
     def _get_image(self, i: int) -> np.ndarray | Image.Image:
@@ -82,7 +93,7 @@ class PictureDataset(GetterDataset):
 
     def _read(self, i: int) -> Image.Image:
         try:
-            return read_picture(self.img_paths[i])
+            return read_picture(self.img_paths[i], self.shortest)
         except UnreadablePictureError as e:
             if not self.skip_corrupt:
                 raise
@@ -90,7 +101,7 @@ class PictureDataset(GetterDataset):
         same = np.flatnonzero(self.labels == self.labels[i])
         for j in np.roll(same, -np.searchsorted(same, i % len(self)))[1:]:
             try:
-                image = read_picture(self.img_paths[j])
+                image = read_picture(self.img_paths[j], self.shortest)
             except UnreadablePictureError:
                 continue
             warnings.warn(f"{error}: {self.img_paths[j]} takes its place", stacklevel=2)

@@ -161,7 +161,7 @@ def load_splits(
     if augment and dataset.augment is None:
         raise ValueError(f"there is no augmentation of {name}: leave it out")
     if augment and isinstance(dataset.augment, RandomResizedCrop):
-        train = train.whole()
+        train = train.whole(dataset.augment.shortest)
     if train_size is not None:
         train = take_subset(train, train_size, seed)
     if label_noise:
@@ -170,3 +170,19 @@ def load_splits(
         train = TransformDataset(train, dataset.augment)
     class_names = loaded.class_names or dataset.class_names
     return loaded._replace(train=train, class_names=class_names)
+
+
+def without_augmentation(train: Sequence) -> Sequence:
+    """Returns the examples of a training set as they would be evaluated.
+
+    Args:
+        train (sequence): The training set of :func:`load_splits`, augmented or not.
+
+    Returns:
+        sequence: Examples ``(image, label)``, the same at each reading.
+    """
+    if not isinstance(train, TransformDataset):
+        return train
+    if isinstance(train._transform, RandomResizedCrop):
+        return TransformDataset(train._dataset, train._transform.centre)
+    return train._dataset

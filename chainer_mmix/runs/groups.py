@@ -50,7 +50,11 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     members: dict[str, list[Run]] = {}
     for i, run in enumerate(runs):
         unknown = run.setting is None
-        key = f"run {i}" if unknown else json.dumps(values_of(run), sort_keys=True)
+        # What an older version did not have yet, its record does not have either.
+        values = {
+            k: v for k, v in values_of(run).items() if v is not None and v is not False
+        }
+        key = f"run {i}" if unknown else json.dumps(values, sort_keys=True)
         members.setdefault(key, []).append(run)
     firsts = [group[0] for group in members.values()]
     return [
@@ -113,6 +117,13 @@ def find_flaws(groups: Sequence[Group], metric: Metric) -> list[str]:
     ]
     if diverged:
         flaws.append(f"NaN or infinite values in the log: {', '.join(diverged)}")
+    sets: dict[str, list[str]] = {}
+    for run in runs:
+        if name := run.data.get("held_out"):
+            sets.setdefault(str(name), []).append(str(run.path))
+    if len(sets) > 1:
+        parts = (f"the {name} set ({', '.join(sets[name])})" for name in sorted(sets))
+        flaws.append(f"the runs were validated on other data: {', '.join(parts)}")
     for group in groups:
         seeds = [run.seed for run in group.runs if run.seed is not None]
         repeated = sorted({str(seed) for seed in seeds if seeds.count(seed) > 1})

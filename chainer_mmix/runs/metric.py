@@ -61,6 +61,16 @@ class Metric:
         return run.series(self.keys[run])
 
     @property
+    def held_out(self) -> str | None:
+        """``"validation"`` or ``"test"``, the set that all values are from, if known.
+
+        What the training command logs as ``validation`` may be either.
+        """
+        sets = {run.data.get("held_out") for run in self.keys}
+        known = set(self.keys.values()) == {f"validation/main/{self.name}"}
+        return sets.pop() if known and len(sets) == 1 else None
+
+    @property
     def is_loss(self) -> bool:
         """Whether it is a loss."""
         return self.name.split("/")[-1] == "loss"

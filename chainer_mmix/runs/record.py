@@ -20,6 +20,9 @@ It is one JSON object, written when the training starts and again when it ends:
                     ``from_epoch`` (exclusive) to ``to_epoch`` (inclusive; ``null``
                     until the first is done)
 ``seed``            the seed of everything random
+``data``            what it trained on: the numbers of images, ``n_train`` and
+                    ``n_held_out``; ``held_out``, ``"validation"`` or ``"test"``, the
+                    set behind ``validation`` in the log; ``class_names``, a list
 ``status``          ``"running"``, ``"finished"`` or ``"failed"``
 ``reason``          why it failed, one sentence, or ``null``
 ``duration``        seconds of training, those before a resume included
@@ -27,6 +30,7 @@ It is one JSON object, written when the training starts and again when it ends:
 ``best_accuracy``   the highest validation accuracy of any epoch, or ``null``
 ``best_epoch``      the first epoch that reached it, or ``null``
 ``final_accuracy``  the validation accuracy after the last epoch, or ``null``
+``test_accuracy``   the accuracy then on a test set that is not ``held_out``; ``null``
 =================== ==================================================================
 
 What stands beside ``starts`` is that of the last one.
@@ -51,6 +55,7 @@ from chainer_mmix.runs.files import RunError, read_json, write_json
 
 FILENAME = "run.json"
 _ACCURACY = "validation/main/accuracy"
+_TEST_ACCURACY = "test/main/accuracy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +95,7 @@ class RunRecord:
             record beside it, if there is one, tells the starts before.
         epoch (int): The epochs that are done. The default is 0.
         setting (Setting): What is trained; ``None``, the default, if it is not known.
+        data (mapping): What it is trained on, of JSON types.
 
     Attributes:
         content (dict): What ``run.json`` holds.
@@ -108,6 +114,7 @@ class RunRecord:
         resumed_from: str | Path | None = None,
         epoch: int = 0,
         setting: Setting | None = None,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         self._path = Path(out) / FILENAME
         start: dict[str, Any] = {
@@ -127,6 +134,7 @@ class RunRecord:
             before = _starts_until(read_record(Path(resumed_from).parent), epoch)
         self._start = {**start, "from_epoch": epoch, "to_epoch": None}
         self.content = {**start, "starts": [*before, self._start], "seed": seed}
+        self.content["data"] = dict(data or {})
 
     def start(self, log: Sequence[Mapping[str, float]] = ()) -> None:
         """Writes the record of a run that has just begun.
@@ -239,7 +247,7 @@ def write_value(value: Any) -> str:
 
 
 def summary(log: Sequence[Mapping[str, float]]) -> dict[str, float | int | None]:
-    """Returns epoch, best accuracy and its epoch, and final accuracy of a log.
+    """Returns epoch, best accuracy and its epoch, and final accuracies of a log.
 
     Best is not final, so both are given; an accuracy that is not a number counts as
     missing (``None``).
@@ -250,12 +258,16 @@ def summary(log: Sequence[Mapping[str, float]]) -> dict[str, float | int | None]
         if math.isfinite(entry.get(_ACCURACY, math.nan))
     ]
     best, best_epoch = max(scores, key=lambda score: score[0], default=(None, None))
-    final = log[-1].get(_ACCURACY, math.nan) if log else math.nan
+    final, test = (
+        log[-1].get(key, math.nan) if log else math.nan
+        for key in (_ACCURACY, _TEST_ACCURACY)
+    )
     return {
         "epoch": log[-1]["epoch"] if log else 0,
         "best_accuracy": best,
         "best_epoch": best_epoch,
         "final_accuracy": final if math.isfinite(final) else None,
+        "test_accuracy": test if math.isfinite(test) else None,
     }
 
 

@@ -53,6 +53,7 @@ _MEASURES = {
 _FEW = 10
 # Drawn by the script from what the section on curves shows.
 _CURVES = {"loss.png", "accuracy.png"}
+_NAMES = 20  # of classes that are listed
 _PNG = b"\x89PNG\r\n\x1a\n"
 _UNITS = {
     "rotation": "up to so many degrees",
@@ -111,7 +112,9 @@ def _count(n: int, what: str) -> str:
 
 
 def _comparison(comparison: Comparison) -> str:
-    caption = "Validation, mean ± standard deviation"
+    where = comparison.metric.held_out
+    caption = "Validation" if where is None else f"On the {where} set"
+    caption += ", mean ± standard deviation"
     content = page.table(caption, headings(comparison), rows_of(comparison))
     content += page.bullets(legend(comparison), "notes")
     if comparison.differences:
@@ -308,7 +311,9 @@ def _read_picture(path: Path) -> bytes:
 
 
 def _settings(groups: Sequence[Group]) -> str:
-    settings = {group.label: values_of(group.runs[0]) for group in groups}
+    settings = {
+        group.label: values_of(group.runs[0]) | _data(group.runs[0]) for group in groups
+    }
     keys = dict.fromkeys(key for values in settings.values() for key in values)
     texts = {
         key: [_text(values.get(key)) for values in settings.values()] for key in keys
@@ -322,6 +327,21 @@ def _settings(groups: Sequence[Group]) -> str:
     if rows:
         content += page.table("In all runs", ("argument", "value"), rows, "words")
     return content
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """Returns what a run was trained and evaluated on, for people."""
+    data = run.data
+    if not data:
+        return {}
+    names = list(map(str, data.get("class_names", [])))
+    more = [f"and {len(names) - _NAMES} more"] if len(names) > _NAMES else []
+    return {
+        "training images": data.get("n_train"),
+        "validated on": f"{data.get('n_held_out')} images of the "
+        f"{data.get('held_out')} set",
+        "classes": ", ".join([*names[:_NAMES], *more]) or None,
+    }
 
 
 def _others(groups: Sequence[Group], metric: Metric) -> str:

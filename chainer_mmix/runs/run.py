@@ -48,6 +48,12 @@ class Run:
         return self.record.get("arguments", {}).get("seed") if seed is None else seed
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What is recorded of its data (:mod:`chainer_mmix.runs.record`)."""
+        data = self.record.get("data")
+        return data if isinstance(data, dict) else {}
+
+    @property
     def epochs(self) -> int:
         """The number of epochs done."""
         return int(self.series("epoch")[1][-1])

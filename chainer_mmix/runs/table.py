@@ -29,7 +29,10 @@ def legend(comparison: Comparison) -> tuple[str, ...]:
     """Returns how to read the table, a line each."""
     metric = comparison.metric
     where, picked = "the validation data", "the validation data themselves"
-    if metric.key != f"validation/main/{metric.name}":
+    if metric.held_out is not None:
+        where = f"the {metric.held_out} set"
+        picked = f"{where} itself"
+    elif metric.key != f"validation/main/{metric.name}":
         where, picked = f"{metric.key} in the log", "the same data"
     extreme = "lowest" if metric.lower_is_better else "highest"
     return (

@@ -3,7 +3,7 @@
 from chainer_mmix.runs.record import RunRecord
 from chainer_mmix.training.device import get_device
 from chainer_mmix.training.device_batches import DeviceBatches
-from chainer_mmix.training.final_analysis import analyse
+from chainer_mmix.training.final_analysis import analyse, evaluate_at_end
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
 from chainer_mmix.training.output import check_output
@@ -31,6 +31,7 @@ __all__ = [
     "build_trainer",
     "check_output",
     "convert_examples",
+    "evaluate_at_end",
     "find_snapshot",
     "get_device",
     "load_snapshot",

@@ -10,7 +10,7 @@ from typing import TextIO
 import chainer
 import numpy as np
 from chainer import training
-from chainer.iterators import SerialIterator
+from chainer.iterators import MultiprocessIterator, SerialIterator
 from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
@@ -55,6 +55,7 @@ def build_trainer(
     quiet: bool = False,
     graph: bool = False,
     data_on_device: bool = False,
+    workers: int = 0,
 ) -> training.Trainer:
     """Builds a standard Trainer with all that one watches a run by.
 
@@ -82,6 +83,9 @@ def build_trainer(
             (:class:`~chainer_mmix.training.GraphUpdater`). The default is ``False``.
         data_on_device (bool): Whether to keep all examples on the device
             (:class:`~chainer_mmix.training.DeviceBatches`). The default is ``False``.
+        workers (int): Processes that read and augment the training examples, and as
+            many the validation examples. Batches are the same with any number. The
+            default is 0: this process does it.
 
     Returns:
         ~chainer.training.Trainer: Ready to run, or to be given to
@@ -96,12 +100,15 @@ def build_trainer(
         convert, convert_test = (DeviceBatches(data, device) for data in (train, test))
         train, test = convert.indices, convert_test.indices
     updater = (GraphUpdater if graph else StandardUpdater)(
-        SerialIterator(train, batchsize), optimizer, converter=convert, device=device
+        iterate(train, batchsize, workers),
+        optimizer,
+        converter=convert,
+        device=device,
     )
     trainer = training.Trainer(updater, (epoch, "epoch"), str(out))
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
     trainer.extend(FailOnNonNumber(interval=1 if is_cpu else 20))
-    validation = SerialIterator(test, batchsize, repeat=False, shuffle=False)
+    validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
     trainer.extend(Evaluator(validation, optimizer.target, convert_test, device))
     trainer.extend(LearningRate(lr_drop))
     if is_half():
@@ -165,6 +172,12 @@ def _initialize(model: chainer.Link, example: tuple, device) -> None:
         chainer.no_backprop_mode(),
     ):
         model(*batch)
+
+
+def iterate(dataset: Sequence, batchsize: int, workers: int, **options):
+    if not workers:
+        return SerialIterator(dataset, batchsize, **options)
+    return MultiprocessIterator(dataset, batchsize, n_processes=workers, **options)
 
 
 def _is_new_epoch(trainer: training.Trainer) -> bool:

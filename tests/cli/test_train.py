@@ -41,7 +41,7 @@ def test_a_process_trains_resumes_and_tells_where_things_are(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("device: @numpy")
-    assert "cnn on digits (40 training and 355 validation" in lines[1]
+    assert "cnn on digits (40 training and 355 test images" in lines[1]
     assert lines[2].split()[:2] == ["epoch", "main/loss"]
     assert lines[3].split()[0] == "1"
     accuracy = log(tmp_path / "run")[-1]["validation/main/accuracy"]

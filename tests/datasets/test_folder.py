@@ -267,7 +267,7 @@ def bad(make, kind):
         ("too high", r"one folder only, with others in it: did you mean .*/root\?"),
         ("flat", r"no folders: give each class a folder"),
         ("no train", r"has val/ but no train/"),
-        ("no split", r"give a validation split, such as 0\.2"),
+        ("no split", r"--validation-split\), such as 0\.2"),
         ("two vals", r"both val/ and validation/"),
         ("split and val", r"is a validation set already: .* 0\.5 out"),
         ("share", r"between 0 and 1, not 1\.5"),

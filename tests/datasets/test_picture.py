@@ -1,4 +1,5 @@
 import io
+import math
 import pickle
 import random
 import struct
@@ -447,3 +448,42 @@ def test_random_crops_follow_their_generator(pixels):
     assert label == 3 and array.shape == (3, 16, 16) and array.dtype == np.float32
     right = to_array(transform.crop(image, random.Random(0)))
     np.testing.assert_array_equal(array, right)
+
+
+def test_large_jpegs_are_decoded_smaller_where_nothing_is_enlarged(tmp_path):
+    y, x = np.mgrid[:801, :1200] / np.array([801, 1200]).reshape(2, 1, 1)
+    values = 255 * np.stack([x, y, (1 + np.sin(9 * x + 5 * y)) / 2], axis=2)
+    image = Image.fromarray(np.uint8(np.rint(values)))
+    path = tmp_path / "large.jpg"
+    image.save(path, quality=95)
+    for shortest, size in (
+        (None, (1200, 801)),
+        (401, (1200, 801)),
+        (400, (600, 401)),
+        (200, (300, 201)),
+        (100, (150, 101)),
+        (1, (150, 101)),
+        (2000, (1200, 801)),
+    ):
+        small = read_picture(path, shortest)
+        assert small.size == size
+        by_area = np.asarray(image.resize(size, Image.Resampling.BOX), int)
+        assert np.abs(np.asarray(small) - by_area).max() <= 12
+    # Lying as the camera wrote it, in the size that a person sees.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+    assert read_picture(path, 200).size == (201, 300)
+    image.save(tmp_path / "large.png")
+    assert read_picture(tmp_path / "large.png", 200).size == (1200, 801)
+
+
+def test_no_crop_is_enlarged_from_a_picture_decoded_smaller():
+    crop = RandomResizedCrop(24)
+    rng = random.Random(0)
+    for width, height in ((1, 1), (1, 3), (5, 2)):
+        scale = crop.shortest / min(width, height)
+        width, height = math.ceil(width * scale), math.ceil(height * scale)
+        boxes = [crop._draw_box(width, height, rng) for _ in range(500)]
+        sides = [min(b[2] - b[0], b[3] - b[1]) for b in boxes]
+        assert min(sides) >= 23.5  # rounded

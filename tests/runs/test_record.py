@@ -69,6 +69,7 @@ def test_accuracies_that_are_not_numbers_count_as_missing():
         "best_accuracy": 0.5,
         "best_epoch": 1,
         "final_accuracy": None,
+        "test_accuracy": None,
     }
 
 

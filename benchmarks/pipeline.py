@@ -1,0 +1,161 @@
+"""Images a second from a folder of photographs, beside PyTorch's DataLoader.
+
+Both read JPEGs of 500x375 pixels in the same number of processes, crop and resize a
+random part of each to 224x224, mirror half of them, normalise and batch them. What
+PyTorch runs is written by hand on Pillow, as torchvision's transforms do it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from chainer.backend import CpuDevice
+from chainer.dataset import get_dataset_root, set_dataset_root
+from PIL import Image, ImageOps
+
+from chainer_mmix.datasets import find, load_splits
+from chainer_mmix.training import convert_examples
+from chainer_mmix.training.trainer import iterate
+
+SIZE = 224
+BATCHSIZE = 32
+N_IMAGE = 512
+N_AHEAD, N_BATCH = 8, 16
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def main() -> None:
+    workers = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "photographs")
+        write_photographs(folder)
+        candidates = {"chainer-mmix": ours(folder, workers)}
+        if find_spec("torch"):
+            candidates["PyTorch's DataLoader"] = theirs(folder, workers)
+        speeds = measure(candidates, repeats=9)
+    print(
+        f"\nPictures of 500x375 to batches of {BATCHSIZE} of {SIZE}x{SIZE}, "
+        f"{workers} workers"
+    )
+    for name, values in speeds.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        print(
+            f"  {name:<22} {median:7.0f} images/s  (quartiles {low:.0f} to {high:.0f})"
+        )
+    if len(speeds) > 1:
+        mine, others = speeds.values()
+        ratios = [a / b for a, b in zip(mine, others, strict=True)]
+        print(f"  ratio {statistics.median(ratios):.2f}")
+
+
+def measure(candidates: dict[str, Callable[[], object]], repeats: int) -> dict:
+    """Measures images a second of functions that return the next batch, in turns.
+
+    Both prefetch. What a turn of the one has prefetched while the other was measured
+    is taken first, and so is what the other still prefetches meanwhile.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeats):
+        for name, read in candidates.items():
+            for _ in range(N_AHEAD):
+                read()
+            start = time.perf_counter()
+            for _ in range(N_BATCH):
+                read()
+            seconds = time.perf_counter() - start
+            speeds[name].append(N_BATCH * BATCHSIZE / seconds)
+    return speeds
+
+
+def write_photographs(folder: Path) -> None:
+    """Writes parts of the two photographs that come with scikit-learn."""
+    from sklearn.datasets import load_sample_images
+
+    rng = random.Random(0)
+    for label, photograph in enumerate(load_sample_images().images):
+        image = Image.fromarray(photograph)
+        (folder / str(label)).mkdir(parents=True)
+        for i in range(N_IMAGE * 5 // 8):
+            height = rng.uniform(0.8, 1) * image.height
+            width = height * 4 / 3
+            left = rng.uniform(0, image.width - width)
+            top = rng.uniform(0, image.height - height)
+            box = left, top, left + width, top + height
+            part = image.resize((500, 375), Image.Resampling.BICUBIC, box)
+            part.save(folder / str(label) / f"{i}.jpg", quality=90)
+
+
+def ours(folder: Path, workers: int) -> Callable[[], object]:
+    """Reads as ``chainer-mmix train --workers`` does."""
+    cache = get_dataset_root()
+    set_dataset_root(str(folder.parent))  # where it notes which files it has checked
+    dataset = find(f"folder:{folder}", size=SIZE, validation_split=0.2)
+    set_dataset_root(cache)
+    train = load_splits(dataset, name="photographs", augment=True).train
+    assert len(train) == N_IMAGE
+    iterator = iterate(train, BATCHSIZE, workers)
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
+
+    def read() -> np.ndarray:
+        x, _ = convert_examples(iterator.next(), CpuDevice())
+        x -= mean
+        x /= std
+        return x
+
+    return read
+
+
+def theirs(folder: Path, workers: int) -> Callable[[], object]:
+    """Reads as torchvision's ImageFolder and transforms do."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+    files = sorted(folder.glob("*/*.jpg"))
+    files = random.Random(0).sample(files, N_IMAGE)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+
+    class Photographs(Dataset):
+        def __len__(self):
+            return len(files)
+
+        def __getitem__(self, i):
+            with open(files[i], "rb") as file:
+                image = Image.open(file).convert("RGB")
+            left, top, width, height = draw_box(*image.size)
+            image = image.crop((left, top, left + width, top + height))
+            image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            if torch.rand(1) < 0.5:
+                image = ImageOps.mirror(image)
+            x = torch.from_numpy(np.array(image, copy=True))
+            x = x.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+            return x.sub_(mean).div_(std), int(files[i].parent.name)
+
+    def draw_box(width, height):
+        for _ in range(10):
+            area = width * height * torch.empty(1).uniform_(0.08, 1).item()
+            log_ratio = torch.empty(1).uniform_(math.log(3 / 4), math.log(4 / 3))
+            ratio = torch.exp(log_ratio).item()
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                top = torch.randint(0, height - h + 1, (1,)).item()
+                left = torch.randint(0, width - w + 1, (1,)).item()
+                return left, top, w, h
+        return 0, 0, width, height
+
+    # Without an end, as ours, so that no epoch waits for its first batch.
+    order = RandomSampler(range(N_IMAGE), replacement=True, num_samples=10**9)
+    loader = DataLoader(Photographs(), BATCHSIZE, sampler=order, num_workers=workers)
+    return iter(loader).__next__
+
+
+if __name__ == "__main__":
+    main()
