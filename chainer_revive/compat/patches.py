@@ -448,11 +448,6 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "chainer.link_hooks.spectral_normalization": (
         _with_runtime("import chainer"),
         Patch(
-            "            self._prepare_parameters(link)\n\n",
-            "            self._prepare_parameters(link)\n"
-            "        else: _mmix.expect_vector(self, link)\n",
-        ),
-        Patch(
             "        if not self._initialized:\n",
             "        if not (self._initialized or _mmix.has_vector(self, link)):\n",
         ),
@@ -461,18 +456,39 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "                link.gamma = _mmix.filled(link, 'gamma', s0)\n",
         ),
     ),
+    "chainer.link": (
+        _with_runtime("import numpy"),
+        Patch(
+            "        d = self.__dict__  # type: tp.Dict[str, chainer.Parameter]\n"
+            "        for name in self._params:\n"
+            "            param = d[name]\n"
+            "            data = serializer",
+            "        _mmix.expect_vectors(self)\n"
+            "        d = self.__dict__  # type: tp.Dict[str, chainer.Parameter]\n"
+            "        for name in self._params:\n"
+            "            param = d[name]\n"
+            "            data = serializer",
+        ),
+    ),
     # --- A bug of 7.8.1: means of minibatch means ------------------------------------
     # The last minibatch is smaller, and each of its examples counted more.
     "chainer.training.extensions.evaluator": (
         _with_runtime("import copy"),
         Patch(
             "            summary.add(observation)\n",
-            "            summary.add(_mmix.weighted(observation, len(batch)))\n",
+            "            summary.add(_mmix.weighted(observation, batch))\n",
         ),
     ),
     # --- Others ----------------------------------------------------------------------
     # A parameter that was frozen when it was saved and no longer is has no state yet.
     "chainer.optimizer": (
+        _with_runtime("import numpy"),
+        Patch(
+            "        self.target = link\n        self.t = 0\n",
+            "        self.target = link\n"
+            "        for child in link.links(): _mmix.expect_vectors(child)\n"
+            "        self.t = 0\n",
+        ),
         Patch(
             "                        if self.enabled:\n",
             "                        if self.enabled and self.t:\n",

@@ -227,18 +227,25 @@ def serialize_parallel_updater(updater, serializer) -> None:
             model.copyparams(main)
 
 
-def expect_vector(hook, link) -> None:
+def expect_vectors(link) -> None:
     """Registers what ``SpectralNormalization`` will need, to be loaded or drawn.
 
-    ``gamma`` is there when an optimizer is set up, which would pass over it later.
+    Later than this, when a link is saved or loaded or its optimizer is set up, it would
+    be passed over.
     """
     import chainer
+    from chainer.link_hooks import SpectralNormalization
 
-    setattr(link, hook.vector_name, None)
-    link.register_persistent(hook.vector_name)
-    if hook.use_gamma:
-        with link.init_scope():
-            link.gamma = chainer.Parameter()
+    for hook in (link._local_link_hooks or {}).values():
+        if not isinstance(hook, SpectralNormalization) or hook._initialized:
+            continue
+        if hasattr(link, hook.vector_name):
+            continue
+        setattr(link, hook.vector_name, None)
+        link.register_persistent(hook.vector_name)
+        if hook.use_gamma:
+            with link.init_scope():
+                link.gamma = chainer.Parameter()
 
 
 def has_vector(hook, link) -> bool:
@@ -262,8 +269,9 @@ def filled(link, name: str, value):
     return param
 
 
-def weighted(observation: dict, weight: int) -> dict:
-    """Gives a weight to the values that were reported without one, as tuples."""
+def weighted(observation: dict, batch) -> dict:
+    """Weighs the values of a minibatch by its examples, as tuples."""
+    weight = len(batch) if isinstance(batch, (list, tuple, numpy.ndarray)) else 1
     return {
         k: v if isinstance(v, tuple) else (v, weight) for k, v in observation.items()
     }

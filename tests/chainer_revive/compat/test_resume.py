@@ -303,6 +303,7 @@ def test_gamma_is_trained(n_in):
 
 def test_a_hook_can_be_taken_away_from_a_layer_without_input_size():
     link = L.Linear(None, 3).add_hook(SpectralNormalization(use_gamma=True))
+    optimizers.SGD().setup(link)
     link.delete_hook("SpectralNormalization")
     assert [name for name, _ in link.namedparams()] == ["/W", "/b"]
 
