@@ -1,4 +1,4 @@
-"""What all figures have in common."""
+"""Colours, legends and files of all figures."""
 
 from __future__ import annotations
 

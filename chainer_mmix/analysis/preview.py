@@ -1,4 +1,4 @@
-"""What a policy makes of images at the input."""
+"""Pairs of images, and their mixtures at the input."""
 
 from __future__ import annotations
 

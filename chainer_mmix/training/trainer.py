@@ -56,7 +56,7 @@ def build_trainer(
     graph: bool = False,
     data_on_device: bool = False,
 ) -> training.Trainer:
-    """Builds a standard Trainer with all that one watches a run by.
+    """Builds a Trainer that evaluates, logs, draws and saves.
 
     In the output folder it keeps ``log``, the pictures ``loss.png`` and
     ``accuracy.png``, ``mixup.json``
