@@ -26,8 +26,8 @@ class GraphUpdater(StandardUpdater):
     computation is captured, once for each layer, and replayed, which takes the host
     almost no time. The batch, :math:`\lambda` and the permutation lie in arrays that
     are filled before each replay. The optimizer runs outside of the graphs, so
-    schedules of its hyperparameters work as usual. Numbers and snapshots equal those
-    of a StandardUpdater.
+    schedules of its hyperparameters work as usual. Numbers and snapshots equal those of
+    a StandardUpdater.
 
     These steps run as usual: those of a batch that has another shape than the first
     one, and those of CutMix, whose boxes are computed on the host. If a step cannot be

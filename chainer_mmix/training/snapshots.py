@@ -33,8 +33,8 @@ def find_snapshot(out: str | Path) -> Path | None:
     """Finds the newest snapshot of the run in a folder, the one of the most iterations.
 
     If a run went back to an older snapshot, later ones of the abandoned training may be
-    left. They are passed over: the log that is in a snapshot must be the
-    beginning of the file ``log``.
+    left. They are passed over: the log that is in a snapshot must be the beginning of
+    the file ``log``.
 
     Args:
         out (str or path-like): The folder.

@@ -19,9 +19,9 @@ class CalibrationEvaluator(PredictorEvaluator):
     - ``nll``: the negative log-likelihood;
     - ``brier``: the Brier score, from 0 to 2.
 
-    :mod:`chainer_mmix.analysis.calibration` defines them. They are
-    computed from all examples together, not as means over minibatches. Labels that the classifier's accuracy
-    or loss ignores do not count. Per-pixel labels count one by one.
+    :mod:`chainer_mmix.analysis.calibration` defines them. They are computed from all
+    examples together, not as means over minibatches. Labels that the classifier's
+    accuracy or loss ignores do not count. Per-pixel labels count one by one.
 
     In a Trainer, it also writes a JSON file for the reliability diagram of
     ``chainer-mmix report``: ``edges``, ``count``, ``confidence`` and ``accuracy`` of

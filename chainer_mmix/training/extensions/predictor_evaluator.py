@@ -21,7 +21,8 @@ class PredictorEvaluator(Evaluator):
     under the name that :meth:`~chainer.training.Trainer.extend` is given.
 
     Before the first iteration of a run, the first minibatch is measured and the result
-    discarded, so that an error stops the run before it has cost anything. Parameters that have no shape yet are zeros in this trial.
+    discarded, so that an error stops the run before it has cost anything. Parameters
+    that have no shape yet are zeros in this trial.
 
     Like the Evaluator, it leaves the network as it found it and draws no random numbers
     itself. It changes neither gradients nor what the classifier keeps of its last

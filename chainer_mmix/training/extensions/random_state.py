@@ -12,8 +12,8 @@ class RandomState(extension.Extension):
 
     Chainer's iterators save their order, but not the generators of the next one. With
     this extension and a :class:`~chainer.iterators.SerialIterator`, a resumed run on a
-    CPU equals an uninterrupted one bit-for-bit. Iterators that prefetch have drawn ahead
-    when a snapshot is taken, so that later orders may differ. The extension does
+    CPU equals an uninterrupted one bit-for-bit. Iterators that prefetch have drawn
+    ahead when a snapshot is taken, so that later orders may differ. The extension does
     nothing else; a mixing policy saves its own generator.
     """
 
