@@ -26,7 +26,7 @@ def analyse(
     """Has a Trainer analyse the trained network, for the report.
 
     It measures calibration and robustness, and draws mixed images, as they are without
-    augmentation. The training is the same, bit-for-bit.
+    augmentation. The training is the same, to the bit.
 
     Args:
         trainer (~chainer.training.Trainer): The Trainer of a

@@ -16,7 +16,7 @@ from chainer_mmix.training.isolation import isolated_with_weights
 class PredictorEvaluator(Evaluator):
     """Measures something about a classifier's predictor.
 
-    They are logged beside the values of the
+    The values are logged beside those of the
     :class:`~chainer_mmix.training.extensions.Evaluator`, under ``validation/main/``, or
     under the name that :meth:`~chainer.training.Trainer.extend` is given.
 
