@@ -1,1 +1,1 @@
-"""Numbers and pictures about trained networks and their training runs."""
+"""Measurements and pictures of a network, without a Trainer."""

@@ -1,4 +1,4 @@
-"""Where in a plane a classifier of two classes is sure."""
+"""The confidence of a classifier of two classes over a plane."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ConfidenceMap(NamedTuple):
     """The probability of class 0 over a rectangle.
 
     Attributes:
-        x (numpy.ndarray): Where the columns are: W numbers, the first input.
-        y (numpy.ndarray): Where the rows are: H numbers, the second input.
+        x (numpy.ndarray): The first input of each column, W numbers.
+        y (numpy.ndarray): The second input of each row, H numbers.
         probability (numpy.ndarray): The probability of class 0, of shape (H, W).
     """
 

@@ -95,7 +95,7 @@ def reliability(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> Reliabil
 
 
 def pool(tables: Sequence[Reliability]) -> Reliability:
-    """Puts the predictions behind several tables together.
+    """Pools the predictions of several tables.
 
     Args:
         tables (sequence of Reliability): Tables of the same bins.
@@ -121,8 +121,8 @@ def expected_calibration_error(
 ) -> float:
     """Computes the mean distance between confidence and accuracy, in [0, 1].
 
-    It is the mean over the bins of :func:`reliability`, weighted by their counts, and
-    0 if of the predictions made with probability p the share p is right, for all p.
+    It is the mean over the bins of :func:`reliability`, weighted by their counts. It is
+    0 if, for all p, a share p of the predictions made with probability p is right.
 
     Source: as :func:`reliability`.
 

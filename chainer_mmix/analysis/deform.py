@@ -59,8 +59,8 @@ def deform(
 ) -> np.ndarray:
     """Deforms images, each by an amount of its own.
 
-    Source: the deformations of Table 4 of arXiv 1806.05236. That names them and their
-    amounts; what they are exactly follows Keras.
+    Source: the deformations of Table 4 of arXiv 1806.05236. It gives their names
+    and amounts; their definitions follow Keras.
 
     Args:
         images (numpy.ndarray): Float array of shape (N, C, H, W).
@@ -122,7 +122,7 @@ def shear(angle: float) -> np.ndarray:
 def transform(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Transforms an image around its centre, with bilinear interpolation.
 
-    Outside the image, the nearest pixel of its border goes on.
+    Outside the image, the nearest pixel of its border is repeated.
 
     Args:
         image (numpy.ndarray): Float array of shape (C, H, W).

@@ -1,4 +1,4 @@
-"""What all figures have in common."""
+"""Colours, legends and files of all figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MARKERS = "os^DvXP*<>"
 def class_style(label: int) -> dict[str, str]:
     """Returns the colour and the marker by which a class is drawn.
 
-    No two of the first 70 classes have both in common, no two of the first seven any.
+    The first 70 classes differ in colour or marker, the first seven in both.
     """
     # Without yellow.
     return {"color": OKABE_ITO[label % 7], "marker": _MARKERS[label % 10]}

@@ -1,4 +1,4 @@
-"""What a measurement gives."""
+"""Results of a measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a predictor returns in test mode, and what of it counts."""
+"""Predictions in test mode, and the labels that count."""
 
 from __future__ import annotations
 

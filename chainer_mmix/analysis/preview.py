@@ -1,4 +1,4 @@
-"""What a policy makes of images at the input."""
+"""Pairs of images, and their mixtures at the input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class MixedPair(NamedTuple):
-    """Two images and what has become of them.
+    """Two images and their mixture.
 
     Attributes:
         method (str): ``"mixup"`` or ``"CutMix"``.
@@ -36,7 +36,7 @@ def mixed_pairs(policy: MixupPolicy, x: np.ndarray, t: np.ndarray) -> list[Mixed
     """Mixes images as a policy does in minibatches of them.
 
     Each image is the first partner of one pair a method, of a draw of its own. The
-    draws come from a copy of the policy: it will itself draw as if this had not been.
+    draws come from a copy of the policy: its own draws stay the same.
 
     Args:
         policy (MixupPolicy): The policy. Its mixing points and ``prob`` do not count.

@@ -61,7 +61,7 @@ def check_method(method: str, d: int) -> None:
 
 
 def project(states: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, str]]:
-    """Makes points in a plane of hidden states.
+    """Projects hidden states onto a plane.
 
     Args:
         states (numpy.ndarray): Array of shape (N, D).
@@ -102,7 +102,7 @@ def plot_points(
     names: tuple[str, str] = ("", ""),
     title: str = "",
 ) -> Figure:
-    """Draws points, each class in a colour and by a marker of its own.
+    """Draws points, each class with its own colour and marker.
 
     Args:
         points (numpy.ndarray): Array of shape (N, 2).

@@ -1,4 +1,4 @@
-"""How many directions the hidden states of a class spread in."""
+"""The number of directions in which the hidden states of a class spread."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ def hidden_spread(
 def singular_values(states: np.ndarray, t: np.ndarray) -> dict[int, np.ndarray]:
     r"""Computes the singular values of the hidden states, class by class.
 
-    Those of a class are a matrix of shape :math:`(N_c, D)`, not centred. Its singular
-    values are divided by :math:`\sqrt{N_c}`, so that they do not grow with the number
-    of samples: they are the root mean squares of the states along the singular vectors.
+    The states of a class form a matrix of shape :math:`(N_c, D)`, not centred. Its
+    singular values are divided by :math:`\sqrt{N_c}`, so that they do not grow with the
+    number of samples: they are the root mean squares of the states along the singular
+    vectors.
 
     Source: the class-specific representations of arXiv 1806.05236, section 3; there
     they are not divided.

@@ -1,4 +1,4 @@
-"""What the commands that compare training runs have in common."""
+"""Arguments and checks of the commands that compare training runs."""
 
 from __future__ import annotations
 

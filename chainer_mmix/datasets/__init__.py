@@ -1,4 +1,4 @@
-"""Where images and labels come from, and what is done to them before training."""
+"""Images and their labels: loading, checks, augmentation, wrong labels."""
 
 from chainer_mmix.datasets.augment import Augment
 from chainer_mmix.datasets.checks import check_labels

@@ -10,7 +10,7 @@ from chainer_revive.example_random import example_random
 
 
 class AugmentDraw(NamedTuple):
-    """What :class:`Augment` does to one example.
+    """The random choices of :class:`Augment` for one example.
 
     Attributes:
         angle (float): Degrees by which the image is rotated, counter-clockwise.

@@ -24,12 +24,12 @@ _TIMEOUT = 60  # seconds without a byte
 
 
 class RemoteFile(NamedTuple):
-    """A file that a dataset is made of.
+    """A file of a dataset.
 
     Attributes:
         url (str): Where it is. Its last part is the name of the file.
-        sha256 (tuple of str): Hexadecimal SHA-256 of the file, and of others that are
-            as good.
+        sha256 (tuple of str): Hexadecimal SHA-256 of the file, and of others that
+            are equivalent.
     """
 
     url: str
@@ -45,8 +45,8 @@ def fetch(
 ) -> Path:
     """Finds a file of a dataset, or downloads it.
 
-    Its SHA-256 is checked each time. A download that broke off goes on where it did,
-    appears under its name when it is complete and right, and is done by one process
+    Its SHA-256 is checked each time. An interrupted download continues where it
+    stopped. The file gets its name when it is complete and right. One process downloads
     while others wait.
 
     Args:

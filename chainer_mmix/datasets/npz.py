@@ -15,7 +15,7 @@ _KEYS = ("x", "t", "x_test", "t_test")
 def get_npz(
     path: str | os.PathLike,
 ) -> tuple[TupleDataset, TupleDataset | None]:
-    """Gets arrays of one's own from a file that :func:`numpy.savez` has written.
+    """Gets arrays from a file that :func:`numpy.savez` has written.
 
     Its arrays are ``x`` and ``t``, and ``x_test`` and ``t_test`` if it has a test set.
     Images ``x`` are of shape (N, C, H, W) or, if they are grey, (N, H, W), rows of a

@@ -14,8 +14,8 @@ class Splits(NamedTuple):
 
     Attributes:
         train (sequence): The training set.
-        validation (sequence): What choices are made on, or ``None``.
-        test (sequence): What the final figure is from, or ``None``.
+        validation (sequence): The set that choices are made on, or ``None``.
+        test (sequence): The set of the final figure, or ``None``.
         class_names (tuple of str): The name of each label, if they have names.
     """
 

@@ -1,4 +1,4 @@
-"""What users wrap their networks in."""
+"""Wrappers that make a network mix, and the classifier that trains it."""
 
 from chainer_mmix.links.classifier import ManifoldMixupClassifier
 from chainer_mmix.links.layers import MixupLayers

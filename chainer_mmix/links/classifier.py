@@ -86,8 +86,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             or its name. The default is -1, the last.
 
     Attributes:
-        policy (MixupPolicy): Where layers, :math:`\lambda` and partners come from.
-        draw (MixupDraw): What the last call mixed; ``None`` if it did not mix. After
+        policy (MixupPolicy): Draws mixing points, :math:`\lambda` and partners.
+        draw (MixupDraw): The draw of the last call; ``None`` if it did not mix. After
             CutMix, its ``lam`` is the share of the map that was left.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a forward pass does: which links it calls, which paths lead to its outputs."""
+"""The calls of a forward pass, and the paths to its outputs."""
 
 from __future__ import annotations
 

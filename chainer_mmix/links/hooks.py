@@ -1,4 +1,4 @@
-"""What Chainer's updaters, Trainers and optimizers do for a classifier that mixes.
+"""Changes to Chainer's updaters, Trainers and optimizers for classifiers that mix.
 
 A snapshot of training holds the generators of policies, which files of weights do not.
 A predictor that several classifiers share is updated once a step.

@@ -35,7 +35,7 @@ def mixup_accuracy(
         y (~chainer.Variable or array): Scores of shape :math:`(N, C, d_1, ...)`.
         target_a (~chainer.Variable or array): Labels, shape :math:`(N, d_1, ...)`, or
             probabilities of the shape of ``y``, of which the most probable counts.
-        target_b (~chainer.Variable or array): Those of the partners, likewise.
+        target_b (~chainer.Variable or array): Targets of the partners, likewise.
         lam (float or array): Weight of ``target_a``: a number or an array of shape
             :math:`(N,)`.
         ignore_label (int): Elements with this label do not count; ``None``, the
@@ -83,15 +83,15 @@ def mixup_criterion(
 ):
     r"""Applies a criterion to mixed samples, which have two targets.
 
-    - Labels, which are of an integer dtype, cannot be mixed; the results are:
+    - Labels, which are of an integer dtype, cannot be mixed. The results are:
       :math:`\lambda\,\mathrm{criterion}(y, t_a) +
       (1 - \lambda)\,\mathrm{criterion}(y, t_b)`. For
       :func:`chainer.functions.softmax_cross_entropy` and
       :func:`chainer.functions.accuracy`, also within a :func:`functools.partial`, this
-      takes one pass. Any other criterion is called twice; what it reports is weighted
-      alike, and what it keeps in attributes moves once, by the first targets.
-    - Targets of a float dtype (one-hot vectors, probabilities, what a regression
-      predicts) are mixed as the samples are:
+      takes one pass. Any other criterion is called twice: its reports are weighted
+      alike, and its attributes are updated once, by the first targets.
+    - Targets of a float dtype (one-hot vectors, probabilities, numbers to predict) are
+      mixed as the samples are:
       :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
 
     For a loss that is linear in the target, such as cross entropy, both are the same;
@@ -150,8 +150,8 @@ def mixup_score(accfun: Callable, y, target_a, target_b, lam):
     r"""Applies an accuracy function to mixed samples, which have two targets.
 
     The result is :math:`\lambda\,\mathrm{accfun}(y, t_a) +
-    (1 - \lambda)\,\mathrm{accfun}(y, t_b)` whatever the targets are: other than a
-    loss, an accuracy may say nothing of a mixed target. The functions of Chainer for
+    (1 - \lambda)\,\mathrm{accfun}(y, t_b)` for targets of every kind, since unlike a
+    loss, an accuracy may be meaningless for a mixed target. Chainer's functions for
     numbers to predict (:func:`~chainer.functions.r2_score`,
     :func:`~chainer.functions.mean_squared_error` and
     :func:`~chainer.functions.mean_absolute_error`) take the mixed target.
@@ -159,7 +159,7 @@ def mixup_score(accfun: Callable, y, target_a, target_b, lam):
     Args:
         accfun (callable): Called with a prediction and a target.
         y, target_a, target_b, lam: See :func:`mixup_criterion`. If ``lam`` is an
-            array, a function of one's own must give one value a sample.
+            array, a custom function must give one value a sample.
 
     Returns:
         The accuracy; the mean over the batch if ``lam`` is an array.

@@ -1,4 +1,4 @@
-"""What a training step mixes, and what it has mixed so far."""
+"""The draw of a training step, and a record of what was mixed by it."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def current_mixture() -> Mixture | None:
 def current_draw() -> MixupDraw | None:
     """Returns the draw of the running forward pass.
 
-    A link that needs more of it than :func:`~chainer_mmix.mixup_data` does, such as to
-    join the masks of both partners, calls it in its ``forward``, before it mixes or
-    afterwards::
+    A link calls it in its ``forward``, before or after it mixes, for inputs that
+    :func:`~chainer_mmix.mixup_data` cannot mix, such as to join the masks of both
+    partners::
 
         draw = chainer_mmix.current_draw()
         if draw is not None:

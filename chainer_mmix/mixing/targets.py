@@ -1,4 +1,4 @@
-"""What the targets of a batch are, and what becomes of them."""
+"""Targets of a batch: their kinds, checks and conversions."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class DeviceWeights(Weights):
 
     Its arrays are filled anew before each replay, so they are trusted and never looked
     at on the host. With it, mixing and its losses compute what they compute with the
-    numbers themselves, to the bit.
+    numbers themselves, bit-for-bit.
 
     Args:
         n (int): The number of samples :math:`N`.

@@ -1,1 +1,1 @@
-"""Finished runs: what they left in their folders, compared and shown."""
+"""Finished runs: their files, comparisons and reports."""

@@ -43,8 +43,8 @@ class DeviceBatches(Converter):
         iterator = SerialIterator(batches.indices, batchsize)
         updater = StandardUpdater(iterator, optimizer, converter=batches, device=device)
 
-    Batches, random numbers and snapshots are those of an iterator over the dataset, but
-    images are sent to the device once, and augmented there in one kernel. On a CPU,
+    Batches, random numbers and snapshots equal those of an iterator over the dataset,
+    but images are sent to the device once, and augmented there in one kernel. On a CPU,
     too, this is faster than one example after the other. On a GPU it is experimental:
     it has not run on one yet.
 

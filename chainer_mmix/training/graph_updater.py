@@ -24,10 +24,10 @@ class GraphUpdater(StandardUpdater):
 
     The first steps of each mixing layer run as usual. Then the forward and backward
     computation is captured, once for each layer, and replayed, which takes the host
-    next to no time. The batch, :math:`\lambda` and the permutation lie in arrays that
+    almost no time. The batch, :math:`\lambda` and the permutation lie in arrays that
     are filled before each replay. The optimizer runs outside of the graphs, so
-    schedules of its hyperparameters work as ever. The numbers are those of a
-    StandardUpdater, and so are the snapshots.
+    schedules of its hyperparameters work as usual. Numbers and snapshots equal those of
+    a StandardUpdater.
 
     These steps run as usual: those of a batch that has another shape than the first
     one, and those of CutMix, whose boxes are computed on the host. If a step cannot be

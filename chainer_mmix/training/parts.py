@@ -1,4 +1,4 @@
-"""What of a Trainer an extension is about."""
+"""Finds the classifiers, optimizers and minibatches of a Trainer."""
 
 from __future__ import annotations
 

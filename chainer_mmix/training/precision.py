@@ -33,7 +33,7 @@ def is_half() -> bool:
 
 
 def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) -> None:
-    """Makes an optimizer ready for the ``chainer.config.dtype`` of its model.
+    """Prepares an optimizer for the ``chainer.config.dtype`` of its model.
 
     In mixed16, it updates copies of the parameters in float32. In half precision, it
     scales the loss, since small gradients would become zero. In float32 it does

@@ -8,7 +8,7 @@ from chainer.backends import cuda
 
 
 def set_seed(seed: int, device: chainer.backend.Device) -> None:
-    """Seeds all that a training run draws from outside a policy of its own.
+    """Seeds the generators of a training run, except those of policies.
 
     These are :mod:`numpy.random` (Chainer's initializers and iterators),
     :mod:`random` (ChainerCV's transforms) and, on a GPU, CuPy's generator.

@@ -26,15 +26,15 @@ _UPDATE_RULE = re.compile(r"updater/optimizer:([^/]*)/(.*)/")
 
 
 class SnapshotError(ValueError):
-    """A file is not a snapshot, is damaged, or is that of another run."""
+    """A file is not a snapshot, is damaged, or belongs to another run."""
 
 
 def find_snapshot(out: str | Path) -> Path | None:
     """Finds the newest snapshot of the run in a folder, the one of the most iterations.
 
-    After a run went back to an older snapshot, later ones may be left that it did not
-    come by this time. They are passed over: the log that is in a snapshot must be the
-    beginning of the file ``log``.
+    If a run went back to an older snapshot, later ones of the abandoned training may be
+    left. They are passed over: the log that is in a snapshot must be the beginning of
+    the file ``log``.
 
     Args:
         out (str or path-like): The folder.
@@ -130,7 +130,7 @@ def load_weights(link: chainer.Link, path: str | Path) -> None:
 def read_snapshot(path: str | Path) -> dict[str, np.ndarray]:
     """Reads all arrays of a snapshot.
 
-    Members with Python objects are unpickled by an unpickler that knows nothing but
+    Members with Python objects are unpickled by an unpickler that accepts only
     NumPy arrays of ``None``, strings and numbers.
 
     Args:

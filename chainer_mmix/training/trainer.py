@@ -57,7 +57,7 @@ def build_trainer(
     data_on_device: bool = False,
     workers: int = 0,
 ) -> training.Trainer:
-    """Builds a standard Trainer with all that one watches a run by.
+    """Builds a Trainer that evaluates, logs, draws and saves.
 
     In the output folder it keeps ``log``, the pictures ``loss.png`` and
     ``accuracy.png``, ``mixup.json``

@@ -1,4 +1,4 @@
-"""What patched code calls."""
+"""Functions that patched code calls."""
 
 from __future__ import annotations
 

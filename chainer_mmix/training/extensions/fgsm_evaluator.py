@@ -19,8 +19,8 @@ class FgsmEvaluator(PredictorEvaluator):
     floats, and keeps no state. Labels that the classifier's accuracy or loss ignores do
     not count.
 
-    It says how flat the loss is around the data, as the paper uses it, not that a
-    network is safe: attacks of many steps are stronger.
+    It measures how flat the loss is around the data, not whether a network is safe:
+    attacks of many steps are stronger.
 
     Args:
         iterator, target, args, options: The arguments of

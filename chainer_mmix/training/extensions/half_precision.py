@@ -12,7 +12,7 @@ class HalfPrecision(extension.Extension):
 
     Chainer saves neither the loss scale nor the copies of the parameters in float32
     that it updates. With this extension, a resumed run on a CPU equals an uninterrupted
-    one to the bit.
+    one bit-for-bit.
 
     Args:
         optimizer (chainer.GradientMethod): The optimizer.

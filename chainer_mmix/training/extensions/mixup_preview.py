@@ -15,7 +15,7 @@ from chainer_mmix.training.parts import classifier_of
 
 
 class MixupPreview(extension.Extension):
-    r"""Draws pairs of images and what mixing at the input makes of them.
+    r"""Draws pairs of images and their mixtures at the input.
 
     Each row of the picture has the first image, the second and the mixed one, with
     both labels and their weights, :math:`\lambda` and :math:`1 - \lambda`. The policy

@@ -16,16 +16,16 @@ from chainer_mmix.training.isolation import isolated_with_weights
 class PredictorEvaluator(Evaluator):
     """Measures something about a classifier's predictor.
 
-    The values stand in the log beside those of the
+    The values are logged beside those of the
     :class:`~chainer_mmix.training.extensions.Evaluator`, under ``validation/main/``, or
     under the name that :meth:`~chainer.training.Trainer.extend` is given.
 
     Before the first iteration of a run, the first minibatch is measured and the result
-    thrown away, so that what cannot be measured stops the run before it has cost
-    anything. Parameters that have no shape yet are zeros in this trial.
+    discarded, so that an error stops the run before it has cost anything. Parameters
+    that have no shape yet are zeros in this trial.
 
     Like the Evaluator, it leaves the network as it found it and draws no random numbers
-    itself. It changes neither gradients nor what the classifier remembers of its last
+    itself. It changes neither gradients nor what the classifier keeps of its last
     call.
 
     Args:

@@ -12,10 +12,11 @@ from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvalua
 class SingularValuePlot(PredictorEvaluator):
     """Draws the singular values of the hidden states of each class.
 
-    Manifold Mixup makes them small but for the first few: the states of a class lie in
-    few directions. The sum of all but the largest, on average over the classes, is
-    reported as ``spread/<layer>``. :mod:`chainer_mmix.analysis.singular_values`
-    defines both. Without Matplotlib there is a warning in place of the picture.
+    In the paper, Manifold Mixup makes all but the first few small, so that the states
+    of a class lie in few directions. The sum of all but the largest, on average over
+    the classes, is reported as ``spread/<layer>``.
+    :mod:`chainer_mmix.analysis.singular_values` defines both. Without Matplotlib there
+    is a warning in place of the picture.
 
     Args:
         iterator, target, args, options: The arguments of

@@ -13,7 +13,7 @@ class TensorBoardReport(extension.Extension):
 
     The event file lies in a folder of the output folder, and ``tensorboard --logdir
     result`` shows all runs in ``result``. A run that is resumed writes its whole log
-    anew, in place of which TensorBoard forgets what is in earlier files.
+    anew, and TensorBoard discards the earlier files.
 
     Args:
         log_report (str): The name of the ``LogReport`` in the Trainer. The default is
