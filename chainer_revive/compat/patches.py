@@ -463,9 +463,11 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     # --- Others ----------------------------------------------------------------------
     # A parameter that was frozen when it was saved and no longer is has no state yet.
     "chainer.optimizer": (
+        _with_runtime("import numpy"),
         Patch(
             "                        if self.enabled:\n",
-            "                        if self.enabled and self.t:\n",
+            "                        if self.enabled and _mmix.had_state(self, "
+            "serializer):\n",
         ),
     ),
     # The gradient of W when x needs none.
