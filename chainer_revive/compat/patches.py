@@ -470,6 +470,10 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "serializer):\n",
         ),
     ),
+    # A parameter of a layer that has not been called has no array.
+    "chainer.training.extensions.fail_on_nonnumber": (
+        Patch("in target.params():", "in target.params(include_uninit=False):"),
+    ),
     # The gradient of W when x needs none.
     "chainer.functions.connection.deconvolution_2d": (
         Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),

@@ -25,6 +25,7 @@ def make_trainer(out, stop, model=None, optimizer=None):
     updater = StandardUpdater(SerialIterator(DATA, 10, shuffle=False), optimizer)
     trainer = Trainer(updater, stop, out=str(out))
     trainer.extend(extensions.LogReport())
+    trainer.extend(extensions.FailOnNonNumber())
     return trainer
 
 
