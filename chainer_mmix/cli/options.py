@@ -244,6 +244,11 @@ GROUPS: dict[str, Sequence[Option]] = {
             *("switch_prob", MIXING | NAMED, 0.5, _value(types.share, "P")),
             "probability of CutMix where there are both",
         ),
+        Option(
+            *("fixed_lam", MIXING | NAMED, None, _value(types.share, "L")),
+            "use this lambda, 0 to 1, in place of those drawn by the alphas, which "
+            "then only tell whether there is mixup and CutMix",
+        ),
     ),
     "optimization": (
         Option(

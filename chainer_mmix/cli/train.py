@@ -207,6 +207,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         cutmix_alpha=args.cutmix_alpha,
         switch_prob=args.switch_prob,
         seed=args.seed,
+        fixed_lam=args.fixed_lam,
     )
     classifier = chainer_mmix.ManifoldMixupClassifier(
         make_model(args, model_class, dataset.n_class),
@@ -421,6 +422,8 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         raise ValueError("--nesterov needs a --momentum above 0, such as 0.9")
     if args.switch_prob != 0.5 and 0 in (args.alpha, args.cutmix_alpha):
         raise ValueError("--switch-prob is for --cutmix-alpha and --alpha above 0")
+    if args.fixed_lam is not None and args.alpha_end is not None:
+        raise ValueError("--alpha-end changes nothing with --fixed-lam: leave out one")
     if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:
         raise ValueError(
             f"--mixup-off-epoch {args.mixup_off_epoch} is not before the end, --epoch "

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import chainer
+import numpy as np
 
 from chainer_mmix.links.graph import is_recorded, leaves
 from chainer_mmix.mixing.draw import Mixture
@@ -127,6 +128,13 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
         raise RuntimeError(
             f"{name}.forward returned the targets of the first partners where those of "
             "the second belong: return what mixup_data gives"
+        )
+    draw = mixture.draw
+    is_cut = draw.center is not None and np.any(draw.lam != 1)
+    if outputs[1] is target and is_cut and target.ndim > 2:
+        raise RuntimeError(
+            f"{name}.forward returned the targets as it was given them, but CutMix cut "
+            "them as it cut the samples: return what mixup_data gives"
         )
     is_dead = mixture.mixed and all(node() is None for node in mixture.mixed)
     # An array may go into a function that does not keep it.

@@ -68,13 +68,16 @@ class Mixing:
     def leave_unmixed(self) -> None:
         """Pairs each sample with itself."""
         n = len(self.target)
+        mixture = current_mixture()
+        draw = mixture.draw if mixture else None
+        if mixture and draw:
+            # CutMix would want a map.
+            mixture.draw = dataclasses.replace(draw, center=None)
         with chainer.no_backprop_mode():
-            # A map, for CutMix; whichever is its box, the targets are the same.
-            map_ = np.zeros((n, 1, 3), np.float32)
-            alone = np.arange(n)
-            _, *self.targets = mixup_data(map_, self.target, self.lam, alone)
-        if mixture := current_mixture():
-            mixture.draw = dataclasses.replace(mixture.draw, lam=1.0)
+            x, alone = np.zeros((n, 1), np.float32), np.arange(n)
+            _, *self.targets = mixup_data(x, self.target, self.lam, alone)
+        if mixture and draw:
+            mixture.draw = dataclasses.replace(draw, lam=1.0)
 
     def _mix(self, parts: tuple) -> tuple:
         # Not a tuple of one, since CutMix takes a single map only.

@@ -8,12 +8,18 @@ from typing import Any, NamedTuple
 
 import chainer
 import chainer.functions as F
+import numpy as np
 from chainer import backend
 
 from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
 from chainer_mmix.mixing.both_partners import average_of_both
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
-from chainer_mmix.mixing.targets import check_range, soft_target, to_labels
+from chainer_mmix.mixing.targets import (
+    check_multi_label,
+    check_range,
+    soft_target,
+    to_labels,
+)
 from chainer_mmix.mixing.weights import Weights
 from chainer_revive.cpu import cross_entropy as on_cpu
 from chainer_revive.cuda import cross_entropy as on_gpu
@@ -94,6 +100,10 @@ def mixup_criterion(
       mixed as the samples are:
       :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
 
+    Other than Chainer's, :func:`chainer.functions.sigmoid_cross_entropy` may have
+    probabilities as targets, float arrays of the shape of ``y`` in :math:`[0, 1]`; of
+    these, :func:`chainer.functions.binary_accuracy` counts one half and more as 1.
+
     For a loss that is linear in the target, such as cross entropy, both are the same;
     for others, the second is the loss of the mixed target, not the mixed loss.
 
@@ -111,8 +121,9 @@ def mixup_criterion(
             or if the targets are of a float dtype.
         label_smoothing (float): The share of each target that is spread evenly over
             the classes, for softmax cross entropy and
-            :func:`~chainer_mmix.mixing.softmax_binary_cross_entropy`. The default is
-            0.
+            :func:`~chainer_mmix.mixing.softmax_binary_cross_entropy`. For
+            :func:`chainer.functions.sigmoid_cross_entropy` it moves each target
+            towards one half. The default is 0.
 
     Returns:
         ~chainer.Variable: The weighted criterion; the mean over the batch if ``lam``
@@ -134,7 +145,7 @@ def mixup_criterion(
         )
     if label_smoothing and function not in _SMOOTHED:
         raise ValueError(
-            "label_smoothing is for softmax_cross_entropy and "
+            "label_smoothing is for softmax_cross_entropy, sigmoid_cross_entropy and "
             f"{softmax_binary_cross_entropy.__name__}, not for {criterion!r}: smooth "
             "the targets yourself, as probabilities"
         )
@@ -284,6 +295,12 @@ def _any_loss(call: _Call):
 def _multi_label(call: _Call):
     """As of two calls of Chainer's criterion, which cannot weigh each sample."""
     function, _ = _unwrap(call.criterion)
+    if function is F.binary_accuracy and not call.is_label:
+        a = _more_probable(call.target_a)
+        b = _more_probable(call.target_b) if call.is_mixed else a
+        call = call._replace(target_a=a, target_b=b)
+    elif not call.is_label or call.label_smoothing:
+        return _soft_multi_label(call)
     weights, reduce = call.weights, call.options.get("reduce", "mean")
     if (
         not (call.is_mixed and call.is_label)
@@ -307,7 +324,46 @@ def _multi_label(call: _Call):
     return F.cast(result, y.dtype)
 
 
-_SMOOTHED = (F.softmax_cross_entropy, softmax_binary_cross_entropy)
+def _more_probable(target):
+    """Returns 1 for probabilities of one half or more, else 0."""
+    return (chainer.as_array(target) >= 0.5).astype(np.int32)
+
+
+def _soft_multi_label(call: _Call):
+    """The same with probabilities or smoothed labels, which Chainer's does not take."""
+    y, weights = call.y, call.weights
+    dtype = np.promote_types(y.dtype, np.float32)
+    targets = [*map(chainer.as_array, (call.target_a, call.target_b))]
+    for t in targets:
+        check_multi_label(t, y.shape)
+    shares = [1]
+    if call.is_mixed and call.is_label:
+        shares = [*weights.columns(y)]
+    elif call.is_mixed:
+        targets = [weights.mix_arrays(*targets)]
+    else:
+        targets = targets[:1]
+    z = F.cast(y, dtype)
+    if_one, if_zero = F.softplus(-z), F.softplus(z)
+    result = 0
+    for t, share in zip(targets, shares, strict=True):
+        valid = t != -1 if call.is_label else t == t
+        t = (1 - call.label_smoothing) * t.astype(dtype) + call.label_smoothing / 2
+        value = (t * if_one + (1 - t) * if_zero) * (share * valid).astype(dtype)
+        if call.options.get("reduce", "mean") == "mean":
+            count = len(y)
+            if call.options.get("normalize", True):
+                count = valid.sum().clip(1).astype(dtype)
+            value = F.sum(value) / count
+        result += value
+    return F.cast(result, y.dtype)
+
+
+_SMOOTHED = (
+    F.softmax_cross_entropy,
+    softmax_binary_cross_entropy,
+    F.sigmoid_cross_entropy,
+)
 _OF_CLASSES = (*_SMOOTHED, F.accuracy)
 _HANDLERS: dict[Callable, Callable[[_Call], Any]] = {
     F.softmax_cross_entropy: _softmax_cross_entropy,

@@ -124,6 +124,12 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
     Raises:
         ValueError: If ``x`` is not a map, and as :func:`~chainer_mmix.mix`.
     """
+    box = _boxes(x, lam, center)
+    return _paste(x, perm, box), _left(box, lam)
+
+
+def _boxes(x, lam, center) -> np.ndarray:
+    """Returns where CutMix takes the partner, of shape (1 or N, d_1, ...)."""
     size = np.array(x.shape[2:])
     # On smaller maps, every box would be rounded to none.
     if not 1 <= len(size) <= 3 or min(size) < 3:
@@ -132,7 +138,6 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
             f"axes after C, each 3 or longer, but x has shape {x.shape}: mix at other "
             "points, or by mixup"
         )
-    partner = mix(x, 0.0, perm)
     rest = np.reshape(Weights.of(lam, len(x)).second, (-1, 1))
     half = (size * rest ** (1 / len(size)) / 2).astype(int)
     middle = (size * np.reshape(center, (-1, 3))[:, : len(size)]).astype(int)
@@ -142,11 +147,49 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
         low, high = ((middle + h)[:, axis, None] for h in (-half, half))
         inside = (low <= at) & (at < high)
         box &= inside.reshape(-1, *(n if k == axis else 1 for k in range(len(size))))
-    left = 1 - box.reshape(len(box), -1).mean(axis=1)
+    return box
+
+
+def _paste(x, perm, box: np.ndarray) -> chainer.Variable:
+    partner = mix(x, 0.0, perm)
     device = chainer.backend.get_device_from_array(chainer.as_array(x))
     box = device.send(np.broadcast_to(box[:, None], x.shape))
-    mixed = F.where(box, partner, chainer.as_variable(x))
-    return mixed, left.astype(np.float32) if np.ndim(lam) else float(left[0])
+    return F.where(box, partner, chainer.as_variable(x))
+
+
+def _left(box: np.ndarray, lam) -> float | np.ndarray:
+    left = 1 - box.reshape(len(box), -1).mean(axis=1)
+    return left.astype(np.float32) if np.ndim(lam) else float(left[0])
+
+
+def _is_of_places(target: tuple[int, ...], x: tuple[int, ...]) -> bool:
+    """Tells whether targets (N, H, W) or (N, C, H, W) may lie over maps (N, C, H, W).
+
+    A map may be smaller than the targets, or larger, by one factor along all axes, but
+    for what strides and borders have rounded.
+    """
+    size = x[2:]
+    if len(size) < 2 or len(target) not in (len(x) - 1, len(x)):
+        return False
+    places = target[-len(size) :]
+    least = max(t / (n + 1) for t, n in zip(places, size, strict=True))
+    most = min(t / (n - 1) for t, n in zip(places, size, strict=True))
+    return least <= most
+
+
+def _paste_places(target, perm, box: np.ndarray):
+    """Pastes the targets of each place, from the box scaled to their map."""
+    target = chainer.as_array(target)
+    n_axis = box.ndim - 1
+    size = target.shape[target.ndim - n_axis :]
+    # A place belongs to the element of the mixed map that its middle lies in.
+    for axis, n in enumerate(size, 1):
+        at = (2 * np.arange(n) + 1) * box.shape[axis] // (2 * n)
+        box = box.take(at, axis)
+    device = chainer.backend.get_device_from_array(target)
+    box = box.reshape(len(box), *[1] * (target.ndim - n_axis - 1), *size)
+    partner = target[device.send(np.array(perm))]
+    return device.xp.where(device.send(box), partner, target)
 
 
 def mixup_data(x, target, lam, perm=None):
@@ -169,7 +212,9 @@ def mixup_data(x, target, lam, perm=None):
 
     Returns:
         tuple: ``(mixed, target_a, target_b)``: the mixed samples, their targets, and
-        those of their partners, ``target[perm]``. The samples are a Variable if ``x``
+        those of their partners, ``target[perm]``. After CutMix, targets of each place,
+        such as label maps, are cut as the samples are and have one label a place: both
+        are then that one array. The samples are a Variable if ``x``
         is one, an array if it is an array, as the input is in evaluation too, and a
         tuple if ``x`` has several parts: arrays if all parts are, else Variables.
 
@@ -180,8 +225,8 @@ def mixup_data(x, target, lam, perm=None):
         TypeError: If ``x`` is not of a float dtype, or ``target`` is ``None``.
         ValueError: If ``x`` and ``target`` differ in length, if ``lam`` is not the
             one that the classifier gave to the link, as :func:`~chainer_mmix.mix`,
-            and if CutMix is asked for where ``x`` is not a single map, or each place
-            in it has its own target.
+            and if CutMix is asked for where ``x`` is not a single map, or ``target``
+            has more than two axes, but not the proportions of the map.
     """
     if chainer.config._will_recompute:
         raise RuntimeError(
@@ -214,7 +259,8 @@ def mixup_data(x, target, lam, perm=None):
         _check_passed_on(lam, mixture.draw.lam, len(target))
     is_cut = mixture is not None and mixture.draw.center is not None
     if is_cut:
-        mixed = (_cut(parts, target, lam, perm, mixture),)
+        cut, target, target_b = _cut(parts, target, lam, perm, mixture)
+        mixed = (cut,)
     else:
         mixed = tuple([mix(part, lam, perm) for part in parts])
     is_array = not any([isinstance(part, chainer.Variable) for part in parts])
@@ -226,9 +272,14 @@ def mixup_data(x, target, lam, perm=None):
             refer = [m if is_array else m.node for m in mixed]
             mixture.mixed = tuple(map(weakref.ref, refer))
             mixture.unmixed = parts if is_array else ()
-    device = chainer.backend.get_device_from_array(chainer.as_array(target))
-    target_b = target[device.send(perm if hasattr(perm, "dtype") else np.array(perm))]
+    if not is_cut:
+        target_b = _of_partners(target, perm)
     return mixed if several else mixed[0], target, target_b
+
+
+def _of_partners(target, perm):
+    device = chainer.backend.get_device_from_array(chainer.as_array(target))
+    return target[device.send(perm if hasattr(perm, "dtype") else np.array(perm))]
 
 
 def _check_passed_on(lam, own, n: int) -> None:
@@ -239,18 +290,25 @@ def _check_passed_on(lam, own, n: int) -> None:
         )
 
 
-def _cut(parts: tuple, target, lam, perm, mixture: Mixture) -> chainer.Variable:
+def _cut(parts: tuple, target, lam, perm, mixture: Mixture) -> tuple:
+    """Returns the cut map and both targets."""
     if len(parts) > 1:
         raise ValueError(
             f"CutMix takes a box from one map, but the state has {len(parts)} parts, "
             f"of shapes {[part.shape for part in parts]}: mix at other points, or by "
             "mixup"
         )
-    if target.ndim > 2:
+    (x,) = parts
+    box = _boxes(x, lam, mixture.draw.center)
+    if target.ndim > 2 and not _is_of_places(target.shape, x.shape):
         raise ValueError(
-            f"CutMix weighs targets by the share of the map, but those of shape "
-            f"{target.shape} are one a place: use mixup"
+            f"CutMix takes a box from a map of shape {x.shape}, but targets of shape "
+            f"{target.shape} are neither of each sample, with one or two axes, nor of "
+            "each place in a map with the same proportions: use mixup"
         )
-    mixed, left = cutmix(parts[0], lam, perm, mixture.draw.center)
-    mixture.draw = dataclasses.replace(mixture.draw, lam=left)
-    return mixed
+    mixed = _paste(x, perm, box)
+    mixture.draw = dataclasses.replace(mixture.draw, lam=_left(box, lam))
+    if target.ndim > 2:
+        target = _paste_places(target, perm, box)
+        return mixed, target, target
+    return mixed, target, _of_partners(target, perm)

@@ -50,11 +50,16 @@ class MixupPolicy:
             alpha. The default is 0.5.
         seed (int): Seed of the generator (PCG64); ``None``, the default, for an
             unpredictable one.
+        fixed_lam (float): :math:`\lambda` itself, in :math:`[0, 1]`, in place of what
+            is drawn; the alphas then only tell whether there is mixup and CutMix, and
+            layers and partners are those of the same seed without it. ``None``, the
+            default, to draw :math:`\lambda`.
 
     Raises:
         TypeError: If a mixing point is neither an integer nor a string.
-        ValueError: If an alpha is negative, NaN or infinite, a probability is outside
-            :math:`[0, 1]`, ``layer_mix`` is empty, or ``per`` is unknown.
+        ValueError: If an alpha is negative, NaN or infinite, a probability or
+            ``fixed_lam`` is outside :math:`[0, 1]`, ``layer_mix`` is empty, or ``per``
+            is unknown.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class MixupPolicy:
         cutmix_alpha: float = 0.0,
         switch_prob: float = 0.5,
         seed: int | None = None,
+        fixed_lam: float | None = None,
     ) -> None:
         if per not in ("batch", "pair", "sample"):
             raise ValueError(f"per must be 'batch', 'pair' or 'sample', not {per!r}")
@@ -77,6 +83,7 @@ class MixupPolicy:
         self.prob = float(prob)
         self.cutmix_alpha = float(cutmix_alpha)
         self.switch_prob = float(switch_prob)
+        self.fixed_lam = None if fixed_lam is None else float(fixed_lam)
         self._check()
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
@@ -88,9 +95,9 @@ class MixupPolicy:
                 raise ValueError(
                     f"{name} must be a finite number >= 0 (0: none of it), not {value}"
                 )
-        for name in ("prob", "switch_prob"):
+        for name in ("prob", "switch_prob", "fixed_lam"):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {value}")
 
     @property
@@ -125,6 +132,8 @@ class MixupPolicy:
         n_pair = (batch_size + 1) // 2
         size = {"batch": None, "pair": n_pair, "sample": batch_size}[self.per]
         lam: Any = self._rng.beta(alpha, alpha, size)
+        if self.fixed_lam is not None:
+            lam = np.full(np.shape(lam), self.fixed_lam)
         if self.fold:
             lam = np.maximum(lam, 1 - lam)
         perm = self._rng.permutation(batch_size)

@@ -65,6 +65,30 @@ def check_range(t, n_class: int, ignore_label: int | None = None) -> None:
         )
 
 
+def check_multi_label(t, shape: tuple[int, ...]) -> None:
+    """Checks 0, 1 and -1, or probabilities, of several labels a sample.
+
+    On a GPU, which would have to wait, values are checked in debug mode only.
+
+    Raises:
+        ValueError: If they are of another shape or out of range.
+    """
+    is_label = t.dtype.kind == "i"
+    wanted = "0, 1, or -1 to be ignored" if is_label else "probabilities in [0, 1]"
+    if t.shape != shape or t.dtype.kind not in "if":
+        raise ValueError(
+            f"targets of several labels a sample must be {wanted}, of the shape of the "
+            f"prediction, {shape}, not {t.dtype} of shape {t.shape}"
+        )
+    if backend.get_array_module(t) is not np and not chainer.is_debug():
+        return
+    bad = ~((t >= (-1 if is_label else 0)) & (t <= 1))  # NaN fails both
+    if bad.any():
+        raise ValueError(
+            f"targets of several labels a sample must be {wanted}; found {t[bad][0]}"
+        )
+
+
 def to_labels(t, y):
     """Returns labels as they are, and the most probable ones of probabilities.
 

@@ -30,13 +30,13 @@ class SGDRule(UpdateRule):
 
     def init_state(self, param: chainer.Variable) -> None:
         with chainer.using_device(param.device):
-            self.state["v"] = param.device.xp.zeros_like(param.data)
+            self.state["velocity"] = param.device.xp.zeros_like(param.data)
 
     def update_core_cpu(self, param: chainer.Variable) -> None:
         p, grad = param.data, param.grad
         if grad is None:
             return
-        v, hp = self.state["v"], self.hyperparam
+        v, hp = self.state["velocity"], self.hyperparam
         if _fits_loops(p, grad, v):
             from chainer_mmix.training import loops
 
@@ -53,7 +53,7 @@ class SGDRule(UpdateRule):
         hp = self.hyperparam
         sgd_kernel()(
             *(param.grad, hp.lr, hp.momentum, hp.weight_decay, hp.nesterov),
-            *(param.data, self.state["v"]),
+            *(param.data, self.state["velocity"]),
         )
 
 
@@ -146,7 +146,7 @@ def _rates(rule: SGDRule) -> tuple[float, ...]:
 
 one_kernel.add_rule(
     SGDRule,
-    one_kernel.Rule(("v",), _rates),
+    one_kernel.Rule(("velocity",), _rates),
     """
         float lr = t.rates[0], momentum = t.rates[1], weight_decay = t.rates[2];
         float d = grad + weight_decay * param;

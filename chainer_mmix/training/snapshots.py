@@ -22,7 +22,6 @@ _NAME = re.compile(r"snapshot_iter_(\d+)")
 # Where a link may be in a file: by itself, in a classifier, or in either's Trainer.
 _PREFIXES = ("", "predictor/", "updater/model:main/", "updater/model:main/predictor/")
 _POLICY = "policy/rng"
-_UPDATE_RULE = re.compile(r"updater/optimizer:([^/]*)/(.*)/")
 
 
 class SnapshotError(ValueError):
@@ -235,29 +234,14 @@ class _StrictDeserializer(NpzDeserializer):
 
     def __call__(self, key, value):
         name = self.path + key.lstrip("/")
-        if name not in self.npz:
-            if self._was_never_updated():
-                return None  # which has the state begin with the first update
-            if name.endswith(f"/{_POLICY}"):
-                self.missing.add(name)
+        if name not in self.npz and name.endswith(f"/{_POLICY}"):
+            self.missing.add(name)
         saved = self.npz[name]
         self.used.add(name)
         shape = getattr(value, "shape", None)
         if shape is not None and shape != saved.shape and saved[()] is not None:
             raise ValueError(f"its {_last(name)} has shape {saved.shape}, not {shape}")
         return super().__call__(key, value)
-
-    def _was_never_updated(self):
-        """Tells whether this is the place of a parameter without an update so far.
-
-        It was frozen, or belongs to a layer that was never called and has no size yet.
-        """
-        match = _UPDATE_RULE.fullmatch(self.path)
-        if match is None or f"{self.path}t" not in self.npz:
-            return False
-        weight = self.npz.get(f"updater/model:{match[1]}/{match[2]}")
-        has_no_size = weight is not None and weight[()] is None
-        return has_no_size or self.npz[f"{self.path}t"] == 0
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

@@ -491,8 +491,13 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
         Patch(
             "                        if self.enabled:\n",
-            "                        if self.enabled and self.t:\n",
+            "                        if self.enabled and _mmix.had_state(self, "
+            "serializer):\n",
         ),
+    ),
+    # A parameter of a layer that has not been called has no array.
+    "chainer.training.extensions.fail_on_nonnumber": (
+        Patch("in target.params():", "in target.params(include_uninit=False):"),
     ),
     # The gradient of W when x needs none.
     "chainer.functions.connection.deconvolution_2d": (

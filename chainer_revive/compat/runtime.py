@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 
@@ -212,6 +213,29 @@ def serialize_states(model, serializer) -> None:
                 if array is not None:
                     array = chainer.Variable(link.device.send(array))
                 setattr(link, name, array)
+
+
+_UPDATE_RULE = re.compile("/?updater/optimizer:(.*?)/(.*?)/?")
+
+
+def had_state(rule, deserializer) -> bool:
+    """Tells whether an update rule, whose ``t`` is loaded, was saved with a state.
+
+    It had none if its parameter was frozen from the beginning, or has no array, as in a
+    layer that has never been called and does not know its input size.
+    """
+    if not rule.t:
+        return False
+    group = getattr(deserializer, "group", None)  # of HDF5
+    path = deserializer.path if group is None else group.name
+    match = _UPDATE_RULE.fullmatch(path)
+    if match is None:
+        return True
+    weight = f"updater/model:{match[1]}/{match[2]}"
+    if group is None:
+        saved = deserializer.npz
+        return weight not in saved or saved[weight][()] is not None
+    return weight not in group.file or group.file[weight].shape is not None
 
 
 def serialize_parallel_updater(updater, serializer) -> None:

@@ -38,6 +38,7 @@ OTHERS = {
     "mixup_off_epoch": "2",
     "cutmix_alpha": "1",
     "switch_prob": "0.2",
+    "fixed_lam": "0.7",
     "loss": "bce",
     "label_smoothing": "0.1",
     "epoch": "3",

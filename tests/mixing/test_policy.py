@@ -50,6 +50,34 @@ def test_fold_makes_the_first_partner_weigh_more():
     assert stats.kstest(lam, lambda x: 2 * beta.cdf(x) - 1).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("per", ["batch", "pair", "sample"])
+@pytest.mark.parametrize("cutmix_alpha", [0, 1])
+def test_a_fixed_lambda_leaves_all_else_as_it_is(n, per, cutmix_alpha):
+    options = {"per": per, "cutmix_alpha": cutmix_alpha, "prob": 0.7, "seed": 0}
+    drawn, fixed = MixupPolicy(**options), MixupPolicy(fixed_lam=0.3, **options)
+    for _ in range(20):
+        a, b = (policy.draw(n, (0, 1, 2)) for policy in (drawn, fixed))
+        assert (a is None) == (b is None)
+        if a is None:
+            continue
+        assert np.shape(b.lam) == np.shape(a.lam) and type(b.lam) is type(a.lam)
+        np.testing.assert_allclose(b.lam, 0.3, rtol=1e-6)
+        assert b.layer_mix == a.layer_mix
+        np.testing.assert_array_equal(b.perm, a.perm)
+        assert (a.center is None) == (b.center is None)
+        if a.center is not None:
+            np.testing.assert_array_equal(b.center, a.center)
+    folded = MixupPolicy(fixed_lam=0.3, fold=True, seed=0).draw(n)
+    assert folded.lam == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("lam", [-0.1, 1.1, np.nan])
+def test_a_fixed_lambda_is_a_share(lam):
+    with pytest.raises(ValueError, match=r"fixed_lam must lie in \[0, 1\], not"):
+        MixupPolicy(fixed_lam=lam)
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 @pytest.mark.parametrize("cutmix_alpha", [0, 1])
 def test_pairs_are_mixed_with_each_other_by_one_lambda(n, cutmix_alpha):

@@ -232,7 +232,9 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "momentum_sgd", "nesterov"])
+@pytest.mark.parametrize(
+    "optimizer", ["adam", "adamw", "sgd", "momentum_sgd", "nesterov"]
+)
 @pytest.mark.parametrize("frozen_first", [True, False])
 def test_what_was_frozen_may_be_trained_and_the_other_way_round(
     tmp_path, make_trainer, optimizer, frozen_first
@@ -287,7 +289,8 @@ def test_a_layer_that_is_never_called_needs_no_size(tmp_path, name):
     assert expected.pop("/spare/W") is result.pop("/spare/W") is None
     assert_same(result, expected)
     # Of another optimizer it is told all the same.
-    other = {"adam": "momentum_sgd"}.get(name, "adam")
+    others = {"adam": "sgd", "sgd": "momentum_sgd", "momentum_sgd": "sgd"}
+    other = others.get(name, "adam")
     if (name, other) != ("adamw", "adam"):
         with pytest.raises(SnapshotError, match="another model or setting"):
             load_snapshot(first, make(tmp_path / "c", 2, other))

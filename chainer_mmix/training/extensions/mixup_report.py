@@ -85,6 +85,8 @@ class MixupReport(extension.Extension):
             self._settings = {
                 name: getattr(target.policy, name) for name in self._POLICY
             }
+            if target.policy.fixed_lam is not None:
+                self._settings["fixed_lam"] = target.policy.fixed_lam
             self._settings["layer_mix"] = list(target.points) or None
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:

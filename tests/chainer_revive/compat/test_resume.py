@@ -26,6 +26,7 @@ def make_trainer(out, stop, model=None, optimizer=None):
     updater = StandardUpdater(SerialIterator(DATA, 10, shuffle=False), optimizer)
     trainer = Trainer(updater, stop, out=str(out))
     trainer.extend(extensions.LogReport())
+    trainer.extend(extensions.FailOnNonNumber())
     return trainer
 
 
@@ -306,6 +307,53 @@ def test_a_hook_can_be_taken_away_from_a_layer_without_input_size():
     optimizers.SGD().setup(link)
     link.delete_hook("SpectralNormalization")
     assert [name for name, _ in link.namedparams()] == ["/W", "/b"]
+
+
+# --- Layers that are never called ----------------------------------------------------
+
+SAVERS = {"npz": (save_npz, load_npz), "hdf5": (save_hdf5, load_hdf5)}
+
+
+def with_spare(out, stop, optimizer):
+    np.random.seed(0)
+    model = L.Classifier(chainer.Chain(used=L.Linear(None, 2), spare=L.Linear(None, 2)))
+    model.predictor.forward = model.predictor.used
+    return make_trainer(out, (stop, "iteration"), model, optimizer())
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *(optimizers.Adam, optimizers.AMSGrad, optimizers.AdaBound),
+        *(optimizers.MomentumSGD, optimizers.NesterovAG, optimizers.RMSprop),
+    ],
+)
+def test_layers_that_are_never_called(optimizer, saver, tmp_path):
+    save, load = SAVERS[saver]
+    weights = []
+    for halves in (False, True):
+        trainer = with_spare(tmp_path, 4, optimizer)
+        if halves:
+            first = with_spare(tmp_path, 2, optimizer)
+            first.run()
+            save(tmp_path / "file.npz", first)
+            load(tmp_path / "file.npz", trainer)
+        trainer.run()
+        model = trainer.updater.get_optimizer("main").target
+        weights.append(model.predictor.used.W.array)
+    np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_a_state_that_is_missing_is_told(saver, tmp_path):
+    """A layer that was called has one, but not of another optimizer."""
+    save, load = SAVERS[saver]
+    first = with_spare(tmp_path, 2, optimizers.SGD)
+    first.run()
+    save(tmp_path / "file.npz", first)
+    with pytest.raises(KeyError):
+        load(tmp_path / "file.npz", with_spare(tmp_path, 4, optimizers.Adam))
 
 
 # --- HDF5 ----------------------------------------------------------------------------
