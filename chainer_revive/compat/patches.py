@@ -463,8 +463,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "        for name in self._params:\n"
             "            param = d[name]\n"
             "            data = serializer",
-            "        _mmix.expect_vectors(self)\n"
-            "        d = self.__dict__  # type: tp.Dict[str, chainer.Parameter]\n"
+            "        _mmix.expect_vectors(self); d = self.__dict__\n"
             "        for name in self._params:\n"
             "            param = d[name]\n"
             "            data = serializer",
@@ -485,8 +484,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         _with_runtime("import numpy"),
         Patch(
             "        self.target = link\n        self.t = 0\n",
-            "        self.target = link\n"
-            "        for child in link.links(): _mmix.expect_vectors(child)\n"
+            "        self.target = link; _mmix.expect_vectors(*link.links())\n"
             "        self.t = 0\n",
         ),
         Patch(

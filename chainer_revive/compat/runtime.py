@@ -251,7 +251,7 @@ def serialize_parallel_updater(updater, serializer) -> None:
             model.copyparams(main)
 
 
-def expect_vectors(link) -> None:
+def expect_vectors(*links) -> None:
     """Registers what ``SpectralNormalization`` will need, to be loaded or drawn.
 
     Later than this, when a link is saved or loaded or its optimizer is set up, it would
@@ -260,16 +260,16 @@ def expect_vectors(link) -> None:
     import chainer
     from chainer.link_hooks import SpectralNormalization
 
-    for hook in (link._local_link_hooks or {}).values():
-        if not isinstance(hook, SpectralNormalization) or hook._initialized:
-            continue
-        if hasattr(link, hook.vector_name):
-            continue
-        setattr(link, hook.vector_name, None)
-        link.register_persistent(hook.vector_name)
-        if hook.use_gamma:
-            with link.init_scope():
-                link.gamma = chainer.Parameter()
+    for link in links:
+        for hook in (link._local_link_hooks or {}).values():
+            is_new = isinstance(hook, SpectralNormalization) and not hook._initialized
+            if not is_new or hasattr(link, hook.vector_name):
+                continue
+            setattr(link, hook.vector_name, None)
+            link.register_persistent(hook.vector_name)
+            if hook.use_gamma:
+                with link.init_scope():
+                    link.gamma = chainer.Parameter()
 
 
 def has_vector(hook, link) -> bool:
