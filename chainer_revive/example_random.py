@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chainer_revive import worker_errors
+
 
 def example_random() -> Any:
     """Returns the generator for the example that is being read.
@@ -202,7 +204,7 @@ def _take(dataset: Sequence) -> None:
 
 
 def _read(visit: Visit) -> Any:
-    return read_in_worker(_dataset, visit)
+    return worker_errors.read(read_in_worker, _dataset, visit)
 
 
 def first_batch(
@@ -217,7 +219,10 @@ def first_batch(
 
     def fetch_batch() -> None:
         with pool:
-            result[0] = pool.map(_read, tasks(indices, draws))
+            try:
+                result[0] = pool.map(_read, tasks(indices, draws))
+            except Exception as error:
+                result[0] = error  # this runs in a thread
 
     return fetch_batch
 
@@ -268,8 +273,12 @@ class Asking:
 
 def answer(comm: Any) -> bool:
     """Draws the order that the prefetching thread waits for, in the main thread."""
-    asking, comm.asking = getattr(comm, "asking", None), None
-    return asking is not None and asking.answer()
+    asking = getattr(comm, "asking", None)
+    if asking is None:
+        return False
+    answered = asking.answer()
+    comm.asking = None  # not where the sampler failed, which it will do again
+    return answered
 
 
 def attempt(task: Callable[[], bool]) -> bool:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
-from collections.abc import Iterator
 
 import chainer
 import numpy as np
@@ -25,21 +22,3 @@ def set_seed(seed: int, device: chainer.backend.Device) -> None:
     if cuda.available and device.xp is cuda.cupy:
         with chainer.using_device(device):
             cuda.cupy.random.seed(seed)
-
-
-@contextlib.contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Undoes what the ``with`` block draws from :mod:`numpy.random` and :mod:`random`.
-
-    While the thread of a :class:`~chainer.iterators.MultiprocessIterator` prefetches,
-    it undoes nothing: what that thread drew meanwhile it would draw again.
-    """
-    if any(thread.name == "prefetch_loop" for thread in threading.enumerate()):
-        yield
-        return
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)

@@ -315,7 +315,11 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     ),
     # setDaemon is deprecated since Python 3.10.
     "chainer.iterators.multiprocess_iterator": (
-        _with_example_random("import numpy"),
+        Patch(
+            "import numpy\n",
+            "import numpy; from chainer_revive import example_random as _mmix, "
+            "worker_errors as _errors\n",
+        ),
         Patch("thread.setDaemon(True)", "thread.daemon = True"),
         Patch(
             "current_position, epoch, is_new_epoch, order)\n        self._comm",
@@ -345,13 +349,27 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "                self.dataset, indices, self.prefetch_state.draws, "
             "batch_ret)\n",
         ),
+        # An error of a worker ended the prefetching thread, and the main thread waited.
+        Patch("batch = batch_ret[0]\n", "batch = _errors.raised(batch_ret[0])\n"),
+        Patch(
+            "                else:\n"
+            "                    break\n"
+            "            batch = [_unpack(data, self.mem_bulk) for data in data_all]\n",
+            "                except Exception as error: batch = error; break\n"
+            "                else: batch = ["
+            "_unpack(data, self.mem_bulk) for data in data_all]; break\n\n",
+        ),
+        Patch(
+            "            return batch\n\n",
+            "            return _errors.raised(batch)\n\n",
+        ),
         Patch(
             "_fetch_run, enumerate(indices))",
             "_fetch_run, enumerate(_mmix.tasks(indices, self.prefetch_state.draws)))",
         ),
         Patch(
             "data = _fetch_dataset[index]",
-            "data = _mmix.read_in_worker(_fetch_dataset, index)",
+            "data = _errors.read(_mmix.read_in_worker, _fetch_dataset, index)",
         ),
         # New orders as above: the prefetching thread leaves them to the main thread.
         Patch("alive = self._task()", "alive = _mmix.attempt(self._task)"),
