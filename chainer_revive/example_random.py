@@ -249,7 +249,7 @@ class Asking:
     def __init__(self, loop: Any, reset_count: int) -> None:
         self._order_sampler = loop.order_sampler
         self._comm = loop._comm
-        self._reset_count = reset_count
+        self.reset_count = reset_count
         self._answered = threading.Event()
 
     def __call__(self, order: np.ndarray, position: int) -> np.ndarray:
@@ -259,12 +259,12 @@ class Asking:
             self._comm.asking = self
             self._comm._not_empty_cond.notify()
         while not self._answered.wait(0.1):
-            if self._comm._reset_count != self._reset_count:
+            if self._comm._reset_count != self.reset_count:
                 raise _Interrupted
         return self._order
 
     def answer(self) -> bool:
-        if self._comm._reset_count != self._reset_count:
+        if self._comm._reset_count != self.reset_count:
             return False
         self._order = self._order_sampler(*self._question)
         self._answered.set()
@@ -281,9 +281,15 @@ def answer(comm: Any) -> bool:
     return answered
 
 
-def attempt(task: Callable[[], bool]) -> bool:
-    """Does a task of the prefetching thread, unless it is interrupted by a reset."""
+def attempt(loop: Any) -> bool:
+    """Does a task of the prefetching thread, unless it is interrupted by a reset.
+
+    An error takes the place of the batch, for the main thread to raise.
+    """
     try:
-        return task()
+        return loop._task()
     except _Interrupted:
+        return True
+    except Exception as error:
+        loop._comm.put(error, loop.prefetch_state, loop.asking.reset_count)
         return True

@@ -349,35 +349,30 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "                self.dataset, indices, self.prefetch_state.draws, "
             "batch_ret)\n",
         ),
-        # An error of a worker ended the prefetching thread, and the main thread waited.
+        # An error ended the prefetching thread, for which the main thread waited.
         Patch("batch = batch_ret[0]\n", "batch = _errors.raised(batch_ret[0])\n"),
-        Patch(
-            "                else:\n"
-            "                    break\n"
-            "            batch = [_unpack(data, self.mem_bulk) for data in data_all]\n",
-            "                except Exception as error: batch = error; break\n"
-            "                else: batch = ["
-            "_unpack(data, self.mem_bulk) for data in data_all]; break\n\n",
-        ),
         Patch(
             "            return batch\n\n",
             "            return _errors.raised(batch)\n\n",
         ),
         Patch(
             "_fetch_run, enumerate(indices))",
-            "_fetch_run, enumerate(_mmix.tasks(indices, self.prefetch_state.draws)))",
+            "_fetch_run, enumerate(_mmix.tasks(indices, self.prefetch_state.draws)), "
+            # Pool's default, which fails while none of its workers is alive, as may be
+            # with maxtasksperchild.
+            "-(-len(indices) // (4 * self.n_processes)))",
         ),
         Patch(
             "data = _fetch_dataset[index]",
             "data = _errors.read(_mmix.read_in_worker, _fetch_dataset, index)",
         ),
         # New orders as above: the prefetching thread leaves them to the main thread.
-        Patch("alive = self._task()", "alive = _mmix.attempt(self._task)"),
+        Patch("alive = self._task()", "alive = _mmix.attempt(self)"),
         Patch(
             "        if status == _Communicator.STATUS_RESET:\n"
             "            self.prefetch_state = prefetch_state\n"
             "        elif",
-            "        sampler = _mmix.Asking(self, reset_count)\n"
+            "        sampler = self.asking = _mmix.Asking(self, reset_count)\n"
             "        if status == _Communicator.STATUS_RESET: "
             "self.prefetch_state = prefetch_state\n"
             "        elif",
@@ -415,9 +410,39 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "        # invoke initializer of each extension\n"
             "        for _, entry in _mmix.resuming_first(extensions):\n",
         ),
+        # After the last drop, the rate would be the optimizer's first again.
+        Patch(
+            "finished = getattr(entry.trigger, 'finished', False)",
+            "finished = _mmix.needs_no_initialize(entry)",
+        ),
         Patch(
             "self.stop_trigger.serialize(serializer['stop_trigger'])",
             "_mmix.serialize_stop_trigger(self, serializer['stop_trigger'])",
+        ),
+    ),
+    # They set the attribute as at the beginning, until they are called again.
+    "chainer.training.extensions.multistep_shift": (
+        Patch(
+            "        else:\n            setattr(optimizer, self._attr, self._init)\n",
+            "        setattr(optimizer, self._attr,\n"
+            "                self._init * pow(self._gamma, self._current_step))\n",
+        ),
+    ),
+    "chainer.training.extensions.warmup_shift": (
+        Patch(
+            "from chainer.training import extension\n",
+            "from chainer.training import extension; "
+            f"from {_HERE} import runtime as _mmix\n",
+        ),
+        Patch(
+            "        else:\n"
+            "            setattr(optimizer, self._attr, self._warmup_start)\n",
+            "        self._optimizer = optimizer\n"
+            "        setattr(optimizer, self._attr, _mmix.warmed_up(self))\n",
+        ),
+        Patch(
+            "        self._t = serializer('_t', self._t)\n",
+            "        _mmix.serialize_warmup(self, serializer)\n",
         ),
     ),
     # The patience is in no snapshot.

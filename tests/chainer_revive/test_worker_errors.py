@@ -92,3 +92,26 @@ def test_an_error_of_the_order_sampler_is_raised_each_time(make):
     for _ in range(2):
         with pytest.raises(KeyError, match="order"):
             iterator.next()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("error", [ZeroDivisionError, OSError])
+def test_an_error_of_the_prefetching_thread_is_raised(make, error, monkeypatch):
+    iterator = make(None, n_prefetch=2)
+    assert labels(iterator.next()) == [0, 1, 2, 3]
+    pool = iterator._prefetch_loop._pool
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(pool, "map_async", fail)
+    with pytest.raises(error):
+        for _ in range(4):
+            iterator.next()
+
+
+@pytest.mark.timeout(120)
+def test_workers_that_are_replaced_after_each_task(make):
+    iterator = make(None, maxtasksperchild=1, shared_mem=100)
+    for k in range(30):
+        assert labels(iterator.next()) == list(range(4 * (k % 5), 4 * (k % 5) + 4))
