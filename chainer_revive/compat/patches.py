@@ -33,6 +33,20 @@ def _with_example_random(line: str) -> Patch:
     return Patch(f"{line}\n", f"{line}; {module}\n")
 
 
+# Of iterators that keep their whole state in an IteratorState.
+_DRAWS_IN_STATE = (
+    _with_example_random("import numpy"),
+    Patch(
+        "IteratorState(0, 0, False, order)",
+        "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
+    ),
+    Patch(
+        "current_position, epoch, is_new_epoch, order)",
+        "current_position, epoch, is_new_epoch, order, "
+        "_mmix.serialize_draws(serializer, self))",
+    ),
+)
+
 # setuptools 81 removed pkg_resources.
 _PKG_RESOURCES = Patch(
     "import pkg_resources\n", f"from {_HERE} import requirements as pkg_resources\n"
@@ -273,32 +287,14 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     "chainer.iterators.serial_iterator": (
-        _with_example_random("import numpy"),
-        Patch(
-            "IteratorState(0, 0, False, order)",
-            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
-        ),
-        Patch(
-            "current_position, epoch, is_new_epoch, order)",
-            "current_position, epoch, is_new_epoch, order, "
-            "_mmix.serialize_draws(serializer, self))",
-        ),
+        *_DRAWS_IN_STATE,
         Patch(
             "[self.dataset[index] for index in indices]",
             "_mmix.fetch(self.dataset, indices, self._state.draws)",
         ),
     ),
     "chainer.iterators.multithread_iterator": (
-        _with_example_random("import numpy"),
-        Patch(
-            "IteratorState(0, 0, False, order)",
-            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
-        ),
-        Patch(
-            "current_position, epoch, is_new_epoch, order)",
-            "current_position, epoch, is_new_epoch, order, "
-            "_mmix.serialize_draws(serializer, self))",
-        ),
+        *_DRAWS_IN_STATE,
         Patch(
             "args = [(self.dataset, index) for index in indices]",
             "args = [(self.dataset, visit) for visit in "
