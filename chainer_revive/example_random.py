@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chainer_revive import worker_errors
+
 
 def example_random() -> Any:
     """Returns the generator for the example that is being read.
@@ -202,7 +204,7 @@ def _take(dataset: Sequence) -> None:
 
 
 def _read(visit: Visit) -> Any:
-    return read_in_worker(_dataset, visit)
+    return worker_errors.read(read_in_worker, _dataset, visit)
 
 
 def first_batch(
@@ -217,7 +219,10 @@ def first_batch(
 
     def fetch_batch() -> None:
         with pool:
-            result[0] = pool.map(_read, tasks(indices, draws))
+            try:
+                result[0] = pool.map(_read, tasks(indices, draws))
+            except Exception as error:
+                result[0] = error  # this runs in a thread
 
     return fetch_batch
 
@@ -244,7 +249,7 @@ class Asking:
     def __init__(self, loop: Any, reset_count: int) -> None:
         self._order_sampler = loop.order_sampler
         self._comm = loop._comm
-        self._reset_count = reset_count
+        self.reset_count = reset_count
         self._answered = threading.Event()
 
     def __call__(self, order: np.ndarray, position: int) -> np.ndarray:
@@ -254,12 +259,12 @@ class Asking:
             self._comm.asking = self
             self._comm._not_empty_cond.notify()
         while not self._answered.wait(0.1):
-            if self._comm._reset_count != self._reset_count:
+            if self._comm._reset_count != self.reset_count:
                 raise _Interrupted
         return self._order
 
     def answer(self) -> bool:
-        if self._comm._reset_count != self._reset_count:
+        if self._comm._reset_count != self.reset_count:
             return False
         self._order = self._order_sampler(*self._question)
         self._answered.set()
@@ -268,13 +273,23 @@ class Asking:
 
 def answer(comm: Any) -> bool:
     """Draws the order that the prefetching thread waits for, in the main thread."""
-    asking, comm.asking = getattr(comm, "asking", None), None
-    return asking is not None and asking.answer()
+    asking = getattr(comm, "asking", None)
+    if asking is None:
+        return False
+    answered = asking.answer()
+    comm.asking = None  # not where the sampler failed, which it will do again
+    return answered
 
 
-def attempt(task: Callable[[], bool]) -> bool:
-    """Does a task of the prefetching thread, unless it is interrupted by a reset."""
+def attempt(loop: Any) -> bool:
+    """Does a task of the prefetching thread, unless it is interrupted by a reset.
+
+    An error takes the place of the batch, for the main thread to raise.
+    """
     try:
-        return task()
+        return loop._task()
     except _Interrupted:
+        return True
+    except Exception as error:
+        loop._comm.put(error, loop.prefetch_state, loop.asking.reset_count)
         return True

@@ -33,6 +33,20 @@ def _with_example_random(line: str) -> Patch:
     return Patch(f"{line}\n", f"{line}; {module}\n")
 
 
+# Of iterators that keep their whole state in an IteratorState.
+_DRAWS_IN_STATE = (
+    _with_example_random("import numpy"),
+    Patch(
+        "IteratorState(0, 0, False, order)",
+        "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
+    ),
+    Patch(
+        "current_position, epoch, is_new_epoch, order)",
+        "current_position, epoch, is_new_epoch, order, "
+        "_mmix.serialize_draws(serializer, self))",
+    ),
+)
+
 # setuptools 81 removed pkg_resources.
 _PKG_RESOURCES = Patch(
     "import pkg_resources\n", f"from {_HERE} import requirements as pkg_resources\n"
@@ -273,32 +287,14 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     "chainer.iterators.serial_iterator": (
-        _with_example_random("import numpy"),
-        Patch(
-            "IteratorState(0, 0, False, order)",
-            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
-        ),
-        Patch(
-            "current_position, epoch, is_new_epoch, order)",
-            "current_position, epoch, is_new_epoch, order, "
-            "_mmix.serialize_draws(serializer, self))",
-        ),
+        *_DRAWS_IN_STATE,
         Patch(
             "[self.dataset[index] for index in indices]",
             "_mmix.fetch(self.dataset, indices, self._state.draws)",
         ),
     ),
     "chainer.iterators.multithread_iterator": (
-        _with_example_random("import numpy"),
-        Patch(
-            "IteratorState(0, 0, False, order)",
-            "IteratorState(0, 0, False, order, _mmix.new_draws(self))",
-        ),
-        Patch(
-            "current_position, epoch, is_new_epoch, order)",
-            "current_position, epoch, is_new_epoch, order, "
-            "_mmix.serialize_draws(serializer, self))",
-        ),
+        *_DRAWS_IN_STATE,
         Patch(
             "args = [(self.dataset, index) for index in indices]",
             "args = [(self.dataset, visit) for visit in "
@@ -315,7 +311,11 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     ),
     # setDaemon is deprecated since Python 3.10.
     "chainer.iterators.multiprocess_iterator": (
-        _with_example_random("import numpy"),
+        Patch(
+            "import numpy\n",
+            "import numpy; from chainer_revive import example_random as _mmix, "
+            "worker_errors as _errors\n",
+        ),
         Patch("thread.setDaemon(True)", "thread.daemon = True"),
         Patch(
             "current_position, epoch, is_new_epoch, order)\n        self._comm",
@@ -345,21 +345,30 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "                self.dataset, indices, self.prefetch_state.draws, "
             "batch_ret)\n",
         ),
+        # An error ended the prefetching thread, for which the main thread waited.
+        Patch("batch = batch_ret[0]\n", "batch = _errors.raised(batch_ret[0])\n"),
+        Patch(
+            "            return batch\n\n",
+            "            return _errors.raised(batch)\n\n",
+        ),
         Patch(
             "_fetch_run, enumerate(indices))",
-            "_fetch_run, enumerate(_mmix.tasks(indices, self.prefetch_state.draws)))",
+            "_fetch_run, enumerate(_mmix.tasks(indices, self.prefetch_state.draws)), "
+            # Pool's default, which fails while none of its workers is alive, as may be
+            # with maxtasksperchild.
+            "-(-len(indices) // (4 * self.n_processes)))",
         ),
         Patch(
             "data = _fetch_dataset[index]",
-            "data = _mmix.read_in_worker(_fetch_dataset, index)",
+            "data = _errors.read(_mmix.read_in_worker, _fetch_dataset, index)",
         ),
         # New orders as above: the prefetching thread leaves them to the main thread.
-        Patch("alive = self._task()", "alive = _mmix.attempt(self._task)"),
+        Patch("alive = self._task()", "alive = _mmix.attempt(self)"),
         Patch(
             "        if status == _Communicator.STATUS_RESET:\n"
             "            self.prefetch_state = prefetch_state\n"
             "        elif",
-            "        sampler = _mmix.Asking(self, reset_count)\n"
+            "        sampler = self.asking = _mmix.Asking(self, reset_count)\n"
             "        if status == _Communicator.STATUS_RESET: "
             "self.prefetch_state = prefetch_state\n"
             "        elif",
@@ -397,9 +406,39 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "        # invoke initializer of each extension\n"
             "        for _, entry in _mmix.resuming_first(extensions):\n",
         ),
+        # After the last drop, the rate would be the optimizer's first again.
+        Patch(
+            "finished = getattr(entry.trigger, 'finished', False)",
+            "finished = _mmix.needs_no_initialize(entry)",
+        ),
         Patch(
             "self.stop_trigger.serialize(serializer['stop_trigger'])",
             "_mmix.serialize_stop_trigger(self, serializer['stop_trigger'])",
+        ),
+    ),
+    # They set the attribute as at the beginning, until they are called again.
+    "chainer.training.extensions.multistep_shift": (
+        Patch(
+            "        else:\n            setattr(optimizer, self._attr, self._init)\n",
+            "        setattr(optimizer, self._attr,\n"
+            "                self._init * pow(self._gamma, self._current_step))\n",
+        ),
+    ),
+    "chainer.training.extensions.warmup_shift": (
+        Patch(
+            "from chainer.training import extension\n",
+            "from chainer.training import extension; "
+            f"from {_HERE} import runtime as _mmix\n",
+        ),
+        Patch(
+            "        else:\n"
+            "            setattr(optimizer, self._attr, self._warmup_start)\n",
+            "        self._optimizer = optimizer\n"
+            "        setattr(optimizer, self._attr, _mmix.warmed_up(self))\n",
+        ),
+        Patch(
+            "        self._t = serializer('_t', self._t)\n",
+            "        _mmix.serialize_warmup(self, serializer)\n",
         ),
     ),
     # The patience is in no snapshot.

@@ -121,6 +121,43 @@ def resuming_first(extensions: list) -> list:
     return sorted(extensions, key=lambda item: not resumes(item[1].extension))
 
 
+def needs_no_initialize(entry) -> bool:
+    """Tells whether an extension of a resumed Trainer has nothing left to do.
+
+    Extensions that shift a value set it again, though they will not change it.
+    """
+    is_shift = hasattr(entry.extension, "_last_value")
+    return getattr(entry.trigger, "finished", False) and not is_shift
+
+
+def warmed_up(shift) -> float:
+    """Returns the value that a ``WarmupShift`` sets as a training begins or goes on."""
+    if shift._t == 0:
+        return shift._warmup_start
+    if shift._t <= shift._warmup_iter:
+        rest = shift._warmup_iter - shift._t
+        start = rest * shift._warmup_start
+        return (shift._t * shift._init + start) / shift._warmup_iter
+    # Other extensions may have shifted it since.
+    value = getattr(shift, "_value", None)
+    return shift._init if value is None else float(value)
+
+
+def serialize_warmup(self, serializer) -> None:
+    """As ``WarmupShift.serialize``, with the value that it leaves to others."""
+    import chainer
+
+    self._t = serializer("_t", self._t)
+    if not isinstance(serializer, chainer.Deserializer):
+        if self._optimizer is not None:
+            serializer("_value", getattr(self._optimizer, self._attr))
+        return
+    try:
+        self._value = serializer("_value", None)
+    except (KeyError, ValueError):  # a snapshot of Chainer's own
+        self._value = None
+
+
 def serialize_early_stopping(self, serializer) -> None:
     """The method that ``EarlyStoppingTrigger`` lacks, as ``BestValueTrigger`` has it.
 

@@ -87,13 +87,14 @@ class Evaluator(extensions.Evaluator):
     def _call(self, given: Callable | None, *args, **kwargs) -> None:
         target = self.get_target("main")
         (given or target)(*args, **kwargs)
-        n = len(next(iter((*args, *kwargs.values()))))
-        weights = {} if given else _weights(target, args, kwargs, n)
+        if given:
+            return
         prefix = f"{self.name}/main/" if self.name else "main/"
         observation = reporter.get_current_reporter().observation
-        for key, value in observation.items():
-            weight = weights.get(key.removeprefix(prefix), n)
-            observation[key] = _weighted(value, weight)
+        for name, weight in _weights(target, args, kwargs).items():
+            key = prefix + name
+            if weight is not None and key in observation:
+                observation[key] = _weighted(observation[key], weight)
 
 
 class _OwnState(np.random.RandomState):
@@ -108,26 +109,29 @@ def _shares_state(sampler) -> bool:
     return state is np.random.mtrand._rand or isinstance(state, _OwnState)
 
 
-def _weights(target: chainer.Link, args: tuple, kwargs: dict, n: int) -> dict:
-    """Returns how many labels a classifier's loss and accuracy are means of."""
+def _weights(target: chainer.Link, args: tuple, kwargs: dict) -> dict:
+    """Returns how many labels a classifier's loss and accuracy are means of.
+
+    ``None`` stands for the number of examples, by which Chainer weighs them.
+    """
     key = getattr(target, "label_key", None)
     if key is None:
         return {}
     t = kwargs[key] if isinstance(key, str) else args[key]
     criteria = {"loss": target.lossfun, "accuracy": accuracy_function(target)}
-    return {name: _n_counted(f, t, n) for name, f in criteria.items() if f is not None}
+    return {name: _n_counted(f, t) for name, f in criteria.items() if f is not None}
 
 
-def _n_counted(criterion: Callable, t, n: int):
-    """Returns how many labels a criterion takes its mean of; N for examples."""
+def _n_counted(criterion: Callable, t):
+    """Returns how many labels a criterion takes its mean of; ``None`` for examples."""
     options = getattr(criterion, "keywords", {})  # of a functools.partial
     whole = options.get("normalize") is False or options.get("reduce") == "no"
     if whole or getattr(t, "dtype", np.dtype("f")).kind == "f":
-        return n
+        return None
     label = ignored_label(criterion)
     if label is not None:
         return (t != label).sum()
-    return t.size if getattr(criterion, "func", criterion) is F.accuracy else n
+    return t.size if getattr(criterion, "func", criterion) is F.accuracy else None
 
 
 def _weighted(value, weight):

@@ -15,10 +15,8 @@ class LearningRate(EpochSchedule):
     """Logs the learning rate as ``lr``, and drops it after some epochs.
 
     The rate is a function of the epoch alone, and is right after a resume too.
-    Chainer's :class:`~chainer.training.extensions.ExponentialShift` forgets it when it
-    is resumed after the last drop of a
-    :class:`~chainer.training.triggers.ManualScheduleTrigger`, and before that prefers
-    the old rate to a new one.
+    Chainer's :class:`~chainer.training.extensions.ExponentialShift` prefers the old
+    rate to a new one when it is resumed.
 
     It sets ``lr`` of an optimizer, ``alpha`` of Adam, and ``eta`` of AdamW, which
     scales its weight decay with it.

@@ -64,6 +64,84 @@ def test_autoload_comes_before_other_extensions(shift, tmp_path):
     assert came == right
 
 
+# --- Shifts that set their value as at the beginning ---------------------------------
+
+
+def rates(out, epochs, extend, saver, resume=None):
+    trainer = make_trainer(out, (epochs, "epoch"))
+    found = []
+
+    @chainer.training.make_extension(trigger=(1, "iteration"), priority=1000)
+    def note(trainer):
+        found.append(trainer.updater.get_optimizer("main").lr)
+
+    trainer.extend(note)
+    extend(trainer)
+    save, load, name = saver
+    if resume:
+        load(str(resume), trainer)
+    trainer.run()
+    save(str(out / name), trainer)
+    return found, trainer
+
+
+def drops_of_a_schedule(trainer):
+    trigger = triggers.ManualScheduleTrigger([1, 2], "epoch")
+    trainer.extend(extensions.ExponentialShift("lr", 0.5), trigger=trigger)
+
+
+def steps(trainer):
+    trainer.extend(extensions.MultistepShift("lr", 0.1, [3, 9, 13], 0.8))
+
+
+def steps_from_the_optimizer(trainer):
+    trainer.extend(extensions.MultistepShift("lr", 0.1, [3, 9, 13], None))
+
+
+def warmup(trainer):
+    trainer.extend(extensions.WarmupShift("lr", 0.1, 10, 0.7))
+
+
+def steps_and_warmup(trainer):
+    # By epochs, so that nothing sets the rate soon after the resume.
+    steps = extensions.MultistepShift("lr", 0.1, [2, 3], 0.7)
+    trainer.extend(steps, trigger=(1, "epoch"))
+    trainer.extend(extensions.WarmupShift("lr", 0.1, 3, 0.7))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize(
+    "saver",
+    [(save_npz, load_npz, "npz"), (save_hdf5, load_hdf5, "h5")],
+    ids=["npz", "hdf5"],
+)
+@pytest.mark.parametrize(
+    "extend",
+    [drops_of_a_schedule, steps, steps_from_the_optimizer, warmup, steps_and_warmup],
+)
+def test_shifts_are_resumed(extend, saver, cut, tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    right, unbroken = rates(tmp_path / "a", 4, extend, saver)
+    before, _ = rates(tmp_path / "b", cut, extend, saver)
+    resume = tmp_path / "b" / saver[2]
+    after, resumed = rates(tmp_path / "c", 4, extend, saver, resume)
+    assert before + after == right
+    assert len(set(right)) > 2
+    assert losses(resumed) == losses(unbroken)
+
+
+def test_warmup_of_a_snapshot_without_its_last_value(tmp_path):
+    saver = (save_npz, load_npz, "npz")
+    rates(tmp_path, 3, warmup, saver)
+    with np.load(tmp_path / "npz", allow_pickle=True) as file:
+        old = {k: v for k, v in file.items() if not k.endswith("/_value")}
+        assert len(old) == len(file) - 1
+    np.savez(tmp_path / "old.npz", **old)
+    after, _ = rates(tmp_path, 4, warmup, saver, tmp_path / "old.npz")
+    assert after == [0.7] * 4
+
+
 # --- EarlyStoppingTrigger ------------------------------------------------------------
 
 

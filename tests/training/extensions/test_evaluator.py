@@ -307,3 +307,18 @@ def test_networks_that_a_function_calls_keep_their_states(x, t, iterate):
     ):
         evaluator()
         assert other.lstm.h is None
+
+
+def test_examples_are_counted_whatever_the_converter_makes_of_them(x):
+    # Another axis first, as for recurrent networks, and an argument that is a number.
+    def transposed(batch, device):
+        return 0.5, np.stack(batch, axis=-1)
+
+    link = Same()
+
+    def mean(number, columns):
+        chainer.report({"mean": columns.mean(dtype=np.float64)}, link)
+
+    iterator = SerialIterator(x, 10, repeat=False, shuffle=False)
+    found = Evaluator(iterator, link, transposed, eval_func=mean)()
+    assert found["main/mean"] == pytest.approx(x.mean(dtype=np.float64))
