@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 
@@ -267,3 +268,10 @@ def weighted(observation: dict, weight: int) -> dict:
     return {
         k: v if isinstance(v, tuple) else (v, weight) for k, v in observation.items()
     }
+
+
+def deepcopy_sequential(sequential, memo: dict):
+    """Copies it as Python copies any object."""
+    memo[id(sequential)] = copied = object.__new__(type(sequential))
+    vars(copied).update(copy.deepcopy(vars(sequential), memo))
+    return copied
