@@ -1,5 +1,6 @@
 """What leads around a mixing point, in networks as people write them."""
 
+import contextlib
 import dataclasses
 import random
 import threading
@@ -15,6 +16,7 @@ import pytest
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
 from chainer_mmix.links.probe import drawing_nothing
 from chainer_mmix.mixing import MixupDraw, using_draw
+from chainer_revive.cpu import compiled
 
 N = 6
 LAM, PERM = 0.3, np.array([3, 0, 1, 2, 5, 4])
@@ -275,7 +277,8 @@ def test_what_the_copies_report_is_not_seen():
     assert reporter.observation == {"l1/mean": samples(4).mean()}
 
 
-def test_what_the_copies_draw_is_drawn_again():
+@pytest.mark.parametrize("thread", [None, compiled.THREAD])
+def test_what_the_copies_draw_is_drawn_again(thread):
     def forward(self, x):
         h = self.l1(x + np.random.normal(scale=0.1, size=x.shape))
         with chainer.using_config("train", True):
@@ -291,21 +294,30 @@ def test_what_the_copies_draw_is_drawn_again():
     expected = next_numbers()
     np.random.set_state(numpy_state)
     random.setstate(python_state)
-    mixed_call(net, "l1", samples(4))
+    with running(thread):
+        mixed_call(net, "l1", samples(4))
     assert next_numbers() == expected
 
 
-def test_what_another_thread_draws_meanwhile_is_not_drawn_again():
+@contextlib.contextmanager
+def running(name):
+    """A context in which a thread of that name runs."""
     stop = threading.Event()
-    thread = threading.Thread(target=stop.wait)
-    thread.start()
+    thread = threading.Thread(target=stop.wait, name=name)
+    if name:
+        thread.start()
     try:
-        np.random.seed(0)
-        with drawing_nothing(chainer.get_device("@numpy")):
-            np.random.rand()
+        yield
     finally:
         stop.set()
-        thread.join()
+        if name:
+            thread.join()
+
+
+def test_what_another_thread_draws_meanwhile_is_not_drawn_again():
+    np.random.seed(0)
+    with running("prefetch_loop"), drawing_nothing(chainer.get_device("@numpy")):
+        np.random.rand()
     assert np.random.rand() == np.random.RandomState(0).rand(2)[1]
 
 
