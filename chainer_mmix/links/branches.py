@@ -24,6 +24,7 @@ from chainer_mmix.links.graph import (
 from chainer_mmix.links.names import is_in, links_of, listed
 from chainer_mmix.links.probe import Probe, have_different_samples
 from chainer_mmix.links.states import JOIN, Mixing
+from chainer_mmix.mixing.draw import current_mixture
 
 
 class BranchCheck:
@@ -132,7 +133,11 @@ class BranchCheck:
         may_miss = not mixing.has_graph or has_lengths_or_masks(inputs)
         may_miss = self._graph_may_miss and may_miss
         differ = may_miss and have_different_samples(inputs, search.n)
-        if not leads_around and (search.suspects or differ or not self._passed):
+        # A network that asks for the partners joins the masks of both.
+        mixture = current_mixture()
+        joins = mixture is not None and mixture.is_known
+        unsure = search.suspects or differ or not self._passed
+        if not (leads_around or joins) and unsure:
             tried = probe()
             leads_around = tried is not None and bool(tried.is_bypassed(self.name))
         if leads_around:

@@ -13,7 +13,12 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
+from chainer_mmix import (
+    ManifoldMixupClassifier,
+    MixupLayers,
+    MixupPolicy,
+    current_draw,
+)
 from chainer_mmix.links.probe import drawing_nothing
 from chainer_mmix.mixing import MixupDraw, using_draw
 from chainer_revive.cpu import compiled
@@ -244,6 +249,26 @@ def test_masks_and_lengths_of_the_first_partner_alone_are_refused(pool, beside, 
     y, *_ = mixed_call(net, "pooled", x, beside)  # behind their use
     h = net.pooled(pool(F.relu(net.encoder(x, n_batch_axes=2)), beside))
     np.testing.assert_allclose(y.array, net.fc(F.tanh(mix(h))).array)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float64])
+def test_a_network_may_join_the_masks_itself(dtype):
+    def forward(self, x, mask):
+        h = F.relu(self.encoder(x, n_batch_axes=2))
+        if (draw := current_draw()) is not None:
+            mask = np.maximum(mask, mask[draw.perm])
+        weights = mask / mask.sum(axis=1, keepdims=True)
+        return self.fc(F.sum(h * weights[:, :, None], axis=1))
+
+    net = net_of(forward, encoder=dense(3, 4), fc=dense(4, 3))
+    x, mask = samples(5, 3), MASK.astype(dtype)
+    model = MixupLayers(net, ["encoder"])
+    for _ in range(3):
+        y, *_ = mixed_call(None, "encoder", x, mask, model=model)
+    h = np.maximum(mix(net.encoder(x, n_batch_axes=2).array), 0)
+    both = MASK | MASK[PERM]
+    pooled = (h * both[:, :, None]).sum(axis=1) / both.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(y.array, net.fc(pooled).array)
 
 
 def test_lengths_that_are_made_of_the_input_are_found_too():
