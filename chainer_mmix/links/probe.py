@@ -126,17 +126,17 @@ def drawing_nothing(device: chainer.backend.Device) -> Iterator[None]:
         yield
         return
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    cupy = cuda.cupy if device.xp is not np and device.xp is cuda.cupy else None
-    if cupy:
-        cupy_state = cupy.random.get_random_state()
-        cupy.random.set_random_state(cupy.random.RandomState(0))
+    on_cupy = cuda.available and device.xp is cuda.cupy
+    if on_cupy:
+        cupy_state = cuda.cupy.random.get_random_state()
+        cuda.cupy.random.set_random_state(cuda.cupy.random.RandomState(0))
     try:
         yield
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
-        if cupy:
-            cupy.random.set_random_state(cupy_state)
+        if on_cupy:
+            cuda.cupy.random.set_random_state(cupy_state)
 
 
 def copy_of(net: Link) -> Link:
