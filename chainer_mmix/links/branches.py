@@ -217,7 +217,8 @@ class Search:
     def is_bypassed_by_inputs(self, outputs, state) -> bool | None:
         """Whether a path leads from what looks like an input; ``None`` if it may.
 
-        A constant may look like it, so it is sure only if nothing else does.
+        A constant may look like it, so it is sure only if nothing else does, and if the
+        state is computed from it.
         """
         alike = {k: v for k, v in self.suspects.items() if k in self.kinds_of_inputs}
         if not alike or not self._is_bypassed_by(alike, outputs, state):
@@ -227,7 +228,9 @@ class Search:
             for node in ends_of_graph(outputs)
             if node.shape[:1] == (self.n,) and not is_parameter(node)
         ]
-        return True if all(kinds.count(kind) == 1 for kind in alike) else None
+        own = {id(node) for node in ends_of_graph(state)}
+        sure = (kinds.count(k) == 1 and not own.isdisjoint(alike[k]) for k in alike)
+        return True if all(sure) else None
 
     def _is_bypassed_by(self, suspects: dict[tuple, dict], outputs, state) -> bool:
         found = {key for alike in suspects.values() for key in alike}

@@ -453,6 +453,21 @@ def test_a_last_batch_of_as_many_samples_as_a_constant_has_rows():
         model(np.random.randn(n, N), np.zeros(n, np.int32)).backward()
 
 
+@pytest.mark.parametrize("sizes", [(8, 1, 8, 1), (1, 8)])
+def test_a_last_batch_of_one_beside_numbers_of_places(sizes):
+    def forward(self, x):
+        with chainer.no_backprop_mode():
+            h = self.embed(x)
+        h = h + F.broadcast_to(self.places(np.arange(5)[None]), h.shape)
+        return self.fc(F.mean(h, axis=1))
+
+    net = net_of(forward, embed=L.EmbedID(9, 4), places=L.EmbedID(5, 4), fc=dense(4, 3))
+    model = ManifoldMixupClassifier(MixupLayers(net, ["embed"]), 1, seed=0)
+    for n in sizes:
+        words = np.random.randint(0, 9, (n, 5))
+        model(words, np.zeros(n, np.int32)).backward()
+
+
 def test_a_network_that_cannot_be_copied():
     class Uncopied(chainer.Chain):
         def __deepcopy__(self, memo):
