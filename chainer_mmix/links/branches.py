@@ -24,6 +24,7 @@ from chainer_mmix.links.graph import (
 from chainer_mmix.links.names import is_in, links_of, listed
 from chainer_mmix.links.probe import Probe, have_different_samples
 from chainer_mmix.links.states import JOIN, Mixing
+from chainer_mmix.mixing.draw import current_mixture
 
 
 class BranchCheck:
@@ -132,7 +133,11 @@ class BranchCheck:
         may_miss = not mixing.has_graph or has_lengths_or_masks(inputs)
         may_miss = self._graph_may_miss and may_miss
         differ = may_miss and have_different_samples(inputs, search.n)
-        if not leads_around and (search.suspects or differ or not self._passed):
+        # A network that asks for the partners joins the masks of both.
+        mixture = current_mixture()
+        joins = mixture is not None and mixture.is_known
+        unsure = search.suspects or differ or not self._passed
+        if not (leads_around or joins) and unsure:
             tried = probe()
             leads_around = tried is not None and bool(tried.is_bypassed(self.name))
         if leads_around:
@@ -212,7 +217,8 @@ class Search:
     def is_bypassed_by_inputs(self, outputs, state) -> bool | None:
         """Whether a path leads from what looks like an input; ``None`` if it may.
 
-        A constant may look like it, so it is sure only if nothing else does.
+        A constant may look like it, so it is sure only if nothing else does, and if the
+        state is computed from it.
         """
         alike = {k: v for k, v in self.suspects.items() if k in self.kinds_of_inputs}
         if not alike or not self._is_bypassed_by(alike, outputs, state):
@@ -222,7 +228,9 @@ class Search:
             for node in ends_of_graph(outputs)
             if node.shape[:1] == (self.n,) and not is_parameter(node)
         ]
-        return True if all(kinds.count(kind) == 1 for kind in alike) else None
+        own = {id(node) for node in ends_of_graph(state)}
+        sure = (kinds.count(k) == 1 and not own.isdisjoint(alike[k]) for k in alike)
+        return True if all(sure) else None
 
     def _is_bypassed_by(self, suspects: dict[tuple, dict], outputs, state) -> bool:
         found = {key for alike in suspects.values() for key in alike}

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import chainer
 import numpy as np
 
-from chainer_mmix.links.graph import is_recorded, leaves
+from chainer_mmix.links.graph import is_array, is_recorded, leaves
+from chainer_mmix.links.states import is_mask
 from chainer_mmix.mixing.draw import Mixture
 
 
@@ -89,14 +90,16 @@ def check_inputs(predictor: chainer.Link, inputs: Sequence) -> None:
             f"arrays beside the target. {remedy}"
         )
     for value, parameter in list(zip(inputs, takes, strict=False))[1:]:
-        dtype = getattr(value, "dtype", None)
-        if parameter.default is None and dtype is not None and dtype.kind != "b":
+        if parameter.default is not None or not is_array(value):
+            continue
+        takes_target = parameter.name == target_name(predictor)
+        if takes_target or not is_mask(value, inputs[0]):
             raise TypeError(
                 f"{name} can do without its argument {parameter.name!r}, and gets an "
-                f"array of {dtype} and shape {value.shape} there, by its place in the "
-                f"batch: is it a second target? {remedy}. An input that may be missing "
-                "goes in by name: let the converter return a dict, and name the target "
-                "in label_key"
+                f"array of {value.dtype} and shape {value.shape} there, by its place "
+                f"in the batch: is it a second target? {remedy}. An input that may be "
+                "missing goes in by name: let the converter return a dict, and name "
+                "the target in label_key"
             )
 
 

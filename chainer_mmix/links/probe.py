@@ -21,6 +21,7 @@ from chainer.backends import cuda
 
 from chainer_mmix.links.graph import intercepted, is_array, leaves
 from chainer_mmix.links.names import links_of
+from chainer_revive.cpu import compiled
 
 _FEW = 4
 
@@ -118,23 +119,24 @@ def drawing_nothing(device: chainer.backend.Device) -> Iterator[None]:
     """Undoes what the ``with`` block draws from the global random generators.
 
     So a network that draws in test mode, too, draws the same in each call. While other
-    threads run, nothing is undone: what they drew meanwhile they would draw again.
+    threads run that may draw, nothing is undone: they would draw the same again.
     """
-    if threading.active_count() > 1:
+    threads = {t.name for t in threading.enumerate() if t != threading.current_thread()}
+    if threads - {compiled.THREAD}:
         yield
         return
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    cupy = cuda.cupy if device.xp is not np and device.xp is cuda.cupy else None
-    if cupy:
-        cupy_state = cupy.random.get_random_state()
-        cupy.random.set_random_state(cupy.random.RandomState(0))
+    on_cupy = cuda.available and device.xp is cuda.cupy
+    if on_cupy:
+        cupy_state = cuda.cupy.random.get_random_state()
+        cuda.cupy.random.set_random_state(cuda.cupy.random.RandomState(0))
     try:
         yield
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
-        if cupy:
-            cupy.random.set_random_state(cupy_state)
+        if on_cupy:
+            cuda.cupy.random.set_random_state(cupy_state)
 
 
 def copy_of(net: Link) -> Link:

@@ -170,9 +170,7 @@ def _is_beside(x, inputs: Iterable) -> bool:
         return False
     if x.dtype.kind == "b":
         return True
-    shape = x.shape
-    while len(shape) > 1 and shape[-1] == 1:
-        shape = shape[:-1]
+    shape = _without_ones(x.shape)
     of = [
         other
         for other in inputs
@@ -185,10 +183,30 @@ def _is_beside(x, inputs: Iterable) -> bool:
         return bool(of)
     x = chainer.as_array(x)
     if len(shape) > 1:
-        is_one_hot = (x.sum(axis=1) == 1).all()
-        return bool(((x == 0) | (x == 1)).all() and not is_one_hot)
+        return _is_of_bits(x) and not bool((x.sum(axis=1) == 1).all())  # one-hot
     longest = max((n for other in of for n in other.shape[1:]), default=-1)
     return _is_whole(x) and bool(((x >= 0) & (x <= longest)).all())
+
+
+def is_mask(x, other) -> bool:
+    """Whether an input seems to tell which places of another are valid."""
+    shape = _without_ones(x.shape)
+    return x.dtype.kind == "b" or (
+        len(shape) > 1
+        and getattr(other, "shape", ())[: len(shape)] == shape
+        and _is_of_bits(x)
+    )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _is_of_bits(x) -> bool:
+    x = chainer.as_array(x)
+    return bool(((x == 0) | (x == 1)).all())
 
 
 def _is_whole(x) -> bool:

@@ -48,12 +48,14 @@ class Mixture:
             Variables, which live as long as something is computed from them. None
             without a graph.
         unmixed: The arrays that it was given last, where it returned arrays.
+        is_known: Whether the network has asked for the draw.
     """
 
     draw: MixupDraw
     times_mixed: int = 0
     mixed: tuple[weakref.ref, ...] = ()
     unmixed: tuple = ()
+    is_known: bool = False
 
 
 @contextlib.contextmanager
@@ -97,4 +99,7 @@ def current_draw() -> MixupDraw | None:
         :func:`~chainer_mmix.mixup_data` takes.
     """
     mixture = current_mixture()
-    return None if mixture is None else mixture.draw
+    if mixture is None:
+        return None
+    mixture.is_known = True
+    return mixture.draw

@@ -13,6 +13,7 @@ from chainer.dataset import convert
 from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.links.held import links_in
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
 
@@ -42,7 +43,8 @@ class GraphUpdater(StandardUpdater):
     Args:
         iterator, optimizer, options: As for StandardUpdater. The optimizer's target or
             ``loss_func`` may be a :class:`~chainer_mmix.ManifoldMixupClassifier`, which
-            has one graph for each layer, or any other link or loss, which has one.
+            has one graph for each layer, or any other link or loss that calls none of
+            these, which has one.
         n_warmup (int): How many steps of each layer run as usual before it is captured.
             The default is 3.
         graphs: What captures; by default a
@@ -95,6 +97,8 @@ class GraphUpdater(StandardUpdater):
         if is_classifier and type(model).forward is not ManifoldMixupClassifier.forward:
             self._give_up(f"{type(model).__name__} has a forward of its own")
             is_classifier = False
+        elif not (is_classifier or self.reason) and _calls_classifier(model):
+            self._give_up("the loss function draws what it mixes by a classifier in it")
         draw = model.next_draw(*args, **kwargs) if is_classifier else None
 
         def loss(args, kwargs, draw) -> chainer.Variable:
@@ -164,6 +168,14 @@ class GraphUpdater(StandardUpdater):
                 f"as usual, with the same results ({reason})",
                 stacklevel=2,
             )
+
+
+def _calls_classifier(loss: Callable) -> bool:
+    return any(
+        isinstance(link, ManifoldMixupClassifier)
+        for root in links_in(loss)
+        for link in root.links()
+    )
 
 
 _LAM = "main/lam"  # the one value that is reported from the host

@@ -518,6 +518,15 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     # --- Others ----------------------------------------------------------------------
+    # A list with a lambda function cannot be pickled, but copied.
+    "chainer.sequential": (
+        _with_runtime("import inspect"),
+        Patch(
+            "        return super(Sequential, self).__reduce__()\n\n",
+            "        return super(Sequential, self).__reduce__()\n"
+            "    __deepcopy__ = _mmix.deepcopy_sequential\n",
+        ),
+    ),
     # A parameter that was frozen when it was saved and no longer is has no state yet.
     "chainer.optimizer": (
         _with_runtime("import numpy"),

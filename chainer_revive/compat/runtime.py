@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 import warnings
@@ -336,3 +337,10 @@ def weighted(observation: dict, batch) -> dict:
     return {
         k: v if isinstance(v, tuple) else (v, weight) for k, v in observation.items()
     }
+
+
+def deepcopy_sequential(sequential, memo: dict):
+    """Copies it as Python copies any object."""
+    memo[id(sequential)] = copied = object.__new__(type(sequential))
+    vars(copied).update(copy.deepcopy(vars(sequential), memo))
+    return copied

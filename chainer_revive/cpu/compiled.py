@@ -14,6 +14,8 @@ from chainer_revive.cpu import numpy as with_numpy
 available = find_spec("numba") is not None
 wanted = available
 
+THREAD = "chainer_revive"  # the name of the threads that loops share
+
 UNUSED = "compiled loops need Numba and are for float32"
 
 

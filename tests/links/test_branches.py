@@ -1,5 +1,6 @@
 """What leads around a mixing point, in networks as people write them."""
 
+import contextlib
 import dataclasses
 import random
 import threading
@@ -12,9 +13,15 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
+from chainer_mmix import (
+    ManifoldMixupClassifier,
+    MixupLayers,
+    MixupPolicy,
+    current_draw,
+)
 from chainer_mmix.links.probe import drawing_nothing
 from chainer_mmix.mixing import MixupDraw, using_draw
+from chainer_revive.cpu import compiled
 
 N = 6
 LAM, PERM = 0.3, np.array([3, 0, 1, 2, 5, 4])
@@ -244,6 +251,26 @@ def test_masks_and_lengths_of_the_first_partner_alone_are_refused(pool, beside, 
     np.testing.assert_allclose(y.array, net.fc(F.tanh(mix(h))).array)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.float64])
+def test_a_network_may_join_the_masks_itself(dtype):
+    def forward(self, x, mask):
+        h = F.relu(self.encoder(x, n_batch_axes=2))
+        if (draw := current_draw()) is not None:
+            mask = np.maximum(mask, mask[draw.perm])
+        weights = mask / mask.sum(axis=1, keepdims=True)
+        return self.fc(F.sum(h * weights[:, :, None], axis=1))
+
+    net = net_of(forward, encoder=dense(3, 4), fc=dense(4, 3))
+    x, mask = samples(5, 3), MASK.astype(dtype)
+    model = MixupLayers(net, ["encoder"])
+    for _ in range(3):
+        y, *_ = mixed_call(None, "encoder", x, mask, model=model)
+    h = np.maximum(mix(net.encoder(x, n_batch_axes=2).array), 0)
+    both = MASK | MASK[PERM]
+    pooled = (h * both[:, :, None]).sum(axis=1) / both.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(y.array, net.fc(pooled).array)
+
+
 def test_lengths_that_are_made_of_the_input_are_found_too():
     def forward(self, x):
         lengths = (x[:, :, 0] != 0).sum(axis=1)
@@ -275,7 +302,8 @@ def test_what_the_copies_report_is_not_seen():
     assert reporter.observation == {"l1/mean": samples(4).mean()}
 
 
-def test_what_the_copies_draw_is_drawn_again():
+@pytest.mark.parametrize("thread", [None, compiled.THREAD])
+def test_what_the_copies_draw_is_drawn_again(thread):
     def forward(self, x):
         h = self.l1(x + np.random.normal(scale=0.1, size=x.shape))
         with chainer.using_config("train", True):
@@ -291,21 +319,30 @@ def test_what_the_copies_draw_is_drawn_again():
     expected = next_numbers()
     np.random.set_state(numpy_state)
     random.setstate(python_state)
-    mixed_call(net, "l1", samples(4))
+    with running(thread):
+        mixed_call(net, "l1", samples(4))
     assert next_numbers() == expected
 
 
-def test_what_another_thread_draws_meanwhile_is_not_drawn_again():
+@contextlib.contextmanager
+def running(name):
+    """A context in which a thread of that name runs."""
     stop = threading.Event()
-    thread = threading.Thread(target=stop.wait)
-    thread.start()
+    thread = threading.Thread(target=stop.wait, name=name)
+    if name:
+        thread.start()
     try:
-        np.random.seed(0)
-        with drawing_nothing(chainer.get_device("@numpy")):
-            np.random.rand()
+        yield
     finally:
         stop.set()
-        thread.join()
+        if name:
+            thread.join()
+
+
+def test_what_another_thread_draws_meanwhile_is_not_drawn_again():
+    np.random.seed(0)
+    with running("prefetch_loop"), drawing_nothing(chainer.get_device("@numpy")):
+        np.random.rand()
     assert np.random.rand() == np.random.RandomState(0).rand(2)[1]
 
 
@@ -414,6 +451,21 @@ def test_a_last_batch_of_as_many_samples_as_a_constant_has_rows():
     model = ManifoldMixupClassifier(MixupLayers(constant("matrix"), ["l1"]), 1, seed=0)
     for n in (9, 9, N, 9, N, N):
         model(np.random.randn(n, N), np.zeros(n, np.int32)).backward()
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 8, 1), (1, 8)])
+def test_a_last_batch_of_one_beside_numbers_of_places(sizes):
+    def forward(self, x):
+        with chainer.no_backprop_mode():
+            h = self.embed(x)
+        h = h + F.broadcast_to(self.places(np.arange(5)[None]), h.shape)
+        return self.fc(F.mean(h, axis=1))
+
+    net = net_of(forward, embed=L.EmbedID(9, 4), places=L.EmbedID(5, 4), fc=dense(4, 3))
+    model = ManifoldMixupClassifier(MixupLayers(net, ["embed"]), 1, seed=0)
+    for n in sizes:
+        words = np.random.randint(0, 9, (n, 5))
+        model(words, np.zeros(n, np.int32)).backward()
 
 
 def test_a_network_that_cannot_be_copied():

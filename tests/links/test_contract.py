@@ -242,6 +242,8 @@ def test_a_second_target_is_not_taken_for_an_input(second):
         model = ManifoldMixupClassifier(predictor)
         with pytest.raises(TypeError, match=r"'z', .*second target\? .* which lossfun"):
             model(X, second, T)
+    with pytest.raises(TypeError, match=r"'z', .*second target\?"):
+        ManifoldMixupClassifier(OwnTwo())(X, (X > 0).astype(np.int32), T)
     model = ManifoldMixupClassifier(MixupLayers(Plain(), ["input"]))
     with pytest.raises(TypeError, match=r"takes \(x\), .*2 arrays .* which lossfun"):
         model(X, second, T)
@@ -260,9 +262,13 @@ def test_an_optional_input_goes_in_by_name_and_a_mask_by_its_place():
             super().__init__(l=L.Linear(4, 3))
 
         def forward(self, x, mask=None):
+            if mask.dtype != bool:
+                x, mask = x * mask, np.ones((8, 3), bool)
             return F.where(mask, self.l(x), np.zeros((8, 3), np.float32))
 
-    ManifoldMixupClassifier(MixupLayers(Masked(), ["l"]))(X, np.ones((8, 3), bool), T)
+    for mask in np.ones((8, 3), bool), np.ones((8, 4), np.float32):
+        point = "l" if mask.dtype == bool else "input"
+        ManifoldMixupClassifier(MixupLayers(Masked(), [point]))(X, mask, T)
 
 
 class Joins(InForward):

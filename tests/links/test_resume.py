@@ -109,6 +109,17 @@ def in_a_closure(iterator, model):
     return StandardUpdater(iterator, optimizer, loss_func=lambda *args: model(*args))
 
 
+def in_a_global_variable(iterator, model):
+    global script_model
+    script_model = model
+    optimizer = chainer.optimizers.Adam().setup(model.predictor)
+    return StandardUpdater(iterator, optimizer, loss_func=loss_of_a_script)
+
+
+def loss_of_a_script(*args):
+    return script_model(*args)
+
+
 def own_updater(iterator, model):
     return OwnUpdater(iterator, chainer.optimizers.Adam().setup(model))
 
@@ -123,7 +134,15 @@ def make_trainer(out, make_updater, model, n=8):
 
 @pytest.mark.parametrize(
     "make_updater",
-    [target, child, loss_func, inside_of_loss_func, in_a_closure, own_updater],
+    [
+        target,
+        child,
+        loss_func,
+        inside_of_loss_func,
+        in_a_closure,
+        in_a_global_variable,
+        own_updater,
+    ],
 )
 def test_a_trainer_goes_on_as_if_it_had_not_stopped(tmp_path, make_updater):
     whole = make_model()

@@ -347,6 +347,16 @@ def test_a_classifier_with_a_forward_of_its_own_runs_as_usual():
     assert_same(ours, run(StandardUpdater, make()))
 
 
+def test_a_loss_function_that_calls_a_classifier_runs_as_usual():
+    def trained(updater):
+        model = classify()
+        return run(updater, model, loss_func=lambda x, t: 2 * model(x, t))
+
+    with pytest.warns(UserWarning, match="by a classifier in it"):
+        ours = trained(GraphUpdater)
+    assert_same(ours, trained(StandardUpdater))
+
+
 class Joins(Net):
     """Needs the partners of the step."""
 

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numba import types
 
-from chainer_revive.cpu import blas
+from chainer_revive.cpu import blas, compiled
 from chainer_revive.cpu.numba.intrinsics import (
     add,
     call,
@@ -131,7 +131,9 @@ def _call_up(wanted: int) -> None:
         while _threads < wanted:
             arguments = _memory, _sleepers
             try:
-                threading.Thread(target=_serve, args=arguments, daemon=True).start()
+                threading.Thread(
+                    target=_serve, args=arguments, name=compiled.THREAD, daemon=True
+                ).start()
             except RuntimeError:  # The system has no more: it goes without.
                 return
             _threads += 1

@@ -1,5 +1,7 @@
 """Functions whose sources are patched, against NumPy."""
 
+import copy
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -134,3 +136,11 @@ def test_hdf5(tmp_path):
     serializers.load_hdf5(path, loaded)
     np.testing.assert_array_equal(saved.W.array, loaded.W.array)
     assert loaded.note == loaded.other[()] == "grüße"
+
+
+def test_a_sequential_with_a_lambda_is_copied():
+    net = chainer.Sequential(L.Linear(2, 3), lambda h: 2 * h, L.Linear(3, 1))
+    other, x = copy.deepcopy([net, net])[1], np.ones((1, 2), "f")
+    np.testing.assert_array_equal(other(x).array, net(x).array)
+    other[0].W.array[...] = 0
+    assert net[0].W.array.all() and next(iter(other.children())) is other[0]
