@@ -17,14 +17,21 @@ def convert_examples(batch, device):
     """Concatenates examples ``(image, label)`` and sends them to a device.
 
     It is :func:`chainer.dataset.concat_examples`, but where ``chainer.config.dtype`` is
-    float16 or mixed16, arrays of floats are rounded to float16, on the host.
+    float16 or mixed16, arrays of floats are rounded to float16, on the host. Images of
+    bytes become float32 in [0, 1], on the device.
     """
-    if not is_half():
-        return concat_examples(batch, device)
-    return tuple(
-        device.send(array.astype(np.float16) if array.dtype.kind == "f" else array)
-        for array in concat_examples(batch)
-    )
+    return tuple(_send(array, device) for array in concat_examples(batch))
+
+
+def _send(array: np.ndarray, device):
+    if is_half() and array.dtype.kind == "f":
+        array = array.astype(np.float16)
+    array = device.send(array)
+    if array.dtype != np.uint8 or array.ndim < 2:
+        return array
+    with chainer.using_device(device):
+        images = device.xp.divide(array, np.float32(255), dtype=np.float32)
+        return images.astype(np.float16) if is_half() else images
 
 
 def is_half() -> bool:

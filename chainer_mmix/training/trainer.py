@@ -15,6 +15,7 @@ from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.datasets import as_bytes
 from chainer_mmix.runs.record import RunRecord
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.extensions import (
@@ -175,9 +176,18 @@ def _initialize(model: chainer.Link, example: tuple, device) -> None:
 
 
 def iterate(dataset: Sequence, batchsize: int, workers: int, **options):
+    """Iterates over examples for :func:`~chainer_mmix.training.convert_examples`.
+
+    Args:
+        dataset (sequence): Examples ``(image, label)``.
+        batchsize (int): Examples a minibatch.
+        workers (int): Processes that read them; 0 for this one alone.
+        options: Passed on to Chainer's iterator.
+    """
     if not workers:
         return SerialIterator(dataset, batchsize, **options)
-    return MultiprocessIterator(dataset, batchsize, n_processes=workers, **options)
+    examples = as_bytes(dataset)
+    return MultiprocessIterator(examples, batchsize, n_processes=workers, **options)
 
 
 def _is_new_epoch(trainer: training.Trainer) -> bool:
