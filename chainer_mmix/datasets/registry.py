@@ -176,8 +176,7 @@ def load_splits(
 def as_bytes(examples: Sequence) -> Sequence:
     """Returns examples whose images stay bytes where pictures are read from files.
 
-    A fourth as much has to be copied then. They are to be divided by 255 in float32,
-    as :func:`~chainer_mmix.training.convert_examples` does.
+    A fourth as much has to be copied then. They are to be divided by 255 in float32.
 
     Args:
         examples (sequence): Examples ``(image, label)``.

@@ -17,21 +17,27 @@ def convert_examples(batch, device):
     """Concatenates examples ``(image, label)`` and sends them to a device.
 
     It is :func:`chainer.dataset.concat_examples`, but where ``chainer.config.dtype`` is
-    float16 or mixed16, arrays of floats are rounded to float16, on the host. Images of
-    bytes become float32 in [0, 1], on the device.
+    float16 or mixed16, arrays of floats are rounded to float16, on the host.
     """
-    return tuple(_send(array, device) for array in concat_examples(batch))
+    if not is_half():
+        return concat_examples(batch, device)
+    return tuple(
+        device.send(array.astype(np.float16) if array.dtype.kind == "f" else array)
+        for array in concat_examples(batch)
+    )
 
 
-def _send(array: np.ndarray, device):
-    if is_half() and array.dtype.kind == "f":
-        array = array.astype(np.float16)
-    array = device.send(array)
-    if array.dtype != np.uint8 or array.ndim < 2:
-        return array
+@chainer.dataset.converter()
+def convert_bytes(batch, device):
+    """Does what :func:`convert_examples` does to examples whose images are bytes.
+
+    They are sent as bytes and become floats in [0, 1] on the device.
+    """
+    device = chainer.get_device("@numpy" if device is None else device)
+    images, labels = (device.send(array) for array in concat_examples(batch))
     with chainer.using_device(device):
-        images = device.xp.divide(array, np.float32(255), dtype=np.float32)
-        return images.astype(np.float16) if is_half() else images
+        images = device.xp.divide(images, np.float32(255), dtype=np.float32)
+        return images.astype(np.float16) if is_half() else images, labels
 
 
 def is_half() -> bool:

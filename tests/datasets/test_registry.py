@@ -17,6 +17,7 @@ from chainer_mmix.datasets import (
     load_splits,
 )
 from chainer_mmix.training import convert_examples
+from chainer_mmix.training.precision import convert_bytes
 
 
 def make(n_train=20, n_test=10, n_class=2):
@@ -85,7 +86,7 @@ def test_pictures_as_bytes_are_the_same_pictures(tmp_path, monkeypatch):
             assert x.dtype == np.float32 and y.dtype == np.uint8
             assert t == s
         x, _ = convert_examples(floats, chainer.get_device("@numpy"))
-        y, _ = convert_examples(bytes_, chainer.get_device("@numpy"))
+        y, _ = convert_bytes(bytes_, chainer.get_device("@numpy"))
         np.testing.assert_array_equal(x, y, strict=True)
     # What is done to floats is done to floats.
     for examples in (
