@@ -13,18 +13,21 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import chainer
 import numpy as np
 from chainer.backend import CpuDevice
 from chainer.dataset import get_dataset_root, set_dataset_root
+from chainer.training.updaters import StandardUpdater
 from PIL import Image, ImageOps
 
+from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.datasets import find, load_splits
-from chainer_mmix.training import convert_examples
-from chainer_mmix.training.trainer import iterate
+from chainer_mmix.models import ResNet50
+from chainer_mmix.training.trainer import iterate, keep_bytes
 
 SIZE = 224
 BATCHSIZE = 32
@@ -42,6 +45,7 @@ def main() -> None:
         if find_spec("torch"):
             candidates["PyTorch's DataLoader"] = theirs(folder, workers)
         speeds = measure(candidates, repeats=9)
+        share = waiting_share(folder, workers)
     print(
         f"\nPictures of 500x375 to batches of {BATCHSIZE} of {SIZE}x{SIZE}, "
         f"{workers} workers"
@@ -55,6 +59,32 @@ def main() -> None:
         mine, others = speeds.values()
         ratios = [a / b for a, b in zip(mine, others, strict=True)]
         print(f"  ratio {statistics.median(ratios):.2f}")
+    print(f"  a training step of ResNet50 waits for data {share:.2%} of its time")
+
+
+def waiting_share(folder: Path, workers: int, n_step: int = 3) -> float:
+    """Returns the share of their time that training steps wait for a batch."""
+    photographs, convert = keep_bytes(load_photographs(folder))
+    iterator = iterate(photographs, 8, workers)
+    model = ManifoldMixupClassifier(ResNet50(2))
+    optimizer = chainer.optimizers.Adam().setup(model)
+    waited, next_batch = [], iterator.next
+
+    def next_timed() -> list:
+        start = time.perf_counter()
+        batch = next_batch()
+        waited.append(time.perf_counter() - start)
+        return batch
+
+    iterator.next = next_timed
+    updater = StandardUpdater(iterator, optimizer, converter=convert)
+    updater.update()
+    start = time.perf_counter()
+    for _ in range(n_step):
+        updater.update()
+    share = sum(waited[1:]) / (time.perf_counter() - start)
+    iterator.finalize()
+    return share
 
 
 def measure(candidates: dict[str, Callable[[], object]], repeats: int) -> dict:
@@ -94,19 +124,25 @@ def write_photographs(folder: Path) -> None:
             part.save(folder / str(label) / f"{i}.jpg", quality=90)
 
 
-def ours(folder: Path, workers: int) -> Callable[[], object]:
-    """Reads as ``chainer-mmix train --workers`` does."""
+def load_photographs(folder: Path) -> Sequence:
+    """Returns the training set of a folder, augmented."""
     cache = get_dataset_root()
     set_dataset_root(str(folder.parent))  # where it notes which files it has checked
     dataset = find(f"folder:{folder}", size=SIZE, validation_split=0.2)
     set_dataset_root(cache)
     train = load_splits(dataset, name="photographs", augment=True).train
     assert len(train) == N_IMAGE
-    iterator = iterate(train, BATCHSIZE, workers)
+    return train
+
+
+def ours(folder: Path, workers: int) -> Callable[[], object]:
+    """Reads as ``chainer-mmix train --workers`` does."""
+    photographs, convert = keep_bytes(load_photographs(folder))
+    iterator = iterate(photographs, BATCHSIZE, workers)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
 
     def read() -> np.ndarray:
-        x, _ = convert_examples(iterator.next(), CpuDevice())
+        x, _ = convert(iterator.next(), CpuDevice())
         x -= mean
         x /= std
         return x

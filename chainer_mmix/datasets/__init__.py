@@ -21,6 +21,7 @@ from chainer_mmix.datasets.picture_dataset import PictureDataset
 from chainer_mmix.datasets.registry import (
     DATASETS,
     Dataset,
+    as_bytes,
     load,
     load_splits,
     without_augmentation,
@@ -41,6 +42,7 @@ __all__ = [
     "Splits",
     "UnreadablePictureError",
     "add_label_noise",
+    "as_bytes",
     "centre_crop",
     "check_labels",
     "example_random",

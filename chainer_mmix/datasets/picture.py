@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,9 +137,25 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey.astype(np.uint8))
 
 
+_keeps_bytes = ContextVar("_keeps_bytes", default=False)
+
+
+@contextlib.contextmanager
+def keeping_bytes() -> Iterator[None]:
+    """Has :func:`to_array` leave bytes as they are, to be divided by 255 later."""
+    token = _keeps_bytes.set(True)
+    try:
+        yield
+    finally:
+        _keeps_bytes.reset(token)
+
+
 def to_array(image: Image.Image) -> np.ndarray:
     """Makes an array of an RGB picture: float32 of shape (3, H, W) in [0, 1]."""
-    array = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
+    array = np.asarray(image).transpose(2, 0, 1)
+    if _keeps_bytes.get():
+        return array
+    array = array.astype(np.float32, order="C")
     array /= 255
     return array
 

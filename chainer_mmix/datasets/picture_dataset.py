@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 
+import chainer
 import numpy as np
 from chainercv.chainer_experimental.datasets.sliceable import GetterDataset
 from numpy.typing import ArrayLike
@@ -12,6 +13,7 @@ from PIL import Image
 from chainer_mmix.datasets.picture import (
     UnreadablePictureError,
     centre_crop,
+    keeping_bytes,
     read_picture,
     shortest_for,
     to_array,
@@ -107,3 +109,17 @@ class PictureDataset(GetterDataset):
             warnings.warn(f"{error}: {self.img_paths[j]} takes its place", stacklevel=2)
             return image
         raise error
+
+
+class AsBytes(chainer.dataset.DatasetMixin):
+    """Examples of pictures whose images are uint8, 0 to 255."""
+
+    def __init__(self, examples: Sequence) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def get_example(self, i: int) -> tuple:
+        with keeping_bytes():
+            return self._examples[i]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from chainer.datasets import TransformDataset, get_fashion_mnist_labels
+from chainer.datasets import SubDataset, TransformDataset, get_fashion_mnist_labels
 
 from chainer_mmix.datasets.augment import Augment
 from chainer_mmix.datasets.checks import check_labels
@@ -15,6 +15,7 @@ from chainer_mmix.datasets.emnist import get_emnist
 from chainer_mmix.datasets.fashion_mnist import get_fashion_mnist
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
 from chainer_mmix.datasets.picture import RandomResizedCrop
+from chainer_mmix.datasets.picture_dataset import AsBytes, PictureDataset
 from chainer_mmix.datasets.splits import Splits, as_splits, labels_of
 from chainer_mmix.datasets.stl10 import get_stl10
 from chainer_mmix.datasets.svhn import get_svhn
@@ -170,6 +171,30 @@ def load_splits(
         train = TransformDataset(train, dataset.augment)
     class_names = loaded.class_names or dataset.class_names
     return loaded._replace(train=train, class_names=class_names)
+
+
+def as_bytes(examples: Sequence) -> Sequence:
+    """Returns examples whose images stay bytes where pictures are read from files.
+
+    A fourth as much has to be copied then. They are to be divided by 255 in float32.
+
+    Args:
+        examples (sequence): Examples ``(image, label)``.
+
+    Returns:
+        sequence: Examples whose images are uint8; or ``examples`` where images are not
+        read from files, or something else is done to them than to crop them.
+    """
+    return AsBytes(examples) if _are_from_files(examples) else examples
+
+
+def _are_from_files(examples: Sequence) -> bool:
+    if isinstance(examples, SubDataset):
+        return _are_from_files(examples._dataset)
+    if isinstance(examples, TransformDataset):
+        is_crop = isinstance(examples._transform, RandomResizedCrop)
+        return is_crop and _are_from_files(examples._dataset)
+    return isinstance(examples, PictureDataset)
 
 
 def without_augmentation(train: Sequence) -> Sequence:

@@ -27,6 +27,19 @@ def convert_examples(batch, device):
     )
 
 
+@chainer.dataset.converter()
+def convert_bytes(batch, device):
+    """Does what :func:`convert_examples` does to examples whose images are bytes.
+
+    They are sent as bytes and become floats in [0, 1] on the device.
+    """
+    device = chainer.get_device("@numpy" if device is None else device)
+    images, labels = (device.send(array) for array in concat_examples(batch))
+    with chainer.using_device(device):
+        images = device.xp.divide(images, np.float32(255), dtype=np.float32)
+        return images.astype(np.float16) if is_half() else images, labels
+
+
 def is_half() -> bool:
     """Tells whether ``chainer.config.dtype`` has networks compute in half precision."""
     return chainer.get_dtype(map_mixed16=np.float16) == np.float16

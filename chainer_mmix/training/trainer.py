@@ -10,11 +10,13 @@ from typing import TextIO
 import chainer
 import numpy as np
 from chainer import training
+from chainer.dataset import Converter
 from chainer.iterators import MultiprocessIterator, SerialIterator
 from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.datasets import as_bytes
 from chainer_mmix.runs.record import RunRecord
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.extensions import (
@@ -27,7 +29,7 @@ from chainer_mmix.training.extensions import (
 )
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
-from chainer_mmix.training.precision import convert_examples, is_half
+from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
 
 _COLUMNS = [
     "epoch",
@@ -99,6 +101,8 @@ def build_trainer(
     if data_on_device:
         convert, convert_test = (DeviceBatches(data, device) for data in (train, test))
         train, test = convert.indices, convert_test.indices
+    elif workers:
+        (train, convert), (test, convert_test) = map(keep_bytes, (train, test))
     updater = (GraphUpdater if graph else StandardUpdater)(
         iterate(train, batchsize, workers),
         optimizer,
@@ -175,9 +179,23 @@ def _initialize(model: chainer.Link, example: tuple, device) -> None:
 
 
 def iterate(dataset: Sequence, batchsize: int, workers: int, **options):
+    """Iterates over examples, in this process or in others.
+
+    Args:
+        dataset (sequence): Examples ``(image, label)``.
+        batchsize (int): Examples a minibatch.
+        workers (int): Processes that read them; 0 for this one alone.
+        options: Passed on to Chainer's iterator.
+    """
     if not workers:
         return SerialIterator(dataset, batchsize, **options)
     return MultiprocessIterator(dataset, batchsize, n_processes=workers, **options)
+
+
+def keep_bytes(dataset: Sequence) -> tuple[Sequence, Converter]:
+    """Returns examples of bytes, if they are read from files, and their converter."""
+    examples = as_bytes(dataset)
+    return examples, convert_examples if examples is dataset else convert_bytes
 
 
 def _is_new_epoch(trainer: training.Trainer) -> bool:

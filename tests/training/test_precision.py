@@ -6,6 +6,7 @@ import pytest
 
 from chainer_mmix import training
 from chainer_mmix.training import DTYPES, convert_examples, scale_loss
+from chainer_mmix.training.precision import convert_bytes
 
 
 @pytest.fixture(params=["float16", "mixed16"])
@@ -29,6 +30,24 @@ def test_floats_are_rounded_and_labels_are_not(half):
 def test_otherwise_examples_stay_as_they_are(dtype):
     x, _ = convert_examples(batch(dtype), -1)
     assert x.dtype == dtype
+
+
+BYTES = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+
+
+@pytest.mark.parametrize("device", [None, -1, "@numpy"])
+def test_images_of_bytes_become_floats_as_if_divided_by_255(device):
+    x, t = convert_bytes([(BYTES, np.int32(3))] * 2, device)
+    assert (x.dtype, x.shape, t.tolist()) == (np.float32, (2, 1, 16, 16), [3, 3])
+    expected = BYTES / np.float64(255)
+    np.testing.assert_array_equal(x[1], expected.astype(np.float32))
+
+
+def test_images_of_bytes_become_halves_of_such_floats(half):
+    x, _ = convert_bytes([(BYTES, np.int32(3))], "@numpy")
+    assert x.dtype == np.float16
+    floats = (BYTES / np.float32(255)).astype(np.float16)
+    np.testing.assert_array_equal(x[0], floats)
 
 
 class Weight(chainer.Link):
