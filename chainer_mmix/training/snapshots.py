@@ -5,7 +5,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,20 +42,43 @@ def find_snapshot(out: str | Path) -> Path | None:
     Returns:
         pathlib.Path: The snapshot, or ``None`` if there is none.
     """
-    out = Path(out)
+    return next(_newest_first(Path(out)), None)
+
+
+def find_good_snapshot(out: str | Path) -> tuple[Path | None, list[SnapshotError]]:
+    """Finds the newest snapshot of the run in a folder that is whole.
+
+    Args:
+        out (str or path-like): The folder.
+
+    Returns:
+        tuple: The snapshot, or ``None`` if there is none, and what is wrong with each
+        newer one.
+    """
+    flaws = []
+    for path in _newest_first(Path(out)):
+        try:
+            read_snapshot(path)
+        except SnapshotError as e:
+            flaws.append(e)
+        else:
+            return path, flaws
+    return None, flaws
+
+
+def _newest_first(out: Path) -> Iterator[Path]:
     found = {
         int(match[1]): path
         for path in (out.iterdir() if out.is_dir() else ())
         if (match := _NAME.fullmatch(path.name))
     }
-    newest_first = [found[n] for n in sorted(found, reverse=True)]
     try:
         log = read_log(out)
     except RunError:
         log = None
-    if log is None:
-        return next(iter(newest_first), None)
-    return next((path for path in newest_first if _is_of_run(path, log)), None)
+    for n in sorted(found, reverse=True):
+        if log is None or _is_of_run(found[n], log):
+            yield found[n]
 
 
 def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:

@@ -50,7 +50,12 @@ OTHERS = {
     "loss_scale": "8",
     "out": "elsewhere",
     "resume": "snapshot",
+    "snapshot_every": "30min",
+    "keep": "3",
+    "keep_best": "validation/main/loss",
+    "early_stopping": "4",
 }
+NEWER = ("quiet", "snapshot_every", "keep", "keep_best", "early_stopping")
 
 
 def arguments(*words):
@@ -87,11 +92,11 @@ def test_what_is_no_setting_is_not_told_apart(option):
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
 def test_records_of_older_versions_are_grouped_with_those_of_today(option):
-    if option.name == "quiet":
+    if option.name in NEWER:
         pytest.skip("they did not have it")
     new = run_of(arguments(*words_of(option)))
     old, plain = (
-        Run(Path(), [], {"arguments": {k: v for k, v in a.items() if k != "quiet"}})
+        Run(Path(), [], {"arguments": {k: v for k, v in a.items() if k not in NEWER}})
         for a in (new.record["arguments"], vars(arguments()))
     )
     assert group(new, old) == [2]

@@ -17,6 +17,7 @@ from chainer_mmix.analysis.predictions import accuracy_function
 from chainer_mmix.mixing.criterion import ignored_label
 from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.parts import links_in
+from chainer_mmix.training.stopping import check_stop
 
 
 class Evaluator(extensions.Evaluator):
@@ -85,6 +86,7 @@ class Evaluator(extensions.Evaluator):
             yield
 
     def _call(self, given: Callable | None, *args, **kwargs) -> None:
+        check_stop(self)
         target = self.get_target("main")
         (given or target)(*args, **kwargs)
         n = len(next(iter((*args, *kwargs.values()))))
