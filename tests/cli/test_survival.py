@@ -198,6 +198,35 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(undisturbed, name):
     assert [(s["from_epoch"], s["to_epoch"]) for s in starts] == [(0, 1.4), (1.4, 3)]
 
 
+@pytest.mark.parametrize(
+    "script", ["train_manifoldmixup.py", "chainer_mmix_command.py"]
+)
+@pytest.mark.parametrize("delay", [0.3, 1, 2])
+def test_ctrl_c_while_it_starts_gives_no_traceback(script, delay):
+    root = pathlib.Path(__file__).parents[2]
+    command = [
+        sys.executable,
+        root / f"{script}.py",
+        *["train"] * ("command" in script),
+    ]
+    process = subprocess.Popen(
+        [*command, *QUICK, "--epoch", "99"], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert "Traceback" not in error
+
+
+def test_ctrl_c_in_a_callback_of_a_weak_reference_is_not_lost():
+    what = "import weakref; r = weakref.ref(o := chainer_mmix.MixupPolicy(), lambda _: "
+    what += "os.kill(os.getpid(), 2)); del o"
+    done = child([*QUICK, "--out", "run"], 7, what)
+    assert done.returncode == 130
+    assert pathlib.Path("run/snapshot_iter_7").exists()
+
+
 def test_a_signal_that_is_ignored_stays_ignored(undisturbed):
     done = child([*QUICK, "--out", "run"], 7, kill("SIGHUP"), preexec_fn=_ignore)
     assert (done.returncode, done.stderr) == (0, "")
