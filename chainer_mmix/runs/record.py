@@ -194,7 +194,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     remedy = "repair it, or remove it to go by the folder's name"
     record = read_json(path, remedy)
     try:
-        for start in (record, *record.get("starts", [])):
+        starts = record.get("starts", [])
+        if not isinstance(starts, list):
+            raise TypeError("'starts' is no list")
+        for start in (record, *starts):
             _setting_of_start(start)
     except (AttributeError, TypeError) as e:
         raise RunError(
