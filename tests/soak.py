@@ -11,6 +11,8 @@ docs/reliability.md.
 
 import argparse
 import collections
+import contextlib
+import functools
 import json
 import pathlib
 import random
@@ -26,8 +28,10 @@ sys.path.insert(0, str(ROOT))
 from chainer_mmix.training import read_snapshot  # noqa: E402
 
 RUN = ["--model", "cnn", "--train-size", "300", "--batchsize", "16", "--augment"]
-RUN += ["--epoch", "6", "--snapshot-every", "7"]
+RUN += ["--epoch", "20", "--snapshot-every", "7"]
 COMMAND = [sys.executable, ROOT / "train_manifoldmixup.py"]
+FULL, DAMAGE, SECOND = "no room for a file", "damaged snapshot", "second run"
+SAME = "runs that ended as the undisturbed one"
 SIGNALS = {
     "SIGKILL": -signal.SIGKILL,
     "SIGTERM": 143,
@@ -60,55 +64,53 @@ class Soak:
         assert process.returncode == 0, error
 
     def one_run(self, n, ends):
-        """Trains one run to its end."""
+        """Trains one run to its end, ten times disturbed."""
         out = self._folder / f"run{n}"
-        code = None
-        while code != 0:
-            kind = self._random.choice(
-                [*SIGNALS, "full disk", "second run", "damaged snapshot", "nothing"]
-            )
-            if time.monotonic() > ends:
-                kind = "nothing"
-            if kind == "damaged snapshot" and not self._damage(out):
-                continue
-            code = self._disturb(kind, out)
+        for _ in range(10):
+            kind = self._random.choice([*SIGNALS, FULL, SECOND, DAMAGE])
+            if time.monotonic() > ends or self._disturb(kind, out):
+                break
+        self._finish(out)
         self._compare(out)
 
     def _disturb(self, kind, out):
+        """Starts the run, disturbs it once and tells whether it ended before."""
+        if kind == DAMAGE and not self._damage(out):
+            return False
+        name = kind if kind in SIGNALS else "SIGKILL"
         limit = None
-        if kind == "full disk":
+        if kind == FULL:
             size = self._random.choice([2_000, 50_000, 200_000])
-            limit = lambda: resource.setrlimit(  # noqa: E731
-                resource.RLIMIT_FSIZE, (size, size)
+            limit = functools.partial(
+                resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)
             )
-        process = start(out, preexec_fn=limit)
-        second, expected = None, {0}
-        if kind in SIGNALS:
-            # From its first import to its last epoch.
-            time.sleep(self._random.uniform(0, 12))
-            process.send_signal(getattr(signal, kind))
-            expected |= {SIGNALS[kind], -getattr(signal, kind)}
-            sent = time.monotonic()
-        elif kind == "full disk":
-            expected |= {1, 2}
-        elif kind == "second run":
-            second = start(out)
-            expected |= {2}
-        _, error = process.communicate()
-        code = process.returncode
-        codes = [code]
+        processes = [start(out, preexec_fn=limit)]
+        if kind == SECOND:
+            processes.append(start(out))
+        # From its first import to its last epoch.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            processes[0].wait(self._random.uniform(0, 15))
+        sent = time.monotonic()
+        for process in processes:
+            process.send_signal(getattr(signal, name))
+        errors = [process.communicate()[1] for process in processes]
+        codes = [process.returncode for process in processes]
         if kind in SIGNALS:
             self._longest = max(self._longest, time.monotonic() - sent)
-        if second is not None:
-            error += second.communicate()[1]
-            codes.append(second.returncode)
-            # One refuses; or it came when the other had ended.
-            if sorted(codes) == [2, 2]:
-                self._fail(kind, out, error)
-        if not set(codes) <= expected or "Traceback" in error:
-            self._fail(kind, out, f"{codes}: {error}")
+        expected = {0, SIGNALS[name], -getattr(signal, name)}
+        expected |= {FULL: {1, 2}, SECOND: {2}}.get(kind, set())
+        # Of two runs one is refused at most.
+        if not set(codes) <= expected or codes == [2, 2] or "Traceback" in str(errors):
+            self._fail(kind, out, f"{codes}: {errors}")
         self._counts[kind] += 1
-        return 0 if 0 in codes else code
+        self._counts["of them, refused"] += codes.count(2) if kind == SECOND else 0
+        return 0 in codes
+
+    def _finish(self, out):
+        process = start(out)
+        _, error = process.communicate()
+        if process.returncode != 0 or "Traceback" in error:
+            self._fail("end", out, f"{process.returncode}: {error}")
 
     def _damage(self, out):
         snapshots = sorted(out.glob("snapshot_iter_*"), key=lambda p: p.stat().st_mtime)
@@ -145,18 +147,20 @@ class Soak:
         left = [p.name for p in out.iterdir() if p.name.startswith(("tmp", "."))]
         if left:
             self._fail("end", out, f"{left} are left")
-        self._counts["runs that ended as undisturbed"] += 1
+        self._counts[SAME] += 1
 
     def _fail(self, kind, out, what):
         print(self.table())
         sys.exit(f"{kind}, {out}: {what}")
 
     def table(self):
-        """Returns the counts as a table of Markdown, and the longest stop."""
-        lines = ["| what happened | how often |", "|---|---|"]
-        return "\n".join(
-            [*lines, *(f"| {k} | {n} |" for k, n in sorted(self._counts.items()))]
+        """Returns the counts as a table of Markdown."""
+        rows = [*SIGNALS, FULL, DAMAGE, SECOND, "of them, refused", SAME]
+        lines = [f"| {row} | {self._counts[row]} |" for row in rows]
+        lines.append(
+            f"| longest time from a signal to the end | {self._longest:.1f} s |"
         )
+        return "\n".join(["| what happened | how often |", "|---|---|", *lines])
 
 
 def newest(out):

@@ -102,8 +102,11 @@ def build_trainer(
         :func:`~chainer_mmix.training.load_snapshot`.
 
     Raises:
-        ValueError: If the examples cannot be kept on the device.
+        ValueError: If there are no examples, or they cannot be kept on the device.
     """
+    for name, data in (("train", train), ("test", test)):
+        if len(data) == 0:
+            raise ValueError(f"{name} has no examples: give at least one")
     _initialize(optimizer.target, test[0], device)
     convert = convert_test = convert_examples
     if data_on_device:

@@ -59,6 +59,13 @@ class Evaluator(extensions.Evaluator):
         super().__init__(
             iterator, target, converter, device, eval_hook, eval_func, **kwargs
         )
+        for name, one in self.get_all_iterators().items():
+            data: Any = getattr(one, "dataset", None)
+            if hasattr(data, "__len__") and len(data) == 0:
+                raise ValueError(
+                    f"the iterator {name!r} of {type(self).__name__} has no examples: "
+                    "nothing can be measured"
+                )
         samplers: list[Any] = [
             getattr(iterator, "order_sampler", None)
             for iterator in self.get_all_iterators().values()
