@@ -12,7 +12,6 @@ docs/reliability.md.
 import argparse
 import collections
 import contextlib
-import functools
 import json
 import pathlib
 import random
@@ -40,13 +39,20 @@ SIGNALS = {
 }
 
 
-def start(out, **options):
+def start(out, size=None):
+    """Starts the run, which may write files of ``size`` bytes at most."""
+
+    def prepare():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would ignore
+        if size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
     return subprocess.Popen(
         [*COMMAND, *RUN, "--out", out, "--resume", "auto"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        preexec_fn=prepare,
     )
 
 
@@ -78,13 +84,9 @@ class Soak:
         if kind == DAMAGE and not self._damage(out):
             return False
         name = kind if kind in SIGNALS else "SIGKILL"
-        limit = None
-        if kind == FULL:
-            size = self._random.choice([2_000, 50_000, 200_000])
-            limit = functools.partial(
-                resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)
-            )
-        processes = [start(out, preexec_fn=limit)]
+        sizes = [2_000, 50_000, 200_000]
+        size = self._random.choice(sizes) if kind == FULL else None
+        processes = [start(out, size)]
         if kind == SECOND:
             processes.append(start(out))
         # From its first import to its last epoch.
