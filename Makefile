@@ -1,5 +1,5 @@
-# make test, make demo, make docs, make examples, make bench: each sets up all it needs
-# in .venv first.
+# make test, make demo, make docs, make examples, make bench, make soak: each sets up all
+# it needs in .venv first.
 # Another interpreter: make PYTHON=python3.12 test
 # Other extras of pyproject.toml: make EXTRAS=dev,cuda13 test
 
@@ -14,7 +14,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version, '$(EXTRAS)')).encode()))" 2>/dev/null)
 READY := $(VENV)/ready-$(ID)
 
-.PHONY: venv test lint docs demo examples bench
+.PHONY: venv test lint docs demo examples bench soak
 
 venv: $(READY)
 
@@ -41,6 +41,12 @@ examples: $(READY)
 
 bench: $(READY)
 	$(RUN) benchmarks/run.py
+
+# Disturbs training runs for an hour: make MINUTES=5 soak
+MINUTES := 60
+
+soak: $(READY)
+	$(RUN) tests/soak.py --minutes $(MINUTES)
 
 # Chainer and ChainerCV build only beside an old setuptools, and only with the
 # compiler switched off (pyproject.toml says why).

@@ -29,6 +29,7 @@ class DistributionWithData(Distribution):
 
 
 setup(
+    py_modules=["chainer_mmix_command"],
     packages=find_packages(include=["chainer_mmix*", "chainer_revive*"]),
     cmdclass={"install_data": InstallStartUpHook},
     distclass=DistributionWithData,

@@ -31,6 +31,23 @@ def share(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x <= 1, "in [0, 1]")
 
 
+def every(text: str) -> str:
+    """Checks a number of iterations, or of minutes (``30min``)."""
+    parse_every(text)
+    return text
+
+
+def parse_every(text: str) -> tuple[float, str]:
+    """Returns the number and ``"iterations"`` or ``"minutes"``."""
+    if text.endswith("min"):
+        wanted = "a number of minutes > 0, such as 30min"
+        number = text.removesuffix("min")
+        minutes = _number(number, float, lambda x: 0 < x < math.inf, wanted)
+        return minutes, "minutes"
+    wanted = "a whole number >= 1 of iterations, or of minutes, such as 30min"
+    return _number(text, int, lambda n: n >= 1, wanted), "iterations"
+
+
 def _number(text: str, kind: type, is_good, wanted: str):
     try:
         value = kind(text)

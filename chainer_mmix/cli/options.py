@@ -352,8 +352,10 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("resume", PLACE, None, _value(str, "SNAPSHOT", nargs="?", const=True)),
-            "go on from a snapshot, or the newest in a folder, without a value in "
-            "the output folder; on a CPU, the result is that of a run without a break",
+            "go on from a snapshot, or the newest good one in a folder, without a "
+            "value in the output folder; arguments that are not given are those of the "
+            "run's record; with auto, begin if there is nothing to go on from; on a "
+            "CPU, the result is that of a run without a break",
         ),
         Option(
             *("analyse", PLACE, False, {}),
@@ -369,6 +371,27 @@ GROUPS: dict[str, Sequence[Option]] = {
         Option(
             *("quiet", PLACE, False, {}),
             "print no table and no progress bar",
+        ),
+    ),
+    "what is kept": (
+        Option(
+            *("snapshot_every", PLACE, None, _value(types.every, "N")),
+            "save a snapshot each N iterations, or each N minutes with 30min for 30, "
+            "besides the end of each epoch",
+        ),
+        Option(
+            *("keep", PLACE, 2, _value(types.positive_int, "N")),
+            "how many of the newest snapshots to keep",
+        ),
+        Option(
+            *("keep_best", PLACE, "validation/main/accuracy", _value(str, "KEY")),
+            "keep the snapshot of the best epoch by this key of the log too, the "
+            "lowest if it is a loss or an error",
+        ),
+        Option(
+            *("early_stopping", SETTING | CHANGES | NAMED, None),
+            _value(types.positive_int, "N"),
+            "end after N epochs without a better value of --keep-best (default: never)",
         ),
     ),
 }
@@ -408,6 +431,8 @@ def setting_of(args: argparse.Namespace) -> Setting:
     names = [option.name for option in options_with(SETTING | MIXING)]
     mixing = [option.name for option in options_with(MIXING)]
     said = {name for name in names if mixes or name not in mixing[1:]} - {"epoch"}
+    if args.early_stopping is None:  # older records lack it
+        said.remove("early_stopping")
     return Setting(
         {name: getattr(args, name) for name in names if name in said},
         args.epoch,

@@ -1,54 +1,125 @@
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from chainer_mmix.cli.options import CHANGES, OPTIONS
+from chainer_mmix.runs import record as records
 from chainer_mmix.runs.record import read_record
-from chainer_mmix.training import find_snapshot
+from chainer_mmix.training import SnapshotError, find_good_snapshot
+
+# What a resumed run does not take from the record.
+_OWN = ("resume", "out", "gpu", "quiet")
 
 
-def newest_snapshot(resume: str | bool, out: str) -> str:
+def parse(
+    parser: argparse.ArgumentParser,
+    words: Sequence[str],
+    find_out: Callable[[argparse.Namespace], str],
+) -> argparse.Namespace:
+    """Parses a command line; a resumed run takes the rest from its record.
+
+    Args:
+        parser (argparse.ArgumentParser): The parser.
+        words (sequence of str): The command line.
+        find_out (callable): Returns the output folder that arguments mean.
+
+    Raises:
+        ValueError: If what is given is not what the run trains, or if the record is
+            damaged.
+    """
+    args = parser.parse_args(words)
+    if not args.resume:
+        return args
+    if args.resume in (True, "auto"):
+        folder = find_out(args)
+    elif os.path.isdir(args.resume):
+        folder = args.resume
+    else:
+        folder = os.path.dirname(args.resume) or "."
+    nothing = argparse.Namespace(**dict.fromkeys(OPTIONS))
+    given = {k: v for k, v in vars(parser.parse_args(words, nothing)).items() if v}
+    if args.pretrained:
+        given["pretrained"] = os.path.abspath(args.pretrained)
+    check_same_run(folder, given)
+    before = read_record(Path(folder)).get("arguments", {})
+    if "gpu" in given or "device" in given:
+        before = {k: v for k, v in before.items() if k not in ("device", "graph")}
+    args = parser.parse_args([*_words(before), *words])
+    if args.out is None and (before or os.path.isdir(args.resume)):
+        args.out = folder
+    return args
+
+
+def _words(arguments: Mapping[str, Any]) -> list[str]:
+    """Writes recorded arguments as one would type them."""
+    words = []
+    for name, value in arguments.items():
+        if name not in OPTIONS or name in _OWN or value is None or value is False:
+            continue
+        flag = OPTIONS[name].flag
+        if value is True:
+            words.append(flag)
+        elif not isinstance(value, list):
+            words.append(f"{flag}={value}")
+        elif value and all(isinstance(item, (int, float)) for item in value):
+            words += [flag, *map(str, value)]
+    return words
+
+
+def newest_snapshot(
+    resume: str | bool, out: str
+) -> tuple[str | None, Sequence[SnapshotError]]:
     """Finds the snapshot that ``--resume`` means.
 
     Args:
-        resume (str or bool): A snapshot, a folder, or ``True`` for the output folder.
+        resume (str or bool): A snapshot, a folder, ``"auto"``, or ``True`` for the
+            output folder.
         out (str): The output folder.
 
+    Returns:
+        tuple: The snapshot, the newest good one in a folder, or ``None`` if the run is
+        to begin, since it has not saved any yet; and what is wrong with newer ones.
+
     Raises:
-        ValueError: If there is none in the folder.
+        ValueError: If there is none.
     """
-    folder = out if resume is True else str(resume)
-    if resume is not True and not os.path.isdir(folder):
-        return folder
-    snapshot = find_snapshot(folder)
-    if snapshot is None:
-        raise ValueError(
-            f"there is no snapshot to resume from in {folder}: name one with "
-            "--resume SNAPSHOT, or the folder with --out"
-        )
-    return str(snapshot)
+    folder = out if resume in (True, "auto") else str(resume)
+    if folder == resume and not os.path.isdir(folder):
+        return folder, []
+    snapshot, flaws = find_good_snapshot(folder)
+    if snapshot is None and flaws:
+        raise ValueError(f"none of the snapshots in {folder} is good: {flaws[0]}")
+    if snapshot is not None:
+        return str(snapshot), flaws
+    if resume == "auto" or os.path.exists(os.path.join(folder, records.FILENAME)):
+        return None, []
+    raise ValueError(
+        f"there is no snapshot to resume from in {folder}: name one with "
+        "--resume SNAPSHOT, or the folder with --out"
+    )
 
 
 def check_same_run(
-    snapshot: str, arguments: Mapping[str, Any], fixed: Collection[str] = ()
+    folder: str, arguments: Mapping[str, Any], fixed: Collection[str] = ()
 ) -> None:
-    """Checks that arguments are those of the run that a snapshot belongs to.
+    """Checks that arguments are those of the run in a folder.
 
     How long and how fast it trains may change, what it trains may not. Without a
-    ``run.json`` beside the snapshot there is nothing to compare with.
+    ``run.json`` in the folder there is nothing to compare with.
 
     Args:
-        snapshot (str): The snapshot.
-        arguments (mapping): The arguments of the run that is to go on from it.
+        folder (str): The folder.
+        arguments (mapping): The arguments of the run that is to go on.
         fixed (collection of str): Arguments that may not change either in this run.
 
     Raises:
         ValueError: If they differ, with each difference, or if ``run.json`` is damaged.
     """
-    before = read_record(Path(snapshot).parent).get("arguments", {})
+    before = read_record(Path(folder)).get("arguments", {})
     differences = [
         f"{OPTIONS[name].flag} was {before[name]} and is {value}"
         for name, value in arguments.items()
@@ -57,7 +128,7 @@ def check_same_run(
     ]
     if differences:
         raise ValueError(
-            f"{snapshot} is the snapshot of another model or setting "
+            f"{folder} holds a run of another model or setting "
             f"({'; '.join(differences)}): resume with the arguments of that run"
         )
 

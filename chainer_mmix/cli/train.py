@@ -20,12 +20,20 @@ from chainer.training.extensions import LinearShift, observe_value
 import chainer_mmix
 from chainer_mmix import datasets, models, training
 from chainer_mmix.cli import options
+from chainer_mmix.cli.argument_types import parse_every
 from chainer_mmix.cli.options import naming
-from chainer_mmix.cli.resume import check_same_data, check_same_run, newest_snapshot
+from chainer_mmix.cli.resume import (
+    check_same_data,
+    check_same_run,
+    newest_snapshot,
+    parse,
+)
+from chainer_mmix.cli.streams import lasting_streams
 from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.draw import using_draw
 from chainer_mmix.runs.log import write_log
+from chainer_mmix.runs.metric import lower_is_better
 from chainer_mmix.runs.record import RunRecord
 from chainer_mmix.training.extensions import (
     DivergedError,
@@ -42,7 +50,7 @@ drawn layer are mixed, and so is the loss (arXiv 1806.05236).
 
 The output folder gets: log (all numbers of each epoch), loss.png and accuracy.png,
 mixup.json (how often each layer was drawn, and which lambda), run.json (arguments,
-versions, device, result) and the two newest snapshots.
+versions, device, result), the two newest snapshots and that of the best epoch.
 """
 _EPILOG = """\
 main/accuracy in the table is weighted over the labels of both partners by lambda, as
@@ -61,6 +69,8 @@ examples:
       pictures of one's own, one folder a class
   {command} --resume --epoch 40
       go on with the run of the same arguments, up to epoch 40
+  {command} --resume auto
+      begin, or go on where the last try ended: what a job scheduler starts again
 """
 
 
@@ -87,16 +97,18 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
         prog (str): What the command is called in help, errors and record.
 
     Returns:
-        int: 0, 1 when the training diverged, or 130 when it was interrupted. Bad
-        arguments exit with 2.
+        int: 0; 1 when the training diverged or a file could not be written; 130, 143 or
+        129 when Ctrl-C, SIGTERM or SIGHUP stopped it. Bad arguments exit with 2.
     """
     parser = get_parser(prog)
     words = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args(words)
-    with (
-        chainer.using_config("dtype", training.DTYPES[args.dtype]),
-        plain_warnings(prog),
-    ):
+    try:
+        args = parse(parser, words, _find_out)
+    except ValueError as e:
+        parser.error(" ".join(str(e).split()))  # one line
+    dtype = training.DTYPES[args.dtype]
+    config = chainer.using_config("dtype", dtype)
+    with lasting_streams(), config, plain_warnings(prog):
         return train(parser, args, words)
 
 
@@ -117,40 +129,40 @@ def plain_warnings(prog: str) -> Iterator[None]:
         yield
 
 
-def train(parser, args: argparse.Namespace, words: Sequence[str]) -> int:
+def train(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]
+) -> int:
     """Trains as the arguments say; see :func:`main`."""
     try:
-        trainer, record = prepare(args, f"{parser.prog} {shlex.join(words)}")
+        trainer, record, lock = prepare(args, f"{parser.prog} {shlex.join(words)}")
+        if lock is None:
+            return finish(args, trainer)
     except (ImportError, OSError, ValueError) as e:
         parser.error(" ".join(str(e).split()))  # one line
-    if trainer.updater.epoch >= args.epoch:
-        print(
-            f"nothing to do: {args.resume} is from the end of epoch "
-            f"{trainer.updater.epoch}, and --epoch is {args.epoch}; "
-            "give a higher --epoch to go on"
-        )
-        return 0
+    except KeyboardInterrupt:
+        return _stop(parser.prog, "interrupted", args.out, 130)
     try:
         training.run(trainer, record)
     except DivergedError as e:
-        last = training.find_snapshot(trainer.out)
-        kept = f"the last good snapshot is {last}" if last else "no snapshot yet"
-        print(
-            f"{parser.prog}: the training failed: {e}; {kept}; try a lower --lr than "
-            f"{args.lr:g}, or a larger --batchsize",
-            file=sys.stderr,
-        )
-        return 1
+        remedy = f"try a lower --lr than {args.lr:g}, or a larger --batchsize"
+        return _stop(parser.prog, f"the training failed: {e}", args.out, 1, remedy)
     except datasets.UnreadablePictureError as e:
-        print(
-            f"{parser.prog}: the training stopped: {e}; put a whole picture there and "
-            "go on with --resume, or train anew with --skip-corrupt",
-            file=sys.stderr,
+        remedy = (
+            "put a whole picture there and go on with --resume, or train anew with "
+            "--skip-corrupt"
         )
-        return 1
+        return _stop(parser.prog, f"the training stopped: {e}", args.out, 1, remedy)
+    except OSError as e:
+        what = f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e)
+        return _stop(parser.prog, f"the training failed: {what}", args.out, 1)
+    except training.MetricError as e:
+        return _stop(parser.prog, str(e), args.out, 1, "name another --keep-best")
+    except training.StoppedError as e:
+        return _stop(parser.prog, str(e), args.out, 128 + e.signum)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; go on with --resume", file=sys.stderr)
-        return 130
+        return _stop(parser.prog, "interrupted", args.out, 130)
+    finally:
+        lock.release()
     result = record.content
     on_test = ""
     if result["test_accuracy"] is not None:
@@ -164,6 +176,31 @@ def train(parser, args: argparse.Namespace, words: Sequence[str]) -> int:
     return 0
 
 
+def finish(args: argparse.Namespace, trainer) -> int:
+    """Does what is left of a run that is trained: its analysis, if it is wanted."""
+    if args.analyse and training.analyse_finished(trainer):
+        print(f"analysed the network of {args.resume}")
+    else:
+        print(
+            f"nothing to do: {args.resume} is from the end of epoch "
+            f"{trainer.updater.epoch}, and --epoch is {args.epoch}; "
+            "give a higher --epoch to go on"
+        )
+    return 0
+
+
+def _stop(prog: str, reason: str, out: str, code: int, remedy: str = "") -> int:
+    """Says why a run has ended and how it goes on; returns the exit code."""
+    try:
+        last = out and training.find_snapshot(out)
+    except OSError:
+        last = None
+    kept = f"the last good snapshot is {last}" if last else "no snapshot yet"
+    remedy = remedy or f"go on with {prog} --resume {shlex.quote(str(out))}"
+    print(f"{prog}: {reason}; {kept}; {remedy}", file=sys.stderr)
+    return code
+
+
 def prepare(args: argparse.Namespace, command: str) -> tuple:
     """Checks all arguments and builds everything, the output folder last.
 
@@ -172,7 +209,8 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         command (str): The command line, for the record.
 
     Returns:
-        tuple: The Trainer and the :class:`~chainer_mmix.training.RunRecord`.
+        tuple: The Trainer, the :class:`~chainer_mmix.training.RunRecord` and the lock
+        of the output folder, ``None`` if there is nothing to train.
 
     Raises:
         ImportError, OSError, ValueError: If something is wrong, in one sentence.
@@ -195,6 +233,13 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
             seed=args.seed,
             skip_corrupt=args.skip_corrupt,
         )
+    asked, again = args.resume, False
+    if asked:
+        with naming("resume"):
+            args.resume, flaws = newest_snapshot(asked, args.out)
+        for flaw in flaws:
+            print(f"warning: {flaw}: going on from {args.resume}", file=sys.stderr)
+        again = args.resume is None
     arguments = vars(args) | {"device": str(device)}
 
     training.set_seed(args.seed, device)
@@ -220,9 +265,9 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         # A schedule ends with the last epoch.
         scheduled = args.alpha_end is not None or args.mixup_prob_end is not None
         fixed = {"epoch", "batchsize"} if scheduled else ()
-        check_same_run(args.resume, arguments, fixed)
+        check_same_run(os.path.dirname(args.resume) or ".", arguments, fixed)
     with naming("out", "resume"):
-        training.check_output(args.out, args.resume)
+        training.check_output(args.out, args.resume, again)
 
     splits = datasets.load_splits(
         dataset,
@@ -270,6 +315,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         graph=args.graph,
         data_on_device=args.data_on_device,
         workers=args.workers,
+        **keeping(args),
     )
     if args.cutmix_alpha > 0:
         check_cutmix(classifier, held_out[0], device)
@@ -295,29 +341,88 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         device,
         args.seed,
         resumed_from=args.resume,
-        epoch=trainer.updater.epoch,
+        epoch=epochs_done(trainer.updater),
         setting=options.setting_of(args),
         data=data,
     )
-    if trainer.updater.epoch >= args.epoch:
-        return trainer, record
+    if args.resume and training.is_done(trainer):
+        return trainer, record, None
+    lock = open_output(args.out)
     try:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(
-            f"the output folder {args.out} cannot be made ({e.strerror}): name another "
-            "with --out"
-        ) from e
-    log = trainer.get_extension("LogReport").log
-    if args.resume:
-        # What came after an older snapshot is another branch, which ends here.
-        write_log(args.out, log)
-    record.start(log)
+        begin(trainer, record, args, asked, again)
+    except BaseException:
+        lock.release()
+        raise
     print(f"device: {device}, {record.content['device_name']}")
     if isinstance(device, chainer.backend.GpuDevice):
         print(cudnn.describe())
     print(describe(args, data))
-    return trainer, record
+    return trainer, record, lock
+
+
+def open_output(out: str) -> training.RunLock:
+    """Makes the output folder and locks it."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ValueError(
+            f"the output folder {out} cannot be made ({e.strerror}): name another "
+            "with --out"
+        ) from e
+    return training.RunLock(out)
+
+
+def begin(
+    trainer, record: RunRecord, args: argparse.Namespace, asked: str | bool, again: bool
+) -> None:
+    """Makes the locked output folder that of the run.
+
+    Raises:
+        ValueError: If another run has been there since the folder was looked at.
+    """
+    with naming("out", "resume"):
+        training.check_output(args.out, args.resume, again)
+        if asked and newest_snapshot(asked, args.out)[0] != args.resume:
+            raise ValueError(f"another run has just written into {args.out}: try again")
+    training.remove_leftovers(args.out)
+    log = trainer.get_extension("LogReport").log
+    if args.resume:
+        # What came after an older snapshot is another branch, which ends here.
+        write_log(args.out, log)
+        for difference in record.differences:
+            print(
+                f"warning: {difference}: the numbers may differ from those of a run "
+                "without a break",
+                file=sys.stderr,
+            )
+    elif again:
+        Path(args.out, "log").unlink(missing_ok=True)
+    record.start(log)
+
+
+def keeping(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the arguments say about snapshots and the end, for the Trainer."""
+    every = args.snapshot_every
+    return {
+        "n_retains": args.keep,
+        "snapshot_every": None if every is None else parse_every(every),
+        "keep_best": (args.keep_best, lower_is_better(args.keep_best)),
+        "early_stopping": args.early_stopping,
+    }
+
+
+def epochs_done(updater) -> float:
+    """Returns how many epochs are done, with a share of one in the middle of it."""
+    whole = updater.is_new_epoch or updater.iteration == 0
+    return updater.epoch if whole else round(updater.epoch_detail, 4)
+
+
+def _find_out(args: argparse.Namespace) -> str:
+    """Returns the output folder that arguments mean."""
+    if args.out is None:
+        args = argparse.Namespace(**vars(args))
+        fill_in(args, lookup(models.MODELS, args.model, "model"))
+    return args.out
 
 
 def make_model(args: argparse.Namespace, model_class: Any, n_class: int):
@@ -433,8 +538,6 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         args.pretrained = os.path.abspath(args.pretrained)
     if args.out is None:
         args.out = default_out(args, model_class)
-    if args.resume:
-        args.resume = newest_snapshot(args.resume, args.out)
 
 
 def default_out(args: argparse.Namespace, model_class: Any) -> str:

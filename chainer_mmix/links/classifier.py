@@ -14,6 +14,7 @@ from chainer_mmix.links.contract import (
     check_contract,
     check_inputs,
     check_mixed,
+    check_predictor,
     target_name,
 )
 from chainer_mmix.links.hooks import is_of_training
@@ -111,6 +112,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         label_smoothing: float = 0.0,
         label_key: int | str = -1,
     ) -> None:
+        check_predictor(predictor)
         super().__init__(predictor, lossfun, accfun, label_key)
         self.compute_accuracy = accfun is not None
         check_label_smoothing(label_smoothing)
@@ -255,6 +257,10 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 f"the target must be one array, not {type(target).__name__}: put those "
                 "of several tasks side by side into one float array, and let lossfun "
                 "split it"
+            )
+        if target.ndim == 0 or len(target) == 0:
+            raise ValueError(
+                f"the target has shape {target.shape}: a batch has at least one sample"
             )
         return inputs, kwargs, target
 

@@ -14,6 +14,54 @@ from chainer_mmix.links.states import is_mask
 from chainer_mmix.mixing.draw import Mixture
 
 
+def check_link(link: chainer.Link, name: str) -> None:
+    """Checks that an argument is a link.
+
+    Args:
+        link (~chainer.Link): What was given.
+        name (str): The argument, for the error.
+
+    Raises:
+        TypeError: If it is a class or no link.
+        ValueError: If it contains itself.
+    """
+    if isinstance(link, type):
+        raise TypeError(
+            f"{name} must be a link, not the class {link.__name__}: call it"
+        )
+    if not isinstance(link, chainer.Link):
+        raise TypeError(f"{name} must be a chainer.Link, not {link!r}")
+    _check_no_cycle(link, name, ())
+
+
+def check_predictor(predictor: chainer.Link) -> None:
+    """Checks that a link can be called and gives no loss.
+
+    Raises:
+        TypeError: If it cannot, or is a classifier.
+        ValueError: If it contains itself.
+    """
+    check_link(predictor, "predictor")
+    name = type(predictor).__name__
+    own = type(predictor).__call__ is not chainer.Link.__call__
+    if not (own or callable(getattr(predictor, "forward", None))):
+        raise TypeError(f"predictor is a {name}, which has no forward: give it one")
+    if isinstance(predictor, chainer.links.Classifier):
+        raise TypeError(
+            f"predictor is a {name}, which computes a loss itself: give its predictor"
+        )
+
+
+def _check_no_cycle(link: chainer.Link, name: str, above: tuple) -> None:
+    if any(link is one for one in above):
+        raise ValueError(
+            f"{name} contains itself (a {type(link).__name__}): hold it in a list "
+            "instead of as a child"
+        )
+    for child in link.children():
+        _check_no_cycle(child, name, (*above, link))
+
+
 def check_contract(predictor: chainer.Link) -> None:
     """Raises a TypeError if a predictor does not accept what it gets to mix."""
     call = called(predictor)

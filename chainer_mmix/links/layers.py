@@ -7,7 +7,7 @@ import chainer
 from chainer import Link
 
 from chainer_mmix.links.branches import BranchCheck
-from chainer_mmix.links.contract import called
+from chainer_mmix.links.contract import called, check_link
 from chainer_mmix.links.names import INPUT, listed, names_of
 from chainer_mmix.links.states import Mixing, take_target
 from chainer_mmix.links.suggest import survey
@@ -77,8 +77,7 @@ class MixupLayers(chainer.Chain):
         aside: Sequence[int | str] = (),
     ) -> None:
         super().__init__()
-        if not isinstance(net, Link):
-            raise TypeError(f"net must be a chainer.Link, not {net!r}")
+        check_link(net, "net")
         self.mixup_layers = names_of(net, layers)
         _check_pick(net, pick)
         self.pick = pick

@@ -63,6 +63,12 @@ def _gradient(function: Mix, grad_outputs: tuple) -> tuple:
     return gradients(function.forward((grad_outputs[0].array,)))
 
 
+def check_array(x, name: str) -> None:
+    """Raises a TypeError unless something is an array or a Variable."""
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"{name} must be an array, not {type(x).__name__}")
+
+
 def mix(x, lam, perm) -> chainer.Variable:
     r"""Mixes each sample with a partner from the same batch.
 
@@ -89,6 +95,7 @@ def mix(x, lam, perm) -> chainer.Variable:
         ValueError: If ``lam`` is outside :math:`[0, 1]`, or if ``lam`` or ``perm``
             does not fit ``x``.
     """
+    check_array(x, "x")
     n = len(x)
     if x.dtype.kind != "f":
         raise TypeError(
@@ -246,7 +253,9 @@ def mixup_data(x, target, lam, perm=None):
         raise TypeError("mixup_data got no target: pass the one that forward was given")
     several = isinstance(x, (tuple, list))
     parts = tuple(x) if several else (x,)
+    check_array(target, "target")
     for part in parts:
+        check_array(part, "x")
         if len(part) != len(target):
             raise ValueError(
                 f"x has {len(part)} samples (shape {part.shape}) but target has "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,16 @@ import numpy as np
 
 from chainer_mmix.mixing.draw import MixupDraw
 from chainer_mmix.mixing.points import as_points
+
+
+def check_seed(seed: int | None) -> None:
+    """Raises a TypeError or a ValueError unless a seed is one, or ``None``."""
+    if seed is None:
+        return
+    if not isinstance(seed, numbers.Integral):
+        raise TypeError(f"seed must be a whole number or None, not {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, not {seed}")
 
 
 class MixupPolicy:
@@ -85,6 +96,7 @@ class MixupPolicy:
         self.switch_prob = float(switch_prob)
         self.fixed_lam = None if fixed_lam is None else float(fixed_lam)
         self._check()
+        check_seed(seed)
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
     def _check(self) -> None:

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from chainer_mmix.atomic import write_atomically
+
+# Those of ASCII and Latin-1, line ends, and what turns the direction of text.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class RunError(ValueError):
@@ -13,7 +17,9 @@ class RunError(ValueError):
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file, with control characters of its strings written out.
+
+    So whoever prints them does not clear a terminal.
 
     Args:
         path (pathlib.Path): The file.
@@ -23,7 +29,7 @@ def read_json(path: Path, remedy: str) -> Any:
         RunError: If it cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return _printable(json.loads(path.read_bytes()))
     except OSError as e:
         raise RunError(
             f"{path} cannot be read ({e.strerror}): check the path and its permissions"
@@ -42,6 +48,16 @@ def write_json(path: Path, content: Any) -> None:
     with write_atomically(path) as file:
         json.dump(_finite(content), file, indent=2, allow_nan=False)
         file.write("\n")
+
+
+def _printable(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {_printable(key): _printable(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_printable(value) for value in content]
+    if isinstance(content, str):
+        return _CONTROL.sub(lambda match: repr(match[0])[1:-1], content)
+    return content
 
 
 def _finite(content: Any) -> Any:

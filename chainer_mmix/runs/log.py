@@ -15,6 +15,7 @@ from chainer_mmix.atomic import write_atomically
 from chainer_mmix.runs.files import RunError, read_json
 
 FILENAME = "log"
+_LARGEST = 1e150  # whose square is a number
 _REMEDY = "compare logs that Chainer's LogReport has written"
 
 
@@ -45,6 +46,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
             raise RunError(
                 f"{path} has an entry without a number as 'epoch': {_REMEDY}"
             )
+        _check_size(epoch, "epoch", path)
     return log
 
 
@@ -96,8 +98,16 @@ def series(
             raise RunError(
                 f"{path} has {value!r} where {key!r} should be a number: {_REMEDY}"
             )
+        _check_size(value, key, path)
     epochs = [entry["epoch"] for entry in entries]
     return np.array(epochs, np.float64), np.array(values, np.float64)
+
+
+def _check_size(value: float, key: str, path: Path) -> None:
+    if _LARGEST < abs(value) < math.inf:
+        raise RunError(
+            f"{path} has {value:.3g} as {key!r}, too large to compute with: {_REMEDY}"
+        )
 
 
 def _is_number(value: Any) -> bool:

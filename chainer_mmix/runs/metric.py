@@ -89,6 +89,11 @@ class Metric:
         return own if own in run.keys else "main/loss"
 
 
+def lower_is_better(key: str) -> bool:
+    """Tells by its name whether less of a number of the log is better."""
+    return _word(_name(key)) in _LOWER
+
+
 def choose_metric(
     runs: Sequence[Run], wanted: str | None = None, lower_is_better: bool | None = None
 ) -> Metric:

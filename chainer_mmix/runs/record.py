@@ -93,12 +93,14 @@ class RunRecord:
         seed (int): The seed of everything random.
         resumed_from (str or path-like): The snapshot that the run goes on from. The
             record beside it, if there is one, tells the starts before.
-        epoch (int): The epochs that are done. The default is 0.
+        epoch (float): The epochs that are done. The default is 0.
         setting (Setting): What is trained; ``None``, the default, if it is not known.
         data (mapping): What it is trained on, of JSON types.
 
     Attributes:
         content (dict): What ``run.json`` holds.
+        differences (list of str): What the numbers depend on that is not as it was when
+            the run was last started.
 
     Raises:
         RunError: If the record beside the snapshot is damaged.
@@ -112,7 +114,7 @@ class RunRecord:
         device: chainer.backend.Device,
         seed: int,
         resumed_from: str | Path | None = None,
-        epoch: int = 0,
+        epoch: float = 0,
         setting: Setting | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
@@ -132,6 +134,7 @@ class RunRecord:
         before = []
         if resumed_from is not None:
             before = _starts_until(read_record(Path(resumed_from).parent), epoch)
+        self.differences = _differences(before[-1], start) if before else []
         self._start = {**start, "from_epoch": epoch, "to_epoch": None}
         self.content = {**start, "starts": [*before, self._start], "seed": seed}
         self.content["data"] = dict(data or {})
@@ -199,7 +202,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     remedy = "repair it, or remove it to go by the folder's name"
     record = read_json(path, remedy)
     try:
-        for start in (record, *record.get("starts", [])):
+        starts = record.get("starts", [])
+        if not isinstance(starts, list):
+            raise TypeError("'starts' is no list")
+        for start in (record, *starts):
             _setting_of_start(start)
     except (AttributeError, TypeError) as e:
         raise RunError(
@@ -296,7 +302,7 @@ def device_name(device: chainer.backend.Device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _starts_until(record: Mapping[str, Any], epoch: int) -> list[dict[str, Any]]:
+def _starts_until(record: Mapping[str, Any], epoch: float) -> list[dict[str, Any]]:
     """Returns the starts that led to the end of an epoch, the last one up to it."""
     if not record:
         return []
@@ -308,6 +314,26 @@ def _starts_until(record: Mapping[str, Any], epoch: int) -> list[dict[str, Any]]
         starts = [{**{k: record.get(k) for k in keys}, "from_epoch": since}]
     starts = [start for start in starts if (start.get("from_epoch") or 0) < epoch]
     return [*starts[:-1], *({**start, "to_epoch": epoch} for start in starts[-1:])]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Tells what the numbers depend on that differs between two starts."""
+    was, values = _basis(before), _basis(now)
+    return [
+        f"{name} was {was[name]} and is {value}"
+        for name, value in values.items()
+        if name in was and was[name] != value
+    ]
+
+
+def _basis(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the numbers of a start depend on besides its arguments."""
+    basis = {name: start[name] for name in ("device", "device_name") if name in start}
+    for kind in ("versions", "revive"):
+        for name, value in (start.get(kind) or {}).items():
+            parts = value if isinstance(value, dict) else {"": value}
+            basis |= {f"{name} {part}".strip(): v for part, v in parts.items()}
+    return basis
 
 
 def _setting_of_start(start: Mapping[str, Any]) -> Setting | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import chainer
@@ -7,6 +8,7 @@ import numpy as np
 from chainer.iterators import SerialIterator
 
 from chainer_mmix.datasets import without_augmentation
+from chainer_mmix.runs.log import write_log
 from chainer_mmix.training.extensions import (
     CalibrationEvaluator,
     DeformationEvaluator,
@@ -14,7 +16,18 @@ from chainer_mmix.training.extensions import (
     FgsmEvaluator,
     MixupPreview,
 )
+from chainer_mmix.training.lock import RunLock
 from chainer_mmix.training.precision import convert_examples
+
+_NAMES = [
+    extension.__name__
+    for extension in (
+        CalibrationEvaluator,
+        FgsmEvaluator,
+        DeformationEvaluator,
+        MixupPreview,
+    )
+]
 
 
 def analyse(
@@ -87,3 +100,31 @@ def _at_end(epoch: int) -> Callable:
     return lambda trainer: (
         trainer.updater.is_new_epoch and trainer.updater.epoch >= epoch
     )
+
+
+def analyse_finished(trainer: chainer.training.Trainer) -> bool:
+    """Analyses the network of a finished run now, and saves what it finds.
+
+    Args:
+        trainer (~chainer.training.Trainer): A Trainer that :func:`analyse` was given,
+            with the last snapshot loaded.
+
+    Returns:
+        bool: Whether it had not been analysed yet.
+    """
+    log = trainer.get_extension("LogReport").log
+    found: dict = {}
+    if "validation/main/ece" in log[-1]:
+        return False
+    lock = RunLock(trainer.out)
+    try:
+        trainer._start_at = time.time()  # which its snapshot asks for
+        with trainer.reporter.scope(found):
+            for name in _NAMES:
+                trainer.get_extension(name)(trainer)
+        log[-1].update({key: float(value) for key, value in found.items()})
+        trainer.get_extension("_Snapshot")(trainer)
+        write_log(trainer.out, log)
+    finally:
+        lock.release()
+    return True

@@ -1,20 +1,30 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 from chainer_mmix.runs import record
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.training.snapshots import find_snapshot
 
+# Folders of Chainer's snapshot and LogReport, and files of our atomic writer and lock.
+_FOLDER = re.compile(r"tmp(snapshot|best)_iter_\d+.{8}|log[a-z0-9_]{8}")
+_FILE = re.compile(r"\..+\.\d+\.tmp|\.lock\.\d+")
 
-def check_output(out: str | Path, resume: str | Path | None = None) -> None:
+
+def check_output(
+    out: str | Path, resume: str | Path | None = None, again: bool = False
+) -> None:
     """Checks that a run may write into a folder, without touching it.
 
     Args:
         out (str or path-like): The folder, which need not exist.
         resume (str or path-like): The snapshot that the run goes on from, if any. A
             folder that holds a run is right only if this snapshot is in it.
+        again (bool): Whether the run in it begins anew, since it has no snapshot yet.
+            The default is ``False``.
 
     Raises:
         ValueError: If the folder is no folder, cannot be written to or holds another
@@ -39,16 +49,31 @@ def check_output(out: str | Path, resume: str | Path | None = None) -> None:
     files += [snapshot.name] if snapshot else []
     if not files or (resume and Path(resume).resolve().parent == out.resolve()):
         return
-    if files == [record.FILENAME] and _failed(out):
-        return  # a run that failed in its first epoch leaves nothing to lose
-    remedy = "resume it" if snapshot else "remove it"
+    if files[0] == record.FILENAME and not snapshot and (again or _failed(out, files)):
+        return  # a run without a snapshot leaves nothing to lose
+    remedy = "remove it" if files == ["log"] else "resume it"
     raise ValueError(
         f"the output folder {out} holds another run ({', '.join(files)}): {remedy}, or "
         "name another folder"
     )
 
 
-def _failed(out: Path) -> bool:
+def remove_leftovers(out: str | Path) -> None:
+    """Removes what was being written into a folder when a run was killed.
+
+    Args:
+        out (str or path-like): The folder, to which no other run may be writing.
+    """
+    for path in Path(out).iterdir():
+        if path.is_dir() and _FOLDER.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file() and _FILE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _failed(out: Path, files: list[str]) -> bool:
+    if len(files) > 1:
+        return False
     try:
         return record.read_record(out).get("status") == "failed"
     except RunError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numbers
 import random
 
 import chainer
@@ -16,7 +17,12 @@ def set_seed(seed: int, device: chainer.backend.Device) -> None:
     Args:
         seed (int): In [0, 2**32 - 1].
         device (chainer.backend.Device): Where the run computes.
+
+    Raises:
+        ValueError: If the seed is none.
     """
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number in [0, 2**32 - 1], not {seed!r}")
     random.seed(seed)
     np.random.seed(seed)
     if cuda.available and device.xp is cuda.cupy:

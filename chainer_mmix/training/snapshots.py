@@ -1,31 +1,23 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import chainer
-import numpy as np
 from chainer.serializers import NpzDeserializer
 from chainer.serializers.npz import serialize
-from numpy.lib import format as npy
 
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.runs.log import read_log
+from chainer_mmix.training.safe_npz import SnapshotError, read_snapshot
 
 _NAME = re.compile(r"snapshot_iter_(\d+)")
 # Where a link may be in a file: by itself, in a classifier, or in either's Trainer.
 _PREFIXES = ("", "predictor/", "updater/model:main/", "updater/model:main/predictor/")
 _POLICY = "policy/rng"
-
-
-class SnapshotError(ValueError):
-    """A file is not a snapshot, is damaged, or belongs to another run."""
 
 
 def find_snapshot(out: str | Path) -> Path | None:
@@ -41,20 +33,43 @@ def find_snapshot(out: str | Path) -> Path | None:
     Returns:
         pathlib.Path: The snapshot, or ``None`` if there is none.
     """
-    out = Path(out)
+    return next(_newest_first(Path(out)), None)
+
+
+def find_good_snapshot(out: str | Path) -> tuple[Path | None, list[SnapshotError]]:
+    """Finds the newest snapshot of the run in a folder that is whole.
+
+    Args:
+        out (str or path-like): The folder.
+
+    Returns:
+        tuple: The snapshot, or ``None`` if there is none, and what is wrong with each
+        newer one.
+    """
+    flaws = []
+    for path in _newest_first(Path(out)):
+        try:
+            read_snapshot(path)
+        except SnapshotError as e:
+            flaws.append(e)
+        else:
+            return path, flaws
+    return None, flaws
+
+
+def _newest_first(out: Path) -> Iterator[Path]:
     found = {
         int(match[1]): path
         for path in (out.iterdir() if out.is_dir() else ())
         if (match := _NAME.fullmatch(path.name))
     }
-    newest_first = [found[n] for n in sorted(found, reverse=True)]
     try:
         log = read_log(out)
     except RunError:
         log = None
-    if log is None:
-        return next(iter(newest_first), None)
-    return next((path for path in newest_first if _is_of_run(path, log)), None)
+    for n in sorted(found, reverse=True):
+        if log is None or _is_of_run(found[n], log):
+            yield found[n]
 
 
 def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:
@@ -126,98 +141,19 @@ def load_weights(link: chainer.Link, path: str | Path) -> None:
         ) from e
 
 
-def read_snapshot(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of a snapshot.
-
-    Members with Python objects are unpickled by an unpickler that accepts only
-    NumPy arrays of ``None``, strings and numbers.
-
-    Args:
-        path (str or path-like): A file that :func:`chainer.serializers.save_npz` has
-            written.
-
-    Returns:
-        dict: Arrays by name.
-
-    Raises:
-        SnapshotError: If the file is missing, is no snapshot, is damaged, or has
-            objects of another kind.
-    """
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {
-                name.removesuffix(".npy"): _read_array(archive, name)
-                for name in archive.namelist()
-            }
-    except FileNotFoundError as e:
-        raise SnapshotError(f"there is no snapshot {path}") from e
-    except _UnsafeError as e:
-        raise SnapshotError(
-            f"{path} contains {e}, which could run code and which no snapshot needs: "
-            "it was not loaded; get the file from a source you trust"
-        ) from e
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        pickle.UnpicklingError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-    ) as e:
-        raise SnapshotError(
-            f"{path} is not a snapshot or another file of save_npz, or is cut off or "
-            f"damaged ({e}): take another one"
-        ) from e
-    except OSError as e:
-        raise SnapshotError(f"{path} cannot be read ({e.strerror})") from e
-
-
 def _is_of_run(path: Path, log: Sequence[Mapping[str, Any]]) -> bool:
     """Tells whether the log in a snapshot, if there is one, is how a log begins."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            saved = [
-                json.loads(str(_read_array(archive, name)))
-                for name in archive.namelist()
-                if name.startswith("extensions/") and name.endswith("/_log.npy")
-            ]
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, _UnsafeError):
+        members = read_snapshot(
+            path, lambda name: name.startswith("extensions/") and name.endswith("/_log")
+        )
+        saved = [json.loads(str(log)) for log in members.values()]
+    except ValueError:
         return True  # whoever loads it says what is wrong
     # As text, since NaN is not equal to itself.
     return not saved or any(
         json.dumps(own) == json.dumps(log[: len(own)]) for own in saved
     )
-
-
-class _UnsafeError(Exception):
-    pass
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the names that a pickled array of plain objects needs."""
-
-    def find_class(self, module: str, name: str):
-        # NumPy 1 writes numpy.core, NumPy 2 numpy._core.
-        if (module, name) in (
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        ):
-            return _reconstruct
-        if (module, name) == ("numpy", "ndarray"):
-            return None  # the first argument of _reconstruct, of no use
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        raise _UnsafeError(f"a reference to {module}.{name}")
-
-
-def _reconstruct(subtype: None, shape: tuple, typecode: bytes) -> np.ndarray:
-    # The pickle sets shape and content afterwards.
-    return np.empty(0, np.int8)
 
 
 class _StrictDeserializer(NpzDeserializer):
@@ -242,29 +178,6 @@ class _StrictDeserializer(NpzDeserializer):
         if shape is not None and shape != saved.shape and saved[()] is not None:
             raise ValueError(f"its {_last(name)} has shape {saved.shape}, not {shape}")
         return super().__call__(key, value)
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(name) as file:
-        if _header(file)[2].hasobject:
-            array = _Unpickler(file).load()
-            kinds = (type(None), str, bool, int, float)
-            if not isinstance(array, np.ndarray) or not all(
-                isinstance(item, kinds) for item in array.flat
-            ):
-                raise _UnsafeError(f"an object of a strange type in {name}")
-            return array
-    with archive.open(name) as file:
-        return npy.read_array(file, allow_pickle=False)
-
-
-def _header(file: IO[bytes]) -> tuple:
-    version = npy.read_magic(file)
-    if version == (1, 0):
-        return npy.read_array_header_1_0(file)
-    if version == (2, 0):
-        return npy.read_array_header_2_0(file)
-    raise ValueError(f"version {version} of NumPy's file format")
 
 
 def _another(path: str | Path, reason: str) -> SnapshotError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import warnings
@@ -27,9 +28,12 @@ from chainer_mmix.training.extensions import (
     MixupReport,
     RandomState,
 )
+from chainer_mmix.training.extensions.plot_report import PlotReport
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
+from chainer_mmix.training.run_progress import RunProgress, SnapshotTrigger
+from chainer_mmix.training.stopping import StopOnSignal, StoppedError, stoppable
 
 _COLUMNS = [
     "epoch",
@@ -54,6 +58,9 @@ def build_trainer(
     device: chainer.backend.Device,
     lr_drop: Sequence[int] = (),
     n_retains: int = 2,
+    snapshot_every: tuple[float, str] | None = None,
+    keep_best: tuple[str, bool] | None = None,
+    early_stopping: int | None = None,
     quiet: bool = False,
     graph: bool = False,
     data_on_device: bool = False,
@@ -79,6 +86,13 @@ def build_trainer(
         lr_drop (sequence of int): Epochs after which the learning rate is divided
             by 10. The default is none.
         n_retains (int): Snapshots to keep. The default is 2.
+        snapshot_every (tuple): When to save besides the end of each epoch:
+            ``(n, "iterations")`` or ``(n, "minutes")``. The default is never.
+        keep_best (tuple): A key of the log and whether less is better. The snapshot of
+            the best epoch is kept too, as ``best_iter_<iteration>``. The default is
+            none.
+        early_stopping (int): Stop after so many epochs without a better value of that
+            key. The default is never.
         quiet (bool): Whether to leave out the table and, on a terminal, the progress
             bar. The default is ``False``.
         graph (bool): Whether to replay CUDA graphs
@@ -94,8 +108,11 @@ def build_trainer(
         :func:`~chainer_mmix.training.load_snapshot`.
 
     Raises:
-        ValueError: If the examples cannot be kept on the device.
+        ValueError: If there are no examples, or they cannot be kept on the device.
     """
+    for name, data in (("train", train), ("test", test)):
+        if len(data) == 0:
+            raise ValueError(f"{name} has no examples: give at least one")
     _initialize(optimizer.target, test[0], device)
     convert = convert_test = convert_examples
     if data_on_device:
@@ -109,16 +126,19 @@ def build_trainer(
         converter=convert,
         device=device,
     )
-    trainer = training.Trainer(updater, (epoch, "epoch"), str(out))
+    log_report = extensions.LogReport()
+    progress = RunProgress(log_report, epoch, keep_best, early_stopping)
+    trainer = training.Trainer(updater, progress, str(out))
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
-    trainer.extend(FailOnNonNumber(interval=1 if is_cpu else 20))
+    guard = FailOnNonNumber(interval=1 if is_cpu else 20)
+    trainer.extend(guard)
     validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
     trainer.extend(Evaluator(validation, optimizer.target, convert_test, device))
     trainer.extend(LearningRate(lr_drop))
     if is_half():
         trainer.extend(HalfPrecision(optimizer))
     trainer.extend(MixupReport())
-    trainer.extend(extensions.LogReport())
+    trainer.extend(log_report)
     if not quiet:
         # Triggers without a state, which a snapshot of a quiet run would lack.
         table = extensions.PrintReport(_COLUMNS, out=_plain(sys.stdout))
@@ -129,13 +149,23 @@ def build_trainer(
     for key in ("loss", "accuracy"):
         keys = [f"main/{key}", f"validation/main/{key}"]
         trainer.extend(
-            extensions.PlotReport(keys, "epoch", _is_new_epoch, filename=f"{key}.png"),
+            PlotReport(keys, "epoch", _is_new_epoch, filename=f"{key}.png"),
             name=f"plot_{key}",
         )
     trainer.extend(RandomState())
     # Weights hardly shrink by compression, which takes longer than an epoch of digits.
     save = functools.partial(save_npz, compression=False)
-    trainer.extend(extensions.snapshot(savefun=save, n_retains=n_retains))
+    if keep_best is not None:
+        best = extensions.snapshot(save, "best_iter_{.updater.iteration}", n_retains=1)
+        trainer.extend(best, name="best", trigger=progress.is_best)
+    snapshot = extensions.snapshot(savefun=save, n_retains=n_retains)
+    trainer.extend(snapshot, trigger=SnapshotTrigger(guard, snapshot_every))
+
+    def save_good(trainer: training.Trainer) -> None:
+        guard.check_parameters(trainer)
+        snapshot(trainer)
+
+    trainer.extend(StopOnSignal(save_good))
     return trainer
 
 
@@ -148,23 +178,49 @@ def run(trainer: training.Trainer, record: RunRecord) -> None:
         record (RunRecord): The record, started.
 
     Raises:
-        Exception: What stopped the Trainer, once that is recorded.
+        StoppedError: If a signal stopped it. It is saved.
+        Exception: What else stopped the Trainer, once that is recorded.
     """
     log_report = trainer.get_extension("LogReport")
-    try:
-        # FailOnNonNumber says it in one sentence.
-        with (
-            np.errstate(over="ignore", invalid="ignore", divide="ignore"),
-            warnings.catch_warnings(),
-        ):
-            # How dynamic loss scaling finds its scale.
-            warnings.filterwarnings("ignore", "Non finite number found in param.grad")
-            trainer.run(show_loop_exception_msg=False)
-    except BaseException as e:
-        reason = str(e) or type(e).__name__
-        record.fail(reason, log_report.log, trainer.elapsed_time)
-        raise
-    record.finish(log_report.log, trainer.elapsed_time)
+
+    def fail(reason: str) -> None:
+        with contextlib.suppress(OSError):  # the disk may be full
+            record.fail(reason, log_report.log, trainer.elapsed_time)
+
+    with stoppable(lambda: fail("stopped at once")):
+        try:
+            _run(trainer)
+        except StoppedError as e:
+            if e.extension is not None and trainer.updater.iteration > 0:
+                stop = trainer.get_extension("StopOnSignal")
+                stop.save_in_iteration(trainer, e.extension)
+            fail(str(e))
+            raise
+        except BaseException as e:
+            fail(str(e) or type(e).__name__)
+            raise
+        record.finish(log_report.log, trainer.elapsed_time)
+
+
+def is_done(trainer: training.Trainer) -> bool:
+    """Tells whether a Trainer has come to its end: nothing is left to train or report.
+
+    Args:
+        trainer (~chainer.training.Trainer): What :func:`build_trainer` built.
+    """
+    rest = trainer.get_extension("StopOnSignal").is_in_iteration
+    return trainer.stop_trigger(trainer) and not rest
+
+
+def _run(trainer: training.Trainer) -> None:
+    # FailOnNonNumber says it in one sentence.
+    with (
+        np.errstate(over="ignore", invalid="ignore", divide="ignore"),
+        warnings.catch_warnings(),
+    ):
+        # How dynamic loss scaling finds its scale.
+        warnings.filterwarnings("ignore", "Non finite number found in param.grad")
+        trainer.run(show_loop_exception_msg=False)
 
 
 def _initialize(model: chainer.Link, example: tuple, device) -> None:

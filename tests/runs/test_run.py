@@ -119,3 +119,29 @@ def test_time_comes_from_the_log_or_else_from_the_record(write_run):
     assert read_run(run).time == 99.0
     (run / "run.json").unlink()
     assert read_run(run).time is None
+
+
+@pytest.mark.parametrize("value", [1e308, -1e301, 10**300])
+@pytest.mark.parametrize("key", ["epoch", "main/loss"])
+def test_numbers_too_large_to_compute_with_are_named(tmp_path, value, key):
+    entry = {"epoch": 1, "main/loss": 1.0} | {key: value}
+    (tmp_path / "log").write_text(json.dumps([entry]))
+    with pytest.raises(RunError, match=f"e.3.* as '{key}', too large"):
+        read_run(tmp_path).series("main/loss")
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path):
+    evil = "\x1b[2J\r\n\x9b\u202e"
+    (tmp_path / "log").write_text(json.dumps([{"epoch": 1, evil: 1.0}]))
+    (tmp_path / "run.json").write_text(json.dumps({"seed": evil, "status": "é±"}))
+    run = read_run(tmp_path)
+    assert run.record == {"seed": r"\x1b[2J\r\n\x9b\u202e", "status": "é±"}
+    assert run.keys == [r"\x1b[2J\r\n\x9b\u202e", "epoch"]
+
+
+@pytest.mark.parametrize("starts", [{}, 3, "x", [3], ["x"], None])
+def test_starts_of_a_wrong_kind(tmp_path, starts):
+    (tmp_path / "log").write_text('[{"epoch": 1}]')
+    (tmp_path / "run.json").write_text(json.dumps({"starts": starts}))
+    with pytest.raises(RunError, match="not the record of a run"):
+        read_run(tmp_path)

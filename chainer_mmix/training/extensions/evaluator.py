@@ -17,6 +17,7 @@ from chainer_mmix.analysis.predictions import accuracy_function
 from chainer_mmix.mixing.criterion import ignored_label
 from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.parts import links_in
+from chainer_mmix.training.stopping import check_stop
 
 
 class Evaluator(extensions.Evaluator):
@@ -58,6 +59,13 @@ class Evaluator(extensions.Evaluator):
         super().__init__(
             iterator, target, converter, device, eval_hook, eval_func, **kwargs
         )
+        for name, one in self.get_all_iterators().items():
+            data: Any = getattr(one, "dataset", None)
+            if hasattr(data, "__len__") and len(data) == 0:
+                raise ValueError(
+                    f"the iterator {name!r} of {type(self).__name__} has no examples: "
+                    "nothing can be measured"
+                )
         samplers: list[Any] = [
             getattr(iterator, "order_sampler", None)
             for iterator in self.get_all_iterators().values()
@@ -85,6 +93,7 @@ class Evaluator(extensions.Evaluator):
             yield
 
     def _call(self, given: Callable | None, *args, **kwargs) -> None:
+        check_stop(self)
         target = self.get_target("main")
         (given or target)(*args, **kwargs)
         if given:

@@ -35,21 +35,33 @@ class FailOnNonNumber(extensions.FailOnNonNumber):
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
         updater = trainer.updater
-        epoch = updater.epoch + (not updater.is_new_epoch)
-        when = f"in epoch {epoch} (iteration {updater.iteration})"
         if updater.iteration % self._interval == 0 or updater.is_new_epoch:
             for key, value in trainer.observation.items():
                 if "loss" in key.rpartition("/")[2] and not _is_finite(value):
                     which = "the loss" if key == "main/loss" else key
                     value = chainer.as_array(value)
-                    raise DivergedError(f"{which} became {value} {when}")
+                    raise DivergedError(f"{which} became {value} {_when(updater)}")
         if updater.is_new_epoch:
-            for optimizer in updater.get_all_optimizers().values():
-                for param in optimizer.target.params(include_uninit=False):
-                    if not _is_finite(param):
-                        raise DivergedError(
-                            f"a parameter became NaN or infinite {when}"
-                        )
+            self.check_parameters(trainer)
+
+    def check_parameters(self, trainer: chainer.training.Trainer) -> None:
+        """Looks at all parameters.
+
+        Raises:
+            DivergedError: If one is NaN or infinite.
+        """
+        updater = trainer.updater
+        for optimizer in updater.get_all_optimizers().values():
+            for param in optimizer.target.params(include_uninit=False):
+                if not _is_finite(param):
+                    raise DivergedError(
+                        f"a parameter became NaN or infinite {_when(updater)}"
+                    )
+
+
+def _when(updater) -> str:
+    epoch = updater.epoch + (not updater.is_new_epoch)
+    return f"in epoch {epoch} (iteration {updater.iteration})"
 
 
 def _is_finite(value) -> bool:

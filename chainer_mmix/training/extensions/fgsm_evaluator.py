@@ -44,6 +44,8 @@ class FgsmEvaluator(PredictorEvaluator):
         clip: tuple[float, float] | None = None,
         **options,
     ) -> None:
+        if np.isscalar(eps):
+            raise TypeError(f"eps must be a list: [{eps!r}]")
         for value in eps:
             if not 0 <= value < np.inf:
                 raise ValueError(f"eps must be finite numbers >= 0, not {value}")

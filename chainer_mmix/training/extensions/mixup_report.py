@@ -10,6 +10,7 @@ from chainer.training import extension, get_trigger
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.runs.mixup import MixupCounts
+from chainer_mmix.training.not_essential import not_essential
 from chainer_mmix.training.parts import batch_size, classifier_of
 
 
@@ -133,7 +134,8 @@ class MixupReport(extension.Extension):
             bin_edges=self._bin_edges,
             counts=self._lam,
         )
-        counts.write(out / self._filename)
+        with not_essential(out / self._filename):
+            counts.write(out / self._filename)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the counts."""

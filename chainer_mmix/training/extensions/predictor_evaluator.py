@@ -11,6 +11,8 @@ from chainer.dataset import concat_examples
 from chainer_mmix.analysis.findings import Findings
 from chainer_mmix.training.extensions.evaluator import Evaluator
 from chainer_mmix.training.isolation import isolated_with_weights
+from chainer_mmix.training.not_essential import not_essential
+from chainer_mmix.training.stopping import check_stop
 
 
 class PredictorEvaluator(Evaluator):
@@ -108,7 +110,9 @@ class PredictorEvaluator(Evaluator):
         result = super().__call__(trainer)
         if trainer is not None:
             for filename, write in self._findings.files.items():
-                write(Path(trainer.out, filename))
+                path = Path(trainer.out, filename)
+                with not_essential(path):
+                    write(path)
         return result
 
     def evaluate(self) -> dict:
@@ -141,6 +145,7 @@ class PredictorEvaluator(Evaluator):
         iterator = self.get_iterator("main")
         iterator.reset()
         for examples in itertools.islice(iterator, self._n_batch):
+            check_stop(self)
             batch = self.converter(examples, self.device)
             if isinstance(batch, dict):
                 named = dict(batch)

@@ -1,0 +1,109 @@
+"""When a run saves and when it ends.
+
+None of it has a state of its own, which the snapshot of a run with other arguments
+would lack: it goes by the log, which is in each snapshot.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import chainer
+from chainer.training import extensions
+
+from chainer_mmix.training.extensions.fail_on_nonnumber import FailOnNonNumber
+
+
+class MetricError(ValueError):
+    """The log has not the number by which the best epoch is found."""
+
+
+class RunProgress:
+    """The trigger by which a run ends.
+
+    Args:
+        log_report (~chainer.training.extensions.LogReport): The log of its epochs.
+        epoch (int): The last epoch.
+        best (tuple): A key of the log and whether less is better, or ``None``.
+        patience (int): End after so many epochs without a better value, or ``None``.
+    """
+
+    def __init__(
+        self,
+        log_report: extensions.LogReport,
+        epoch: int,
+        best: tuple[str, bool] | None = None,
+        patience: int | None = None,
+    ) -> None:
+        if patience is not None and best is None:
+            raise ValueError(
+                "early_stopping needs keep_best, which says what is better"
+            )
+        self._log_report = log_report
+        self._epoch = epoch
+        self._best = best
+        self._patience = patience
+
+    def __call__(self, trainer: chainer.training.Trainer) -> bool:
+        return trainer.updater.epoch >= self._epoch or (
+            self._patience is not None and self._since_best() >= self._patience
+        )
+
+    def get_training_length(self) -> tuple[int, str]:
+        """Returns how long it is, for a progress bar."""
+        return self._epoch, "epoch"
+
+    def is_best(self, trainer: chainer.training.Trainer) -> bool:
+        """Tells whether the epoch that has just ended is the best."""
+        return trainer.updater.is_new_epoch and self._since_best() == 0
+
+    def _since_best(self) -> int:
+        """Returns how many epochs ago the first of the best ones was."""
+        if self._best is None:
+            return 0
+        key, lower_is_better = self._best
+        log = self._log_report.log
+        values = [entry.get(key, math.nan) for entry in log]
+        if log and not any(key in entry for entry in log):
+            raise MetricError(
+                f"there is no {key} in the log to find the best epoch by: choose one "
+                f"of {', '.join(sorted(log[-1]))}"
+            )
+        signed = [-v if lower_is_better else v for v in values]
+        scores = [-math.inf if math.isnan(v) else v for v in signed]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+class SnapshotTrigger:
+    """Fires at the end of each epoch, and each so many iterations or minutes.
+
+    In the middle of an epoch it looks at all parameters first, so that the snapshot is
+    a good one.
+
+    Args:
+        guard (FailOnNonNumber): Which looks.
+        every (tuple): A number and ``"iterations"`` or ``"minutes"``, or ``None``.
+    """
+
+    def __init__(
+        self, guard: FailOnNonNumber, every: tuple[float, str] | None = None
+    ) -> None:
+        self._guard = guard
+        self._every = every
+        self._saved = time.monotonic()
+
+    def __call__(self, trainer: chainer.training.Trainer) -> bool:
+        updater = trainer.updater
+        fires = updater.is_new_epoch
+        if self._every is not None and not fires:
+            number, unit = self._every
+            if unit == "iterations":
+                fires = updater.iteration % number == 0
+            else:
+                fires = time.monotonic() - self._saved >= 60 * number
+            if fires:
+                self._guard.check_parameters(trainer)
+        if fires:
+            self._saved = time.monotonic()
+        return fires

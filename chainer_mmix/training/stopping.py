@@ -1,0 +1,177 @@
+"""How a run ends before its end: by a signal, or for want of room on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import chainer
+import numpy as np
+from chainer.backends import cuda
+from chainer.training import extension
+
+# What asks a run to stop. SIGHUP is what a terminal sends when it closes.
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+]
+_received: list[int] = []
+
+
+class StoppedError(RuntimeError):
+    """A signal stopped the training.
+
+    Attributes:
+        signum (int): The signal.
+        extension (chainer.training.Extension): Which had not come to its end.
+    """
+
+    def __init__(self, signum: int, extension: object = None) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        self.extension = extension
+
+
+@contextlib.contextmanager
+def stoppable(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Lets signals stop a run where nothing is lost.
+
+    In the ``with`` block, SIGINT (Ctrl-C), SIGTERM and SIGHUP are noted, for
+    :class:`StopOnSignal` and :func:`check_stop`. A second one ends the process at once,
+    with 128 and its number as the exit code. No exception is raised by a handler: one
+    that comes up in a callback of a weak reference would be lost. A signal that the
+    process ignores, as under ``nohup``, is still ignored. Outside of the main thread,
+    where Python handles no signals, it does nothing.
+
+    Args:
+        at_once (callable): What to do at the second signal.
+    """
+
+    def handle(signum: int, frame: object) -> None:
+        _received.append(signum)
+        if len(_received) > 1:
+            with contextlib.suppress(Exception):
+                at_once()
+            os._exit(128 + signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    _received.clear()
+    try:
+        for signum, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(signum, handle)
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        _received.clear()
+
+
+def check_stop(extension: object) -> None:
+    """Stops an evaluation when a signal has asked for it.
+
+    Args:
+        extension (chainer.training.Extension): The one that evaluates.
+
+    Raises:
+        StoppedError: If one has.
+    """
+    if _received:
+        raise StoppedError(_received[0], extension)
+
+
+class StopOnSignal(extension.Extension):
+    """Saves a snapshot and stops the training when a signal has asked for it.
+
+    It does so after the iteration, or, where :func:`check_stop` stopped an evaluation,
+    in the middle of what follows an iteration. The snapshot then holds what was
+    reported so far, and a resumed run begins with that evaluation.
+
+    Args:
+        save (callable): Called with the Trainer to save a snapshot.
+    """
+
+    trigger = 1, "iteration"
+    priority = -1000  # after all others
+
+    def __init__(self, save: Callable[[chainer.training.Trainer], None]) -> None:
+        self._save = save
+        self._rest: tuple[str, dict] | None = None
+
+    @property
+    def is_in_iteration(self) -> bool:
+        """Whether extensions have yet to run for the last iteration."""
+        return self._rest is not None
+
+    def initialize(self, trainer: chainer.training.Trainer) -> None:
+        """Runs the extensions that have yet to run."""
+        if self._rest is None:
+            return
+        (name, observation), self._rest = self._rest, None
+        entries = trainer._extensions
+        # The Trainer's order.
+        names = sorted(entries, key=lambda name: entries[name].priority, reverse=True)
+        trainer.observation = observation
+        with trainer.reporter.scope(observation):
+            # The trigger of the first has fired.
+            for following in names[names.index(name) :] if name in names else names:
+                entry = entries[following]
+                if following == name or entry.trigger(trainer):
+                    entry.extension(trainer)
+
+    def __call__(self, trainer: chainer.training.Trainer) -> None:
+        if _received:
+            self._save(trainer)
+            raise StoppedError(_received[0])
+
+    def save_in_iteration(
+        self, trainer: chainer.training.Trainer, stopped: object
+    ) -> None:
+        """Saves a snapshot of a Trainer that an extension stopped.
+
+        Args:
+            trainer (~chainer.training.Trainer): The Trainer.
+            stopped (chainer.training.Extension): The extension.
+        """
+        for name, entry in trainer._extensions.items():
+            if entry.extension is stopped:
+                self._rest = name, trainer.observation
+                self._save(trainer)
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        """Saves or restores what has yet to run."""
+        rest = self._rest and (
+            self._rest[0],
+            {key: _encode(value) for key, value in self._rest[1].items()},
+        )
+        try:
+            rest = json.loads(str(serializer("rest", json.dumps(rest))))
+        except KeyError:  # the snapshot of a Trainer without this extension
+            rest = None
+        if isinstance(serializer, chainer.Deserializer):
+            self._rest = rest and (
+                str(rest[0]),
+                {key: _decode(value) for key, value in rest[1].items()},
+            )
+
+
+def _encode(value: Any) -> list:
+    if isinstance(value, tuple):
+        return [_encode(part) for part in value]
+    array = np.asarray(cuda.to_cpu(chainer.as_array(value)))
+    return [array.dtype.str, array.tolist()]
+
+
+def _decode(value: list) -> Any:
+    if isinstance(value[0], list):
+        return tuple(_decode(part) for part in value)
+    return np.array(value[1], str(value[0]))

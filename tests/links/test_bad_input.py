@@ -1,0 +1,103 @@
+"""What is given in a wrong way is named in one sentence."""
+
+import re
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+
+from chainer_mmix import (
+    ManifoldMixupClassifier,
+    MixupLayers,
+    MixupPolicy,
+    MixupSequential,
+    mix,
+    mixup_data,
+)
+
+X, T = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
+
+
+class NoForward(chainer.Chain):
+    pass
+
+
+def net():
+    return MixupSequential(
+        (L.Linear(3, 4), True), (F.relu, False), (L.Linear(2), False)
+    )
+
+
+def cycle():
+    chain, child = chainer.Sequential(L.Linear(3)), chainer.Sequential()
+    chain.append(child)
+    child.append(chain)
+    return chain
+
+
+def classifier():
+    return ManifoldMixupClassifier(net(), seed=0)
+
+
+CASES = {
+    "an empty batch": (
+        lambda: classifier()(X[:0], T[:0]),
+        "the target has shape (0,): a batch has at least one sample",
+    ),
+    "an empty batch in evaluation": (
+        lambda: ManifoldMixupClassifier(net(), False)(X[:0], T[:0]),
+        "the target has shape (0,)",
+    ),
+    "one label": (lambda: classifier()(X, T[0]), "the target has shape ()"),
+    "a list of labels": (lambda: classifier()(X, [0] * 4), "one array, not list"),
+    "a list to mix": (lambda: mix([1.0], 0.5, [0]), "x must be an array, not list"),
+    "lists to mix": (
+        lambda: mixup_data([[1.0]], T[:1], 0.5),
+        "x must be an array, not list",
+    ),
+    "a list of targets": (
+        lambda: mixup_data(X, [0] * 4, 0.5),
+        "target must be an array, not list",
+    ),
+    "a negative seed": (lambda: MixupPolicy(seed=-1), "seed must be >= 0, not -1"),
+    "a word as seed": (lambda: MixupPolicy(seed="a"), "whole number or None, not 'a'"),
+    "a float as seed": (lambda: MixupPolicy(seed=1.5), "or None, not 1.5"),
+    "a class": (
+        lambda: ManifoldMixupClassifier(NoForward),
+        "predictor must be a link, not the class NoForward: call it",
+    ),
+    "a class to wrap": (
+        lambda: MixupLayers(L.Linear, ["l"]),
+        "net must be a link, not the class Linear: call it",
+    ),
+    "no link": (
+        lambda: ManifoldMixupClassifier(None),
+        "predictor must be a chainer.Link, not None",
+    ),
+    "no forward": (
+        lambda: ManifoldMixupClassifier(NoForward()),
+        "predictor is a NoForward, which has no forward: give it one",
+    ),
+    "a classifier": (
+        lambda: ManifoldMixupClassifier(L.Classifier(net())),
+        "predictor is a Classifier, which computes a loss itself: give its predictor",
+    ),
+    "a cycle": (
+        lambda: ManifoldMixupClassifier(cycle(), False),
+        "predictor contains itself (a Sequential)",
+    ),
+    "a cycle to wrap": (
+        lambda: MixupLayers(cycle(), ["0"]),
+        "net contains itself (a Sequential)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_named_in_one_sentence(name):
+    call, message = CASES[name]
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)) as e:
+        call()
+    assert "\n" not in str(e.value)
