@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 
 
 def positive_int(text: str) -> int:
@@ -29,6 +30,17 @@ def not_negative(text: str) -> float:
 
 def share(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x <= 1, "in [0, 1]")
+
+
+def path(text: str) -> str:
+    """Makes a path absolute, so that a run may be resumed from another folder."""
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def dataset(text: str) -> str:
+    """Makes the path in ``folder:PATH`` or ``npz:FILE`` absolute."""
+    kind, _, name = text.partition(":")
+    return f"{kind}:{path(name)}" if name else text
 
 
 def every(text: str) -> str:

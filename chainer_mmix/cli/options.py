@@ -123,7 +123,7 @@ def _one_of(*choices: str) -> dict[str, Any]:
 GROUPS: dict[str, Sequence[Option]] = {
     "what to train": (
         Option(
-            *("dataset", SETTING | MAIN, "digits", _value(str, "NAME")),
+            *("dataset", SETTING | MAIN, "digits", _value(types.dataset, "NAME")),
             f"one of {', '.join(datasets.DATASETS)}, or folder:PATH for pictures, one "
             "folder a class, or npz:FILE for arrays x and t; digits (1442 training "
             "images of 8x8 pixels) come with scikit-learn, mnist5k (5,000 images of "
@@ -171,7 +171,7 @@ GROUPS: dict[str, Sequence[Option]] = {
             "code, with its initial weights and eps of batch normalisation",
         ),
         Option(
-            *("pretrained", SETTING | NAMED, None, _value(str, "FILE")),
+            *("pretrained", SETTING | NAMED, None, _value(types.path, "FILE")),
             "begin with the weights in this npz file, but for the last layer: "
             "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for "
             "resnet50, 101 and 152, or what a run of the same model saved; the images "

@@ -42,8 +42,6 @@ def parse(
         folder = os.path.dirname(args.resume) or "."
     nothing = argparse.Namespace(**dict.fromkeys(OPTIONS))
     given = {k: v for k, v in vars(parser.parse_args(words, nothing)).items() if v}
-    if args.pretrained:
-        given["pretrained"] = os.path.abspath(args.pretrained)
     check_same_run(folder, given)
     before = read_record(Path(folder)).get("arguments", {})
     if "gpu" in given or "device" in given:

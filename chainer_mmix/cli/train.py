@@ -485,9 +485,6 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         args.batchsize = options.BATCHSIZE[kind]
     if kind == "folder:PATH" and args.size is None:
         args.size = options.FOLDER_SIZE
-    if kind in datasets.KINDS.values():
-        word, _, path = args.dataset.partition(":")
-        args.dataset = f"{word}:{os.path.abspath(os.path.expanduser(path))}"
     if args.lr is None:
         args.lr = training.OPTIMIZERS[args.optimizer]
     if args.mixup == "input" and args.layer_mix not in (None, [0]):
@@ -534,8 +531,6 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
             f"--mixup-off-epoch {args.mixup_off_epoch} is not before the end, --epoch "
             f"{args.epoch}: leave it out, or choose an earlier one"
         )
-    if args.pretrained is not None:
-        args.pretrained = os.path.abspath(args.pretrained)
     if args.out is None:
         args.out = default_out(args, model_class)
 

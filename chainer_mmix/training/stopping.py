@@ -46,14 +46,23 @@ def stoppable(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
     :class:`StopOnSignal` and :func:`check_stop`. A second one ends the process at once,
     with 128 and its number as the exit code. No exception is raised by a handler: one
     that comes up in a callback of a weak reference would be lost. A signal that the
-    process ignores, as under ``nohup``, is still ignored. Outside of the main thread,
-    where Python handles no signals, it does nothing.
+    process ignores, as under ``nohup``, is still ignored. Forked workers end by
+    SIGTERM and SIGHUP. Outside of the main thread, where Python handles no signals, it
+    does nothing.
 
     Args:
         at_once (callable): What to do at the second signal.
     """
 
+    process = os.getpid()
+
     def handle(signum: int, frame: object) -> None:
+        if os.getpid() != process:
+            # A forked worker, which a pool ends by SIGTERM. Ctrl-C is for the run.
+            if signum != signal.SIGINT:
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
+            return
         _received.append(signum)
         if len(_received) > 1:
             with contextlib.suppress(Exception):

@@ -304,5 +304,5 @@ def test_an_interrupt_ends_the_workers(pictures):
     assert len(children) == 4  # two to train, two to validate
     run.send_signal(signal.SIGINT)
     _, error = run.communicate(timeout=60)
-    assert run.returncode == 130 and b"go on with --resume" in error
+    assert run.returncode == 130 and b"--resume run" in error
     assert not any(path.exists() for path in children)

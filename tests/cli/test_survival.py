@@ -206,7 +206,7 @@ def test_ctrl_c_while_it_starts_gives_no_traceback(script, delay):
     root = pathlib.Path(__file__).parents[2]
     command = [
         sys.executable,
-        root / f"{script}.py",
+        root / script,
         *["train"] * ("command" in script),
     ]
     process = subprocess.Popen(
