@@ -22,6 +22,33 @@ _SIGNALS = [
     if hasattr(signal, name)
 ]
 _received: list[int] = []
+_handled: list[int] = []
+_mask = threading.local()
+
+
+# A pool ends its forked workers by SIGTERM, and Ctrl-C is for the run alone. What is
+# sent to a worker before it has its own handlers waits.
+def _before_fork() -> None:
+    _mask.value = signal.pthread_sigmask(signal.SIG_BLOCK, _handled)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.value)
+
+
+def _after_fork_in_worker() -> None:
+    for signum in _handled:
+        is_interrupt = signum == signal.SIGINT
+        signal.signal(signum, signal.SIG_IGN if is_interrupt else signal.SIG_DFL)
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_worker,
+    )
 
 
 class StoppedError(RuntimeError):
@@ -54,15 +81,7 @@ def stoppable(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
         at_once (callable): What to do at the second signal.
     """
 
-    process = os.getpid()
-
     def handle(signum: int, frame: object) -> None:
-        if os.getpid() != process:
-            # A forked worker, which a pool ends by SIGTERM. Ctrl-C is for the run.
-            if signum != signal.SIGINT:
-                signal.signal(signum, signal.SIG_DFL)
-                os.kill(os.getpid(), signum)
-            return
         _received.append(signum)
         if len(_received) > 1:
             with contextlib.suppress(Exception):
@@ -78,8 +97,10 @@ def stoppable(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
         for signum, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(signum, handle)
+                _handled.append(signum)
         yield
     finally:
+        _handled.clear()
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _received.clear()

@@ -119,7 +119,9 @@ def test_plain_pip(tmp_path, checkout):
     assert "chainer_revive.pth" in files
     top = {f.partition("/")[0] for f in files if f and not f.startswith("..")}
     assert {t for t in top if ".dist-info" not in t} == {
+        "__pycache__",
         "chainer_mmix",
+        "chainer_mmix_command.py",
         "chainer_revive",
         "chainer_revive.pth",
     }
