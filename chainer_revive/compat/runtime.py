@@ -265,7 +265,7 @@ def had_state(rule, deserializer) -> bool:
     if not rule.t:
         return False
     group = getattr(deserializer, "group", None)  # of HDF5
-    path = deserializer.path if group is None else group.name
+    path = getattr(deserializer, "path", "") if group is None else group.name
     match = _UPDATE_RULE.fullmatch(path)
     if match is None:
         return True
