@@ -73,9 +73,8 @@ def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Imag
             if shortest is not None:
                 share = shortest / min(image.size)
                 # Nothing happens to other formats.
-                image.draft(
-                    None, tuple(max(1, math.ceil(n * share)) for n in image.size)
-                )
+                width, height = (max(1, math.ceil(n * share)) for n in image.size)
+                image.draft(None, (width, height))
             return _to_rgb(image)
     except MemoryError:
         raise

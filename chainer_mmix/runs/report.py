@@ -276,11 +276,15 @@ def _mixing(groups: Sequence[Group]) -> str:
 
 def _mean_loss(reports: Sequence[MixupCounts], point: str) -> float | None:
     """Averages the loss at a mixing point over all its iterations in some runs."""
-    known = [r for r in reports if r.layer.get(point) and r.loss.get(point) is not None]
+    known = [
+        (loss, n)
+        for r in reports
+        if (n := r.layer.get(point)) and (loss := r.loss.get(point)) is not None
+    ]
     if not known:
         return None
-    weights = [r.layer[point] for r in known]
-    return float(np.average([r.loss[point] for r in known], weights=weights))
+    losses, weights = zip(*known, strict=True)
+    return float(np.average(losses, weights=weights))
 
 
 def _pictures(groups: Sequence[Group]) -> str:
