@@ -235,6 +235,9 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         )
     asked, again = args.resume, False
     if asked:
+        if os.path.isdir(args.out) and os.access(args.out, os.W_OK):
+            # A run at work there would take away the snapshot that is found.
+            training.RunLock(args.out).release()
         with naming("resume"):
             args.resume, flaws = newest_snapshot(asked, args.out)
         for flaw in flaws:
