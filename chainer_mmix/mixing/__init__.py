@@ -1,5 +1,6 @@
 """The mathematics of mixing: arrays and Variables in, arrays and Variables out."""
 
+from chainer_mmix.mixing.batch import mixup_data
 from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
 from chainer_mmix.mixing.criterion import (
     ignored_label,
@@ -8,8 +9,9 @@ from chainer_mmix.mixing.criterion import (
     mixup_score,
 )
 from chainer_mmix.mixing.draw import MixupDraw, current_draw, using_draw
-from chainer_mmix.mixing.functions import cutmix, mix, mixup_data
+from chainer_mmix.mixing.functions import mix
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
+from chainer_mmix.mixing.paste import cutmix
 from chainer_mmix.mixing.policy import MixupPolicy
 
 __all__ = [

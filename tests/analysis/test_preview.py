@@ -18,7 +18,7 @@ def test_mixed_images_are_what_they_say(data, per):
     pairs = mixed_pairs(policy, x, t)
     assert [pair.targets[0] for pair in pairs] == [0, 1, 2, 3, 4]
     assert len({pair.lam for pair in pairs}) == 5
-    for n, (method, (a, b, mixed), targets, lam) in enumerate(pairs):
+    for n, (method, (a, b, mixed), targets, lam, _) in enumerate(pairs):
         assert method == "mixup"
         np.testing.assert_array_equal(a, x[n])
         np.testing.assert_array_equal(b, x[targets[1]])
@@ -30,7 +30,7 @@ def test_cutmix_shows_a_box_and_its_share(data, per):
     x, t = data
     policy = MixupPolicy(0, cutmix_alpha=1, per=per, seed=1)
     cut = 0
-    for method, (a, b, mixed), _, lam in mixed_pairs(policy, x, t):
+    for method, (a, b, mixed), _, lam, _ in mixed_pairs(policy, x, t):
         assert method == "CutMix"
         is_second = mixed != a
         np.testing.assert_array_equal(mixed[is_second], b[is_second])
