@@ -218,13 +218,11 @@ class MixupPolicy:
             order = perm[is_mixed[perm]]
             perm = np.arange(batch_size)
             perm[order] = np.roll(order, 1)
-        lam, method = lam[of], method[of]
-        if self.per == "batch":
-            lam, method = float(lam), str(method)
-        else:
-            lam = lam.astype(np.float32)
         center, sides = (None if a is None else a[of] for a in (center, sides))
-        return MixupDraw(layer, lam, perm, center, method, sides)
+        if self.per == "batch":
+            return MixupDraw(layer, float(lam[0]), perm, center, str(method[0]), sides)
+        lam = lam[of].astype(np.float32)
+        return MixupDraw(layer, lam, perm, center, method[of], sides)
 
     def _methods(self, n: int) -> np.ndarray:
         """Draws which method mixes."""

@@ -59,7 +59,7 @@ class Regions:
             low, high = within((size * sides).astype(int))
         is_resized = (self.methods == "resizemix")[:, None]
         if is_resized.any():
-            resized = within((size * share + 0.5).astype(int))
+            resized = within((size * share).astype(int))
             low, high = np.where(is_resized, resized, (low, high))
         is_box = is_resized | (self.methods == "cutmix")[:, None]
         return low, np.where(is_box, high, low)

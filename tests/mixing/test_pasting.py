@@ -59,7 +59,8 @@ def sample_by_loops(x, partner, method, lam, center, sides):
             half, middle = int(n * share / 2), int(n * center[axis])
             slices.append(slice(max(0, middle - half), min(n, middle + half)))
             continue
-        length = round(n * share) if method == "resizemix" else int(n * sides[axis])
+        side = share if method == "resizemix" else sides[axis]
+        length = int(n * side)
         start = int(center[axis] * (n - length + 1))
         slices.append(slice(start, start + length))
         if method == "resizemix" and length:
