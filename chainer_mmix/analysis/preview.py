@@ -106,6 +106,9 @@ def plot_pairs(
         matplotlib.figure.Figure: The figure.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    palette = _palette()
 
     def name(target) -> str:
         # Soft targets have no name but that of the most probable class.
@@ -147,19 +150,31 @@ def plot_pairs(
             continue
         for row, pair in zip(grid[1::2], block, strict=True):
             first, second, a, b = (
-                _colours(t, ignore_label) for t in (*pair.targets, *pair.mixed_targets)
+                _colours(t, palette, ignore_label)
+                for t in (*pair.targets, *pair.mixed_targets)
             )
             mixed = pair.lam * a + (1 - pair.lam) * b
             for axes, image in zip(row, (first, second, mixed), strict=True):
                 axes.imshow(image)
+        if label_names is not None:
+            handles = [
+                Patch(color=palette[k % len(palette)], label=label_names[k])
+                for k in _classes(block)
+                if 0 <= k < len(label_names)
+            ]
+            part.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 
-def _colours(t: np.ndarray, ignore_label: int | None) -> np.ndarray:
-    """Returns a picture (H, W, 3) of labels (H, W) or of probabilities (C, H, W)."""
+def _palette() -> np.ndarray:
     from matplotlib import colormaps
 
-    palette = np.array(colormaps["tab20"].colors)
+    pairs = np.array(colormaps["tab20"].colors)  # a colour, and a pale one like it
+    return np.concatenate((pairs[::2], pairs[1::2]))
+
+
+def _colours(t: np.ndarray, palette: np.ndarray, ignore_label: int | None):
+    """Returns a picture (H, W, 3) of labels (H, W) or of probabilities (C, H, W)."""
     if t.ndim == 3:
         colours = palette[np.arange(len(t)) % len(palette)]
         return np.tensordot(t, colours, (0, 0)).clip(0, 1)
@@ -167,3 +182,11 @@ def _colours(t: np.ndarray, ignore_label: int | None) -> np.ndarray:
     if ignore_label is not None:
         picture[t == ignore_label] = 1
     return picture
+
+
+def _classes(pairs: Sequence[MixedPair]) -> np.ndarray:
+    """Returns the classes that occur in label maps, or maps of probabilities."""
+    maps = [t for pair in pairs for t in pair.targets]
+    if maps[0].ndim == 3:
+        return np.arange(len(maps[0]))
+    return np.unique(np.stack(maps).astype(int))
