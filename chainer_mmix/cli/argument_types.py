@@ -28,6 +28,10 @@ def not_negative(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x < math.inf, "a finite number >= 0")
 
 
+def at_least_one(text: str) -> float:
+    return _number(text, float, lambda x: 1 <= x < math.inf, "a finite number >= 1")
+
+
 def share(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x <= 1, "in [0, 1]")
 

@@ -116,6 +116,9 @@ def _value(type: Callable, metavar: str | None = None, **more: Any) -> dict[str,
     return {"type": type, "metavar": metavar, **more}
 
 
+_BOUNDS = _value(types.share, nargs=2)
+
+
 def _one_of(*choices: str) -> dict[str, Any]:
     return {"choices": choices}
 
@@ -224,7 +227,7 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("mixup_prob", MIXING | NAMED, 1.0, _value(types.share, "P")),
-            "probability that a minibatch is mixed",
+            "probability that a minibatch is mixed, or a pair or sample as --per says",
         ),
         Option(
             *("mixup_prob_end", MIXING | NAMED, None, _value(types.share, "P")),
@@ -241,13 +244,44 @@ GROUPS: dict[str, Sequence[Option]] = {
             "0, else besides it; 0 means none",
         ),
         Option(
+            *("cutmix_minmax", MIXING | NAMED, None, _BOUNDS),
+            "CutMix with boxes whose sides are between these shares of the map's, in "
+            "place of --cutmix-alpha",
+        ),
+        Option(
+            *("fmix_alpha", MIXING | NAMED, None, _value(types.positive, "A")),
+            "FMix with lambda from Beta(A, A), in place of mixup or besides it as "
+            "CutMix (default: none)",
+        ),
+        Option(
+            *("resizemix_minmax", MIXING | NAMED, None, _BOUNDS),
+            "ResizeMix, in place of mixup or besides it as CutMix: the partner, "
+            "resized by a factor between these, is pasted; the paper has 0.1 0.8 "
+            "(default: none)",
+        ),
+        Option(
             *("switch_prob", MIXING | NAMED, 0.5, _value(types.share, "P")),
-            "probability of CutMix where there are both",
+            "probability of CutMix, FMix or ResizeMix where there is mixup too",
         ),
         Option(
             *("fixed_lam", MIXING | NAMED, None, _value(types.share, "L")),
-            "use this lambda, 0 to 1, in place of those drawn by the alphas, which "
-            "then only tell whether there is mixup and CutMix",
+            "use this lambda, 0 to 1, in place of those drawn; the alphas and bounds "
+            "then only tell how to mix",
+        ),
+        Option(
+            *("clean_weight", MIXING | NAMED, None, _value(types.positive, "W")),
+            "add the loss of the unmixed minibatch with this weight, 1 as in "
+            "RegMixup; a step takes about twice as long (default: do not)",
+        ),
+        Option(
+            *("remix_kappa", MIXING | NAMED, None, _value(types.at_least_one, "K")),
+            "Remix, for classes of unequal size: a mixture has the label of the rare "
+            "class alone, if the other has K times as many images; the paper has 3 "
+            "(default: it has both)",
+        ),
+        Option(
+            *("remix_tau", MIXING | NAMED, None, _value(types.share, "T")),
+            "with --remix-kappa: if the weight of the other is below T (default: 0.5)",
         ),
     ),
     "optimization": (
@@ -358,6 +392,11 @@ GROUPS: dict[str, Sequence[Option]] = {
             "CPU, the result is that of a run without a break",
         ),
         Option(
+            *("top_k", PLACE, None, _value(types.positive_int, "K")),
+            "log the share of images whose class is among the K most probable, too, "
+            "as top5_accuracy and the like",
+        ),
+        Option(
             *("analyse", PLACE, False, {}),
             "when trained, measure calibration and robustness too (FGSM, and "
             "images rotated, sheared and zoomed) and draw mixed images, for "
@@ -420,6 +459,8 @@ def changed_words(args: argparse.Namespace) -> list[str]:
         if NAMED in option.tags and value != option.default:
             if option.name == "pretrained":
                 value = Path(value).stem
+            if isinstance(value, list):
+                value = "-".join(map(str, value))
             word = option.flag[2:]
             words.append(word if value is True else f"{word}-{value}")
     return words
@@ -438,10 +479,16 @@ def setting_of(args: argparse.Namespace) -> Setting:
         args.epoch,
         f"{args.model} on {datasets.short_name(args.dataset)}",
         mixing,
-        mixes and any((args.alpha, args.alpha_end, args.cutmix_alpha)),
+        mixes and any([args.alpha, args.alpha_end, *pasting(args)]),
         [option.name for option in options_with(MAIN)],
         {"layer_mix": "mixup"},
     )
+
+
+def pasting(args: argparse.Namespace) -> list[str]:
+    """Names the options that are given and let places be pasted."""
+    names = "cutmix_alpha", "cutmix_minmax", "fmix_alpha", "resizemix_minmax"
+    return [name for name in names if getattr(args, name)]
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from chainer_mmix.cli.resume import (
 )
 from chainer_mmix.cli.streams import lasting_streams
 from chainer_mmix.lookup import lookup
-from chainer_mmix.mixing import MixupDraw
+from chainer_mmix.mixing import MixupDraw, Remix
 from chainer_mmix.mixing.draw import using_draw
 from chainer_mmix.runs.log import write_log
 from chainer_mmix.runs.metric import lower_is_better
@@ -246,23 +246,32 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     arguments = vars(args) | {"device": str(device)}
 
     training.set_seed(args.seed, device)
-    policy = chainer_mmix.MixupPolicy(
-        args.alpha,
-        args.layer_mix,
-        per=args.per,
-        fold=args.fold,
-        prob=args.mixup_prob,
-        cutmix_alpha=args.cutmix_alpha,
-        switch_prob=args.switch_prob,
-        seed=args.seed,
-        fixed_lam=args.fixed_lam,
-    )
+    with naming("cutmix_minmax", "resizemix_minmax"):
+        policy = chainer_mmix.MixupPolicy(
+            args.alpha,
+            args.layer_mix,
+            per=args.per,
+            fold=args.fold,
+            prob=args.mixup_prob,
+            cutmix_alpha=args.cutmix_alpha,
+            switch_prob=args.switch_prob,
+            seed=args.seed,
+            fixed_lam=args.fixed_lam,
+            cutmix_minmax=args.cutmix_minmax,
+            fmix_alpha=args.fmix_alpha or 0.0,
+            resizemix_minmax=args.resizemix_minmax,
+        )
+    n_class = dataset.n_class
+    if args.top_k is not None and args.top_k >= n_class:
+        raise ValueError(f"--top-k {args.top_k} is not below the {n_class} classes")
     classifier = chainer_mmix.ManifoldMixupClassifier(
-        make_model(args, model_class, dataset.n_class),
+        make_model(args, model_class, n_class),
         mixup_hidden=args.mixup != "none",
         lossfun=options.LOSSES[args.loss],
         policy=policy,
         label_smoothing=args.label_smoothing,
+        clean_weight=args.clean_weight or 0.0,
+        top_k=args.top_k,
     )
     if args.resume:
         # A schedule ends with the last epoch.
@@ -289,6 +298,11 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     }
     if args.resume:
         check_same_data(args.resume, data)
+    if args.remix_kappa is not None:
+        labels = datasets.labels_of(datasets.without_augmentation(train))
+        counts = np.bincount(labels, minlength=n_class)
+        tau = 0.5 if args.remix_tau is None else args.remix_tau
+        classifier.remix = Remix(counts, args.remix_kappa, tau)
     if args.batchsize > len(train):
         raise ValueError(
             f"--batchsize {args.batchsize} is more than the {len(train)} training "
@@ -320,8 +334,8 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         workers=args.workers,
         **keeping(args),
     )
-    if args.cutmix_alpha > 0:
-        check_cutmix(classifier, held_out[0], device)
+    if policy.pastes:
+        check_pasting(classifier, held_out[0], device, options.pasting(args)[0])
     at_end = {"epoch": args.epoch, "batchsize": args.batchsize, "device": device}
     if args.analyse:
         names = splits.class_names
@@ -448,17 +462,19 @@ def make_model(args: argparse.Namespace, model_class: Any, n_class: int):
     return model_class(n_class=n_class, **more)
 
 
-def check_cutmix(classifier, example: tuple, device) -> None:
-    """Tries CutMix at every point that is drawn from; not every map is large enough."""
+def check_pasting(classifier, example: tuple, device, option: str) -> None:
+    """Tries it at every point that is drawn from; not every map is large enough."""
     x, t = training.convert_examples([example] * 2, device)
+    method = classifier.policy.pastes[0]
     for point in classifier.points:
-        draw = MixupDraw(point, 0.5, np.arange(2), np.zeros(3))
+        draw = MixupDraw(point, 0.5, np.arange(2), np.zeros(3), method)
         keywords = {"mixup_hidden": True, "lam": 0.5, "layer_mix": point}
         with using_draw(draw), chainer.using_config("train", False):
             try:
                 classifier.predictor(x, t, **keywords)
             except ValueError as e:
-                raise ValueError(f"{e} (layer {point}, --cutmix-alpha)") from e
+                flag = options.OPTIONS[option].flag
+                raise ValueError(f"{e} (layer {point}, {flag})") from e
 
 
 def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> None:
@@ -525,8 +541,16 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         raise ValueError(f"--nesterov is for --optimizer sgd, not {args.optimizer}")
     if args.nesterov and not args.momentum:
         raise ValueError("--nesterov needs a --momentum above 0, such as 0.9")
-    if args.switch_prob != 0.5 and 0 in (args.alpha, args.cutmix_alpha):
-        raise ValueError("--switch-prob is for --cutmix-alpha and --alpha above 0")
+    if args.switch_prob != 0.5 and not (args.alpha and options.pasting(args)):
+        raise ValueError(
+            "--switch-prob is for --alpha above 0 and CutMix, FMix or ResizeMix beside "
+            "it: add --cutmix-alpha, --cutmix-minmax, --fmix-alpha or "
+            "--resizemix-minmax"
+        )
+    if args.cutmix_alpha and args.cutmix_minmax:
+        raise ValueError("--cutmix-minmax is in place of --cutmix-alpha: leave out one")
+    if args.remix_tau is not None and args.remix_kappa is None:
+        raise ValueError("--remix-tau is for --remix-kappa: add it, or leave it out")
     if args.fixed_lam is not None and args.alpha_end is not None:
         raise ValueError("--alpha-end changes nothing with --fixed-lam: leave out one")
     if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:

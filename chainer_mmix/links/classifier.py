@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,11 +19,13 @@ from chainer_mmix.links.contract import (
     target_name,
 )
 from chainer_mmix.links.hooks import is_of_training
+from chainer_mmix.mixing.accuracy import top_k_accuracy
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
 from chainer_mmix.mixing.draw import MixupDraw, using_draw
 from chainer_mmix.mixing.losses import check_label_smoothing
 from chainer_mmix.mixing.points import resolve
 from chainer_mmix.mixing.policy import MixupPolicy
+from chainer_mmix.mixing.remix import Remix
 from chainer_mmix.mixing.weights import Weights
 
 
@@ -85,6 +88,17 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             the classes, in training. The default is 0.
         label_key (int or str): Which argument of a call is the target, by its place
             or its name. The default is -1, the last.
+        clean_weight (float): The loss is the loss of the mixed minibatch plus this
+            weight times the loss of the unmixed one, a second forward pass; in a step
+            that is not mixed, the loss times one plus this weight. Both are reported as
+            ``loss``, and the unmixed one alone as ``clean_loss`` and
+            ``clean_accuracy``. 1 is RegMixup (arXiv 2206.14502). The default is 0.
+        remix (Remix): Gives mixtures of a frequent and a rare class the label of the
+            rare one, in loss and accuracy; ``lam`` is the weight of the sample still.
+            ``None``, the default, for the weights of the samples.
+        top_k (int): Also reports the accuracy that counts a target among the k classes
+            with the largest scores, such as ``top5_accuracy``. ``None``, the default,
+            for none.
 
     Attributes:
         policy (MixupPolicy): Draws mixing points, :math:`\lambda` and partners.
@@ -95,7 +109,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         TypeError: If the predictor does not accept the arguments of a mixing call.
         ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor has no
             such mixing point as in ``layer_mix``, ``label_smoothing`` is outside
-            :math:`[0, 1]`, or ``policy`` comes together with one of the arguments that
+            :math:`[0, 1]`, ``clean_weight`` is negative, ``top_k`` is no whole number
+            >= 1, or ``policy`` comes together with one of the arguments that
             it replaces.
     """
 
@@ -111,12 +126,24 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         policy: MixupPolicy | None = None,
         label_smoothing: float = 0.0,
         label_key: int | str = -1,
+        clean_weight: float = 0.0,
+        remix: Remix | None = None,
+        top_k: int | None = None,
     ) -> None:
         check_predictor(predictor)
         super().__init__(predictor, lossfun, accfun, label_key)
         self.compute_accuracy = accfun is not None
         check_label_smoothing(label_smoothing)
         self.label_smoothing = label_smoothing
+        if not (clean_weight >= 0 and math.isfinite(clean_weight)):
+            raise ValueError(
+                f"clean_weight must be a finite number >= 0, not {clean_weight}"
+            )
+        self.clean_weight = clean_weight
+        self.remix = remix
+        if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
+            raise ValueError(f"top_k must be a whole number >= 1, not {top_k}")
+        self.top_k = top_k
         if policy is None:
             policy = MixupPolicy(mixup_alpha, layer_mix, seed=seed)
         elif mixup_alpha != 0.2 or layer_mix is not None or seed is not None:
@@ -126,7 +153,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             )
         self.mixup_hidden = mixup_hidden
         self.policy = policy
-        self._scores: tuple = (None, None, None)
+        self._scores: tuple = None, {}
         self.draw: MixupDraw | None = None
         for point in policy.layer_mix or ():
             self._point(point)
@@ -213,27 +240,42 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if train and len(inputs) > 1 and self.mixes:
             check_inputs(self.predictor, inputs)
         self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
+        weights = Weights.of(1.0, len(target))
+        has_clean = train and self.clean_weight > 0
+        report: dict[str, Any] = {}
+        if draw is None or has_clean:
+            # Before the mixed pass, since what reports anew has the last word.
+            self.y = self._predict(inputs, named, target)
+            report = clean = self._measure(target, target, weights)
         if draw is not None:
             self.y, a, b, self.draw = self._mix(draw, inputs, named, target)
-            weights = Weights.of(self.draw.lam, len(target))
-        else:
-            if train and (name := target_name(self.predictor)):
-                named = {**named, name: target}
-            self.y = self.predictor(*inputs, **named)
-            a = b = target
-            weights = Weights.of(1.0, len(target))
-        label_smoothing = self.label_smoothing if train else 0.0
-        self.loss = _mean(
-            mixup_criterion(self.lossfun, self.y, a, b, weights, label_smoothing)
-        )
-        report = {"loss": self.loss}
-        if self.compute_accuracy:
-            self.accuracy = _mean(mixup_score(self._score(), self.y, a, b, weights))
-            report["accuracy"] = self.accuracy
+            weights = of_labels = Weights.of(self.draw.lam, len(target))
+            if self.remix is not None:
+                of_labels = self.remix.weights(weights, a, b)
+            report = self._measure(a, b, of_labels)
+        self.loss, self.accuracy = report["loss"], report.get("accuracy")
+        if has_clean:
+            self.loss = self.loss + self.clean_weight * clean["loss"]
+            named = {f"clean_{name}": value for name, value in clean.items()}
+            report = {**report, **named, "loss": self.loss}
         if train:
             report["lam"] = weights.mean
         self._report(report)
         return self.loss
+
+    def _predict(self, inputs: list, named: dict, target):
+        if chainer.config.train and (name := target_name(self.predictor)):
+            named = {**named, name: target}
+        return self.predictor(*inputs, **named)
+
+    def _measure(self, a, b, weights: Weights) -> dict[str, Any]:
+        """Returns loss and accuracies of the prediction."""
+        label_smoothing = self.label_smoothing if chainer.config.train else 0.0
+        loss = mixup_criterion(self.lossfun, self.y, a, b, weights, label_smoothing)
+        values = {"loss": _mean(loss)}
+        for name, accfun in self._accuracies().items():
+            values[name] = _mean(mixup_score(accfun, self.y, a, b, weights))
+        return values
 
     def _split(self, args: tuple, kwargs: dict) -> tuple[list, dict, Any]:
         """Returns inputs by place, inputs by name, and the target."""
@@ -280,18 +322,24 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         check_mixed(self.predictor, outputs, mixture, target)
         return *outputs, mixture.draw
 
-    def _score(self) -> Callable:
-        """Returns the accuracy function, which leaves out what the loss leaves out."""
-        lossfun, accfun, _ = self._scores
-        if lossfun is not self.lossfun or accfun is not self.accfun:
-            score = self.accfun
-            if _is_accuracy_of_all(score):
-                label = ignored_label(self.lossfun)
-                # Of other functions nothing is known, but -1 is no class.
-                label = -1 if label is None else label
-                score = functools.partial(score, ignore_label=label)
-            self._scores = self.lossfun, self.accfun, score
-        return self._scores[2]
+    def _accuracies(self) -> dict[str, Callable]:
+        """Returns the accuracy functions, which leave out what the loss leaves out."""
+        key = self.lossfun, self.accfun, self.compute_accuracy
+        if self._scores[0] != key:
+            label = ignored_label(self.lossfun)
+            # Of other functions nothing is known, but -1 is no class.
+            ignoring = {"ignore_label": -1 if label is None else label}
+            scores: dict[str, Callable] = {}
+            if self.compute_accuracy:
+                score = self.accfun
+                if _is_accuracy_of_all(score):
+                    score = functools.partial(score, **ignoring)
+                scores["accuracy"] = score
+            if self.top_k is not None:
+                score = functools.partial(top_k_accuracy, k=self.top_k, **ignoring)
+                scores[f"top{self.top_k}_accuracy"] = score
+            self._scores = key, scores
+        return self._scores[1]
 
     def _report(self, values: dict) -> None:
         """Reports, and keeps the values of earlier calls in the same step.
@@ -341,5 +389,5 @@ def _mean(value):
 def _is_accuracy_of_all(accfun: Callable) -> bool:
     if isinstance(accfun, functools.partial):
         is_open = not accfun.args and "ignore_label" not in accfun.keywords
-        return accfun.func is F.accuracy and is_open
-    return accfun is F.accuracy
+        return accfun.func in (F.accuracy, top_k_accuracy) and is_open
+    return accfun in (F.accuracy, top_k_accuracy)

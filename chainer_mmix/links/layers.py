@@ -180,6 +180,9 @@ class MixupLayers(chainer.Chain):
         Returns:
             list of str: The proposed names, for
             ``MixupLayers(net, MixupLayers.suggest(net, x))``.
+
+        Raises:
+            ValueError: If ``x`` is a sample without the axis of a batch.
         """
         table, proposal = survey(net, x if isinstance(x, tuple) else (x,))
         print(table)

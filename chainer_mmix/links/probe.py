@@ -12,6 +12,7 @@ import copy
 import functools
 import random
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import chainer
@@ -57,14 +58,17 @@ class Probe:
     def of(cls, net: Link, call: Callable, args, kwargs, n: int) -> Probe | None:
         """Returns a probe with few samples, if that works, else with all.
 
-        It is ``None`` if copies of the network cannot be called.
+        It is ``None``, with a warning that says why, if copies of the network cannot be
+        called.
         """
         few = reordered((args, kwargs), n, range(min(n, _FEW)))
         if n > _FEW and have_different_samples(few, _FEW):
             with contextlib.suppress(Exception):  # such as a state of the whole batch
                 return cls(net, call, few[0], few[1], _FEW)
-        with contextlib.suppress(Exception):
+        try:
             return cls(net, call, args, kwargs, n)
+        except Exception as e:  # whatever a network may raise
+            _warn_of(net, e)
         return None
 
     def is_bypassed(self, name: str) -> bool | None:
@@ -83,7 +87,8 @@ class Probe:
             if not _equal(self._with_output_of(name, *self._inputs), self._y):
                 return None
             return not _equal(self._with_output_of(name, *self._rolled), self._y)
-        except Exception:  # whatever a network may raise
+        except Exception as e:
+            _warn_of(self._net, e)
             return None
 
     def _with_output_of(self, name: str, args, kwargs) -> list:
@@ -112,6 +117,16 @@ class Probe:
                 stack.enter_context(intercepted(links[name], watch))
             y = self._call(net, *args, **kwargs)
         return [chainer.as_array(leaf) for leaf in leaves(y)]
+
+
+def _warn_of(net: Link, e: Exception) -> None:
+    reason = f"{type(e).__name__}: {e}".strip().rstrip(".:")
+    warnings.warn(
+        f"{type(net).__name__} cannot be copied and called in test mode, so paths "
+        "around the mixing point that no graph shows, such as a mask's, are not looked "
+        f"for ({reason})",
+        stacklevel=2,
+    )
 
 
 @contextlib.contextmanager
@@ -144,10 +159,14 @@ def copy_of(net: Link) -> Link:
 
     Parameters are shared, since a forward pass does not change them.
     """
-    memo: dict[int, chainer.Variable] = {
+    memo: dict[int, object] = {
         id(param): param for param in net.params(include_uninit=False)
     }
     for link in net.links():
+        for name in ("schedule_manager", "static_schedule"):
+            # Of static_graph, which the copy does without.
+            if recorded := vars(link).get(name):
+                memo[id(recorded)] = recorded
         for leaf in leaves(vars(link)):
             if isinstance(leaf, chainer.Variable) and leaf.creator_node is not None:
                 memo[id(leaf)] = chainer.Variable(leaf.array.copy())

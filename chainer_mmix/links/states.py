@@ -9,8 +9,8 @@ import chainer
 import numpy as np
 
 from chainer_mmix.links.graph import is_array, leaves
+from chainer_mmix.mixing.batch import mixup_data
 from chainer_mmix.mixing.draw import current_mixture
-from chainer_mmix.mixing.functions import mixup_data
 
 
 def take_target(args: Sequence, kwargs: dict | None = None) -> tuple[list, object]:
@@ -71,7 +71,7 @@ class Mixing:
         mixture = current_mixture()
         draw = mixture.draw if mixture else None
         if mixture and draw:
-            # CutMix would want a map.
+            # Pasting would want a map.
             mixture.draw = dataclasses.replace(draw, center=None)
         with chainer.no_backprop_mode():
             x, alone = np.zeros((n, 1), np.float32), np.arange(n)

@@ -15,7 +15,7 @@ from chainer_mmix.links.branches import (
     check_that_parts_meet,
     has_lengths_or_masks,
 )
-from chainer_mmix.links.graph import Trace, depend, leaves
+from chainer_mmix.links.graph import Trace, depend, is_array, leaves
 from chainer_mmix.links.names import INPUT, is_in, links_of
 from chainer_mmix.links.probe import Probe, copy_of, drawing_nothing
 from chainer_mmix.links.states import data_of, is_mixable, parts_of
@@ -73,9 +73,15 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
     Returns:
         tuple: The table of the points, and the names of those proposed.
     """
+    if not inputs or getattr(inputs[0], "ndim", 1) == 0:
+        raise ValueError("x must be an array with one row a sample, or a tuple of them")
     n = len(inputs[0])
     with drawing_nothing(net.device):  # weights may be initialised
-        test, train = (_Pass(net, inputs, train) for train in (False, True))
+        try:
+            test, train = (_Pass(net, inputs, train) for train in (False, True))
+        except Exception as e:  # whatever the network raises
+            _check_batch_axis(net, inputs, e)
+            raise
     links = test.links
 
     once = {
@@ -125,6 +131,21 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
         proposal.insert(0, INPUT)
 
     return _table(rows, proposal), proposal
+
+
+def _check_batch_axis(net: Link, inputs: tuple, e: Exception) -> None:
+    """Raises a ValueError if the network can be called with one more axis."""
+    if not all(map(is_array, inputs)):
+        return
+    try:
+        _Pass(net, tuple(x[None] for x in inputs), False)
+    except Exception:
+        return
+    shapes = ", ".join(str(x.shape) for x in inputs)
+    raise ValueError(
+        f"x is one sample, of shape {shapes}, but {type(net).__name__} takes a batch: "
+        "pass x[None], or some samples of a dataset"
+    ) from e
 
 
 def _table(rows: list[tuple], proposal: list[str]) -> str:

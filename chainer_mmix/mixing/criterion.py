@@ -9,8 +9,12 @@ from typing import Any, NamedTuple
 import chainer
 import chainer.functions as F
 import numpy as np
-from chainer import backend
 
+from chainer_mmix.mixing.accuracy import (
+    mixup_accuracy,
+    top_k_accuracy,
+    weighted_accuracy,
+)
 from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
 from chainer_mmix.mixing.both_partners import average_of_both
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
@@ -18,70 +22,8 @@ from chainer_mmix.mixing.targets import (
     check_multi_label,
     check_range,
     soft_target,
-    to_labels,
 )
 from chainer_mmix.mixing.weights import Weights
-from chainer_revive.cpu import cross_entropy as on_cpu
-from chainer_revive.cuda import cross_entropy as on_gpu
-from chainer_revive.either import either
-
-_in_one_pass = either(on_cpu.accuracy, on_gpu.accuracy)
-
-
-def mixup_accuracy(
-    y, target_a, target_b, lam, ignore_label: int | None = None
-) -> chainer.Variable:
-    r"""Lambda-weighted accuracy: a hit of the first target counts :math:`\lambda`.
-
-    The accuracy of mixed samples against the first target alone says nothing: a
-    network that predicts both partners perfectly would score the share of
-    :math:`\lambda > 1/2`.
-
-    Args:
-        y (~chainer.Variable or array): Scores of shape :math:`(N, C, d_1, ...)`.
-        target_a (~chainer.Variable or array): Labels, shape :math:`(N, d_1, ...)`, or
-            probabilities of the shape of ``y``, of which the most probable counts.
-        target_b (~chainer.Variable or array): Targets of the partners, likewise.
-        lam (float or array): Weight of ``target_a``: a number or an array of shape
-            :math:`(N,)`.
-        ignore_label (int): Elements with this label do not count; ``None``, the
-            default, for none.
-
-    Returns:
-        ~chainer.Variable: A scalar of the dtype of ``y``; no gradient flows.
-
-    Raises:
-        TypeError: If the targets are neither labels nor probabilities.
-        ValueError: If a label is out of range (on a GPU: in Chainer's debug mode only).
-    """
-    y = chainer.as_array(y)
-    targets = [to_labels(t, y) for t in (target_a, target_b)]
-    return _weighted_accuracy(y, targets, Weights.of(lam, len(y)), ignore_label)
-
-
-def _weighted_accuracy(y, targets: list, weights: Weights, ignore_label: int | None):
-    for t in targets:
-        check_range(t, y.shape[1], ignore_label)
-    pair = weights.pair[: len(targets)]
-    accuracy = _in_one_pass(y, targets, pair, ignore_label)
-    if accuracy is NotImplemented:
-        accuracy = _accuracy(y, targets, weights, ignore_label)
-    return chainer.Variable(accuracy, requires_grad=False)
-
-
-def _accuracy(y, targets: list, weights: Weights, ignore_label: int | None):
-    if len(targets) == 1:
-        return F.accuracy(y, *targets, ignore_label).array
-    pred = y.argmax(axis=1).reshape(targets[0].shape)
-    accuracy = 0
-    for t, share in zip(targets, weights.columns(targets[0]), strict=True):
-        hits = share * (pred == t)
-        if ignore_label is None:
-            accuracy += hits.mean()
-        else:
-            valid = t != ignore_label
-            accuracy += (hits * valid).sum() / valid.sum().clip(1)
-    return backend.get_array_module(y).asarray(accuracy, y.dtype)
 
 
 def mixup_criterion(
@@ -92,10 +34,12 @@ def mixup_criterion(
     - Labels, which are of an integer dtype, cannot be mixed. The results are:
       :math:`\lambda\,\mathrm{criterion}(y, t_a) +
       (1 - \lambda)\,\mathrm{criterion}(y, t_b)`. For
-      :func:`chainer.functions.softmax_cross_entropy` and
-      :func:`chainer.functions.accuracy`, also within a :func:`functools.partial`, this
-      takes one pass. Any other criterion is called twice: its reports are weighted
-      alike, and its attributes are updated once, by the first targets.
+      :func:`chainer.functions.softmax_cross_entropy`,
+      :func:`chainer.functions.accuracy` and
+      :func:`~chainer_mmix.mixing.top_k_accuracy`, also within a
+      :func:`functools.partial`, this takes one pass. Any other criterion is called
+      twice: its reports are weighted alike, and its attributes are updated once, by the
+      first targets.
     - Targets of a float dtype (one-hot vectors, probabilities, numbers to predict) are
       mixed as the samples are:
       :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
@@ -276,7 +220,7 @@ def _accuracy_of_classes(call: _Call):
     if call.is_mixed or not call.is_label:
         return mixup_accuracy(*call[2:6], **call.options)
     y, t = chainer.as_array(call.y), chainer.as_array(call.target_a)
-    return _weighted_accuracy(y, [t], call.weights, call.options.get("ignore_label"))
+    return weighted_accuracy(y, [t], call.weights, **call.options)
 
 
 def _mixed_numbers(call: _Call):
@@ -364,11 +308,12 @@ _SMOOTHED = (
     softmax_binary_cross_entropy,
     F.sigmoid_cross_entropy,
 )
-_OF_CLASSES = (*_SMOOTHED, F.accuracy)
+_OF_CLASSES = (*_SMOOTHED, F.accuracy, top_k_accuracy)
 _HANDLERS: dict[Callable, Callable[[_Call], Any]] = {
     F.softmax_cross_entropy: _softmax_cross_entropy,
     softmax_binary_cross_entropy: _probabilities,
     F.accuracy: _accuracy_of_classes,
+    top_k_accuracy: _accuracy_of_classes,
     F.sigmoid_cross_entropy: _multi_label,
     F.binary_accuracy: _multi_label,
     F.r2_score: _mixed_numbers,

@@ -25,15 +25,30 @@ class MixupDraw:
             batch, or a float32 array of shape :math:`(N,)`, one a sample.
         perm: Integer array of shape :math:`(N,)`: sample ``n`` is mixed with sample
             ``perm[n]``.
-        center: Where CutMix centres its boxes: an array of shape :math:`(3,)`, or
-            :math:`(N, 3)` if ``lam`` is an array, of shares in :math:`[0, 1)` of the
-            size along each axis of the map. ``None`` for mixup.
+        center: Three random numbers in :math:`[0, 1)` that say where to paste, an
+            array of shape :math:`(3,)`, or :math:`(N, 3)` if ``lam`` is an array. For
+            CutMix they are the centre of its box, in shares of the axes of the map;
+            for ResizeMix and CutMix with ``sides``, where it lies among its possible
+            places; for FMix, the seed of its noise. ``None`` if nothing is pasted.
+        method: ``"mixup"``, ``"cutmix"``, ``"fmix"`` or ``"resizemix"``; if ``lam`` is
+            an array, it may be an array of shape :math:`(N,)` of these and of
+            ``"none"`` for samples that are not mixed. The default is CutMix with a
+            ``center``, else mixup.
+        sides: The sides of the boxes of CutMix as shares of the axes of the map, of
+            the shape of ``center``; ``None`` to have them follow from ``lam``.
     """
 
     layer_mix: int | str | None
     lam: float | np.ndarray | Weights
     perm: np.ndarray
     center: np.ndarray | None = None
+    method: str | np.ndarray = ""
+    sides: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, str) and not self.method:
+            default = "mixup" if self.center is None else "cutmix"
+            object.__setattr__(self, "method", default)
 
 
 @dataclasses.dataclass(eq=False)
@@ -41,8 +56,8 @@ class Mixture:
     """What a forward pass has mixed so far.
 
     Attributes:
-        draw: The draw that it mixes by. Once CutMix has taken its box, ``lam`` is the
-            share of the map that is left.
+        draw: The draw that it mixes by. Once places were pasted, ``lam`` is the share
+            of the map that is left.
         times_mixed: How often :func:`~chainer_mmix.mixup_data` has been called.
         mixed: Weak references to what it returned last: arrays, or the graph's nodes of
             Variables, which live as long as something is computed from them. None

@@ -23,6 +23,15 @@ def check_seed(seed: int | None) -> None:
         raise ValueError(f"seed must be >= 0, not {seed}")
 
 
+def _bounds(name: str, bounds: Sequence[float] | None) -> tuple[float, float] | None:
+    if bounds is None:
+        return None
+    if len(bounds) != 2:
+        raise ValueError(f"{name} must be two numbers, not {bounds}")
+    low, high = bounds
+    return float(low), float(high)
+
+
 class MixupPolicy:
     r"""Draws what to mix: a layer, :math:`\lambda` and a permutation.
 
@@ -36,7 +45,9 @@ class MixupPolicy:
     as well: ``LinearShift("prob", (1, 0), (0, 10000), optimizer=model.policy)``.
 
     Source: arXiv 1806.05236, section 2. There, one layer and one :math:`\lambda`
-    serve a whole minibatch. Pairs, CutMix and switching follow timm's ``Mixup``.
+    serve a whole minibatch. Pairs, CutMix and its bounds, and what is drawn for each
+    pair or sample follow timm's ``Mixup``; FMix is from arXiv 2002.12047, ResizeMix
+    from arXiv 2012.11101.
 
     Args:
         alpha (float): Parameter of the Beta distribution; 0 means no mixing
@@ -50,27 +61,43 @@ class MixupPolicy:
             (the odd one out with itself).
         fold (bool): Whether to use :math:`\max(\lambda, 1 - \lambda)`, so that the
             first partner weighs more. The default is ``False``, as in the paper.
-        prob (float): Probability that a minibatch is mixed at all. The default is 1.
+        prob (float): Probability that a minibatch is mixed at all; that a pair or a
+            sample is, where these have a :math:`\lambda` each. The default is 1.
         cutmix_alpha (float): As ``alpha``, for CutMix (arXiv 1905.04899): a box of
             the share :math:`1 - \lambda` of a map is taken from the partner, and
             :math:`\lambda` corrected to what is left after clipping and rounding it.
             The mixing points must be maps, :math:`(N, C, H, W)` or with another
             number of axes from 1 to 3 in place of :math:`H, W`. The default is 0: no
-            CutMix. With ``alpha=0`` there is nothing else.
-        switch_prob (float): Probability of CutMix, not mixup, where both have an
-            alpha. The default is 0.5.
+            CutMix. With ``alpha=0`` there is no mixup beside it.
+        switch_prob (float): Probability that places are pasted, by CutMix, FMix or
+            ResizeMix, in place of mixup where there is mixup too, a minibatch, pair or
+            sample. If there are several of the three, each is as probable as the
+            others. The default is 0.5.
         seed (int): Seed of the generator (PCG64); ``None``, the default, for an
             unpredictable one.
         fixed_lam (float): :math:`\lambda` itself, in :math:`[0, 1]`, in place of what
-            is drawn; the alphas then only tell whether there is mixup and CutMix, and
+            is drawn; the alphas and bounds then only tell which methods there are, and
             layers and partners are those of the same seed without it. ``None``, the
             default, to draw :math:`\lambda`.
+        cutmix_minmax (sequence of float): CutMix with boxes that lie within the map,
+            each side uniform between these two shares of the axis; with it,
+            ``cutmix_alpha`` does not count. ``None``, the default, for none.
+        fmix_alpha (float): As ``cutmix_alpha``, for FMix: what is taken from the
+            partner is where noise of low frequencies (decay power 3) is largest. The
+            default is 0: no FMix.
+        resizemix_minmax (sequence of float): ResizeMix: the whole map of the partner is
+            resized, by the mean over what becomes one element, and pasted into a random
+            box within the map. Its sides are the share :math:`\tau` of the axes,
+            uniform between these two numbers; of maps with one or three axes, its
+            volume has the share :math:`\tau^2`. The paper has (0.1, 0.8). ``None``, the
+            default, for none.
 
     Raises:
         TypeError: If a mixing point is neither an integer nor a string.
-        ValueError: If an alpha is negative, NaN or infinite, a probability or
-            ``fixed_lam`` is outside :math:`[0, 1]`, ``layer_mix`` is empty, or ``per``
-            is unknown.
+        ValueError: If an alpha is negative, NaN or infinite, a probability, bound or
+            ``fixed_lam`` is outside :math:`[0, 1]`, bounds are not two numbers in
+            order, ``layer_mix`` is empty, ``per`` is unknown, or ``cutmix_minmax``
+            comes with ``fold`` or ``fixed_lam``.
     """
 
     def __init__(
@@ -84,6 +111,9 @@ class MixupPolicy:
         switch_prob: float = 0.5,
         seed: int | None = None,
         fixed_lam: float | None = None,
+        cutmix_minmax: Sequence[float] | None = None,
+        fmix_alpha: float = 0.0,
+        resizemix_minmax: Sequence[float] | None = None,
     ) -> None:
         if per not in ("batch", "pair", "sample"):
             raise ValueError(f"per must be 'batch', 'pair' or 'sample', not {per!r}")
@@ -95,13 +125,16 @@ class MixupPolicy:
         self.cutmix_alpha = float(cutmix_alpha)
         self.switch_prob = float(switch_prob)
         self.fixed_lam = None if fixed_lam is None else float(fixed_lam)
+        self.cutmix_minmax = _bounds("cutmix_minmax", cutmix_minmax)
+        self.fmix_alpha = float(fmix_alpha)
+        self.resizemix_minmax = _bounds("resizemix_minmax", resizemix_minmax)
         self._check()
         check_seed(seed)
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
     def _check(self) -> None:
         # Each time, since extensions may shift them.
-        for name in ("alpha", "cutmix_alpha"):
+        for name in ("alpha", "cutmix_alpha", "fmix_alpha"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(
@@ -111,12 +144,36 @@ class MixupPolicy:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {value}")
+        for name in ("cutmix_minmax", "resizemix_minmax"):
+            bounds = getattr(self, name)
+            if bounds is not None and not 0 <= bounds[0] <= bounds[1] <= 1:
+                raise ValueError(
+                    f"{name} must be two numbers in [0, 1], the smaller one first, not "
+                    f"{bounds}"
+                )
+        if self.cutmix_minmax and (self.fold or self.fixed_lam is not None):
+            other = "fold" if self.fold else "fixed_lam"
+            raise ValueError(
+                "the boxes of cutmix_minmax have sides of their own, which no lambda "
+                f"tells: leave out {other}, or use cutmix_alpha"
+            )
 
     @property
     def mixes(self) -> bool:
         """Whether it can mix anything, with its present attributes."""
+        pastes = self.pastes
+        return self.prob > 0 and (self.alpha > 0 or len(pastes) > 0)
+
+    @property
+    def pastes(self) -> tuple[str, ...]:
+        """The methods it has that paste: ``cutmix``, ``fmix`` and ``resizemix``."""
         self._check()
-        return self.prob > 0 and (self.alpha > 0 or self.cutmix_alpha > 0)
+        is_on = {
+            "cutmix": self.cutmix_alpha > 0 or self.cutmix_minmax,
+            "fmix": self.fmix_alpha > 0,
+            "resizemix": self.resizemix_minmax,
+        }
+        return tuple(name for name, value in is_on.items() if value)
 
     def draw(
         self, batch_size: int, points: Sequence[int | str] = ()
@@ -131,33 +188,78 @@ class MixupPolicy:
         Returns:
             MixupDraw: A layer, :math:`\\lambda` and a permutation, independent of one
             another and uniform but for :math:`\\lambda`; or ``None`` if this minibatch
-            is not to be mixed.
+            is not to be mixed. Of pairs or samples drawn one by one, those that are not
+            mixed have :math:`\\lambda = 1` and are their own partners; the partner of a
+            sample is then another one that is mixed, if there is one.
         """
-        if not self.mixes or (self.prob < 1 and self._rng.random() >= self.prob):
+        if not self.mixes:
+            return None
+        n = {"batch": 1, "pair": (batch_size + 1) // 2, "sample": batch_size}[self.per]
+        is_mixed = np.ones(n, bool)
+        if self.prob < 1:
+            is_mixed = self._rng.random(n) < self.prob
+        if not is_mixed.any():
             return None
         points = self.layer_mix or points
         layer = points[int(self._rng.integers(len(points)))] if points else None
-        cut = self.cutmix_alpha > 0
-        if cut and self.alpha > 0:
-            cut = self._rng.random() < self.switch_prob
-        alpha = self.cutmix_alpha if cut else self.alpha
-        n_pair = (batch_size + 1) // 2
-        size = {"batch": None, "pair": n_pair, "sample": batch_size}[self.per]
-        lam: Any = self._rng.beta(alpha, alpha, size)
+        method = np.where(is_mixed, self._methods(n), "none")
+        lam, sides = self._weights(method)
+        perm = self._rng.permutation(batch_size)
+        pastes = np.isin(method, ("none", "mixup"), invert=True).any()
+        center = self._rng.random((n, 3)) if pastes else None
+        of: Any = slice(None)  # which draw each sample has
+        if self.per == "batch":
+            of = 0
+        elif self.per == "pair":
+            perm, of = _pair_off(perm)
+            perm = np.where(is_mixed[of], perm, np.arange(batch_size))
+        elif not is_mixed.all():
+            # A cycle of the mixed ones, so that the others are their own partners.
+            order = perm[is_mixed[perm]]
+            perm = np.arange(batch_size)
+            perm[order] = np.roll(order, 1)
+        center, sides = (None if a is None else a[of] for a in (center, sides))
+        if self.per == "batch":
+            return MixupDraw(layer, float(lam[0]), perm, center, str(method[0]), sides)
+        lam = lam[of].astype(np.float32)
+        return MixupDraw(layer, lam, perm, center, method[of], sides)
+
+    def _methods(self, n: int) -> np.ndarray:
+        """Draws which method mixes."""
+        pastes = self.pastes
+        if not pastes:
+            return np.full(n, "mixup")
+        which = 0 if len(pastes) == 1 else self._rng.integers(len(pastes), size=n)
+        method = np.broadcast_to(np.array(pastes)[which], n)
+        if self.alpha > 0:
+            switches = self._rng.random(n) < self.switch_prob
+            method = np.where(switches, method, "mixup")
+        return method
+
+    def _weights(self, method: np.ndarray) -> tuple:
+        """Draws lambda, and the sides of CutMix's boxes if they have bounds."""
+        n = len(method)
+        alphas = {
+            "mixup": self.alpha,
+            "cutmix": self.cutmix_alpha,
+            "fmix": self.fmix_alpha,
+        }
+        alpha = np.ones(n)
+        for name, value in alphas.items():
+            alpha[(method == name) & (value > 0)] = value
+        lam = self._rng.beta(alpha, alpha)
+        if self.resizemix_minmax:
+            side = self._rng.uniform(*self.resizemix_minmax, n)
+            lam = np.where(method == "resizemix", 1 - side**2, lam)
+        sides = None
+        if self.cutmix_minmax:
+            sides = self._rng.uniform(*self.cutmix_minmax, (n, 3))
+            lam = np.where(method == "cutmix", 1 - sides[:, 0] * sides[:, 1], lam)
         if self.fixed_lam is not None:
-            lam = np.full(np.shape(lam), self.fixed_lam)
+            lam = np.full(n, self.fixed_lam)
         if self.fold:
             lam = np.maximum(lam, 1 - lam)
-        perm = self._rng.permutation(batch_size)
-        center = None
-        if cut:
-            center = self._rng.random(3 if size is None else (size, 3))
-        if self.per == "pair":
-            perm, pair = _pair_off(perm)
-            lam = lam[pair]
-            center = None if center is None else center[pair]
-        lam = float(lam) if size is None else lam.astype(np.float32)
-        return MixupDraw(layer, lam, perm, center)
+        return np.where(method == "none", 1.0, lam), sides
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the state of the random generator.

@@ -22,7 +22,8 @@ class MixupCounts(NamedTuple):
             ``layer_mix``; ``None`` if the classifier does not mix.
         layer (dict): Iterations by mixing point.
         loss (dict): Mean training loss by mixing point, NaN or ``None`` if unknown.
-        method (dict): Iterations by method, ``mixup`` or ``cutmix``.
+        method (dict): Iterations by method, such as ``mixup`` and ``cutmix``; mixed
+            samples by method, where each has its own λ.
         bin_edges (array): Of the histogram of λ, shape ``(21,)``, from 0 to 1.
         counts (array): Of the histogram of λ, shape ``(20,)``.
     """

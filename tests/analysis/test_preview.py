@@ -18,7 +18,7 @@ def test_mixed_images_are_what_they_say(data, per):
     pairs = mixed_pairs(policy, x, t)
     assert [pair.targets[0] for pair in pairs] == [0, 1, 2, 3, 4]
     assert len({pair.lam for pair in pairs}) == 5
-    for n, (method, (a, b, mixed), targets, lam) in enumerate(pairs):
+    for n, (method, (a, b, mixed), targets, lam, _) in enumerate(pairs):
         assert method == "mixup"
         np.testing.assert_array_equal(a, x[n])
         np.testing.assert_array_equal(b, x[targets[1]])
@@ -30,7 +30,7 @@ def test_cutmix_shows_a_box_and_its_share(data, per):
     x, t = data
     policy = MixupPolicy(0, cutmix_alpha=1, per=per, seed=1)
     cut = 0
-    for method, (a, b, mixed), _, lam in mixed_pairs(policy, x, t):
+    for method, (a, b, mixed), _, lam, _ in mixed_pairs(policy, x, t):
         assert method == "CutMix"
         is_second = mixed != a
         np.testing.assert_array_equal(mixed[is_second], b[is_second])
@@ -85,3 +85,59 @@ def test_soft_targets_and_colour_images(data):
     axes = plot_pairs(pairs).subfigs[0].axes
     assert [a.get_title() for a in axes[::3]] == [f"first:\n{k}" for k in range(5)]
     assert axes[0].images[0].get_array().shape == (4, 6, 3)
+
+
+def test_a_policy_of_all_modes_shows_each_with_its_places(data):
+    x, t = data
+    policy = MixupPolicy(
+        *(1, None, "sample"),
+        prob=0.3,
+        cutmix_minmax=(0.3, 0.9),
+        fmix_alpha=1,
+        resizemix_minmax=(0.5, 0.9),
+        seed=0,
+    )
+    pairs = mixed_pairs(policy, x, t)
+    methods = ["mixup", "CutMix", "FMix", "ResizeMix"]
+    assert [pair.method for pair in pairs] == [m for m in methods for _ in range(5)]
+    for method, (a, b, mixed), targets, lam, mixed_targets in pairs:
+        assert targets == mixed_targets and 0 <= lam <= 1
+        if method in ("CutMix", "FMix") and targets[0] != targets[1]:
+            assert set(mixed.ravel()) <= {*a.ravel(), *b.ravel()}
+            assert (mixed != a).mean() == pytest.approx(1 - lam, abs=1e-6)
+        if method == "ResizeMix" and targets[0] != targets[1]:
+            assert (mixed != a).mean() == pytest.approx(1 - lam, abs=1e-6)
+    assert policy.prob == 0.3 and policy.cutmix_minmax == (0.3, 0.9)
+    figure = plot_pairs(pairs)
+    assert [part.get_suptitle().split(":")[0] for part in figure.subfigs] == methods
+
+
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+def test_label_maps_are_mixed_below_the_images(data, kind):
+    x, _ = data
+    t = np.random.default_rng(1).integers(-1, 3, (5, 8, 12)).astype(np.int32)
+    if kind == "probabilities":
+        t = np.moveaxis(np.eye(3, dtype=np.float32)[t.clip(0)], -1, 1)
+    policy = MixupPolicy(1, resizemix_minmax=(0.5, 0.9), seed=0)
+    pairs = mixed_pairs(policy, x, t)
+    figure = plot_pairs(pairs, ["sky", "road", "car"], ignore_label=-1)
+    figure.draw_without_rendering()
+    for part, block in zip(figure.subfigs, (pairs[:5], pairs[5:]), strict=True):
+        rows = np.reshape(part.axes, (10, 3))
+        for pair, row in zip(block, rows[1::2], strict=True):
+            arrays = (axes.images[0].get_array() for axes in row)
+            first, second, mixed = (np.round(array, 6) for array in arrays)
+            assert first.shape == (8, 12, 3)
+            if pair.method == "mixup":
+                expected = pair.lam * first + (1 - pair.lam) * second
+                np.testing.assert_allclose(mixed, expected, atol=2e-6)
+            else:
+                # What is the partner's, scaled, has a colour of the partner's.
+                own = (mixed == first).all(axis=-1)
+                colours = {tuple(c) for c in second.reshape(-1, 3)}
+                assert {tuple(c) for c in mixed[~own]} <= colours
+                assert own.mean() >= pair.lam - 1e-6
+            if kind == "labels":
+                np.testing.assert_array_equal(first[pair.targets[0] == -1], 1)
+        (legend,) = part.legends
+        assert [text.get_text() for text in legend.texts] == ["sky", "road", "car"]

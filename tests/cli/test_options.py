@@ -39,6 +39,13 @@ OTHERS = {
     "cutmix_alpha": "1",
     "switch_prob": "0.2",
     "fixed_lam": "0.7",
+    "cutmix_minmax": ["0.2", "0.8"],
+    "fmix_alpha": "1",
+    "resizemix_minmax": ["0.1", "0.8"],
+    "clean_weight": "1",
+    "remix_kappa": "3",
+    "remix_tau": "0.4",
+    "top_k": "3",
     "loss": "bce",
     "label_smoothing": "0.1",
     "epoch": "3",
@@ -63,7 +70,7 @@ OTHERS = {
 }
 # Records without a setting are from before these, which are no part of one.
 NEWER = (
-    *("quiet", "data_root", "workers"),
+    *("quiet", "data_root", "workers", "top_k"),
     *("snapshot_every", "keep", "keep_best", "early_stopping"),
 )
 
@@ -72,6 +79,8 @@ def arguments(*words):
     args = train.get_parser().parse_args(words)
     if args.switch_prob != 0.5 and args.mixup != "none":
         args.cutmix_alpha = 1.0  # which it needs
+    if args.remix_tau is not None and args.mixup != "none":
+        args.remix_kappa = 3.0
     if args.momentum != 0.9 or args.nesterov:
         args.optimizer = "sgd"
     if args.loss_scale is not None:
@@ -81,9 +90,10 @@ def arguments(*words):
 
 
 def words_of(option):
-    return (
-        [option.flag] if option.default is False else [option.flag, OTHERS[option.name]]
-    )
+    if option.default is False:
+        return [option.flag]
+    value = OTHERS[option.name]
+    return [option.flag, *([value] if isinstance(value, str) else value)]
 
 
 def run_of(args):

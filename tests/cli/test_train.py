@@ -8,6 +8,8 @@ import sys
 import numpy
 import pytest
 
+from chainer_mmix.mixing import Remix
+
 SCRIPT = pathlib.Path(__file__).parents[2] / "train_manifoldmixup.py"
 QUICK = ["--model", "cnn", "--train-size", "40", "--batchsize", "16", "--epoch", "1"]
 
@@ -80,7 +82,18 @@ BAD_INPUT = [
     ("--mixup cut", "invalid choice: 'cut'"),
     ("--mixup none --cutmix-alpha 1", "--cutmix-alpha is for --mixup manifold"),
     ("--mixup none --fold", "--fold is for --mixup manifold"),
-    ("--switch-prob 0.9", "is for --cutmix-alpha and --alpha above 0"),
+    ("--switch-prob 0.9", "is for --alpha above 0 and CutMix, FMix or ResizeMix"),
+    ("--cutmix-alpha 1 --cutmix-minmax 0.2 0.8", "is in place of --cutmix-alpha"),
+    ("--cutmix-minmax 0.8 0.2", "the smaller one first, not (0.8, 0.2)"),
+    ("--cutmix-minmax 0.2 0.8 --fold", "leave out fold"),
+    ("--resizemix-minmax 0.1 2", "must be in [0, 1], not 2"),
+    ("--resizemix-minmax 0.1 0.8 --model cnn", "(layer 2, --resizemix-minmax)"),
+    ("--fmix-alpha 0", "must be a finite number > 0, not 0"),
+    ("--fmix-alpha 1", "FMix takes places from maps of shape (N, C, H, W)"),
+    ("--clean-weight -1", "must be a finite number > 0, not -1"),
+    ("--remix-kappa 0.5", "must be a finite number >= 1, not 0.5"),
+    ("--remix-tau 0.5", "--remix-tau is for --remix-kappa"),
+    ("--top-k 10", "--top-k 10 is not below the 10 classes"),
     ("--mixup-off-epoch 3 --epoch 3", "is not before the end, --epoch 3"),
     ("--cutmix-alpha 1 --alpha 0", "3 or longer, but x has shape (2, 256, 2, 2)"),
     ("--cutmix-alpha 1 --model cnn", "(layer 2, --cutmix-alpha)"),
@@ -258,12 +271,12 @@ def test_mixing_and_default_folder(main, arguments, folder, layers):
 
 def test_every_mode_of_mixing_reaches_the_policy(main):
     modes = "--per pair --fold --mixup-prob 0.8 --cutmix-alpha 1 --switch-prob 0.4"
-    modes += " --layer-mix 0 1"
+    modes += " --layer-mix 0 1 --fmix-alpha 2 --resizemix-minmax 0.3 0.8"
     assert main([*QUICK, "--quiet", "--epoch", "4", *modes.split()]) == 0
     (out,) = pathlib.Path("result").iterdir()
     assert out.name == (
         "digits_cnn_manifold_alpha0.2_layer0-1_per-pair_fold_mixup-prob-0.8_cutmix-alpha-1.0_"
-        "switch-prob-0.4_n40_seed0"
+        "fmix-alpha-2.0_resizemix-minmax-0.3-0.8_switch-prob-0.4_n40_seed0"
     )
     report = json.loads((out / "mixup.json").read_text())
     assert report["settings"] == {
@@ -273,10 +286,30 @@ def test_every_mode_of_mixing_reaches_the_policy(main):
         "fold": True,
         "prob": 0.8,
         "cutmix_alpha": 1,
+        "fmix_alpha": 2,
+        "resizemix_minmax": [0.3, 0.8],
         "switch_prob": 0.4,
     }
-    assert all(report["method"].values())
+    methods = {"mixup", "cutmix", "fmix", "resizemix"}
+    assert all(report["method"].values()) and report["method"].keys() == methods
     assert not any(report["lam"]["counts"][:10])  # folded
+
+
+def test_clean_loss_remix_and_top_k_are_logged(main, monkeypatch):
+    options = "--clean-weight 0.5 --remix-kappa 1.5 --remix-tau 0.9 --top-k 3"
+    words = [*QUICK, "--quiet", "--augment", *options.split()]
+    seen, weights = [], Remix.weights
+    monkeypatch.setattr(Remix, "weights", lambda *a: seen.append(a[0]) or weights(*a))
+    assert main(words) == 0
+    (out,) = pathlib.Path("result").iterdir()
+    assert "clean-weight-0.5_remix-kappa-1.5_remix-tau-0.9" in out.name
+    (entry,) = log(out)[-1:]
+    for name in ("main/", "main/clean_", "validation/main/"):
+        assert 0 <= entry[f"{name}accuracy"] <= entry[f"{name}top3_accuracy"] <= 1
+    assert entry["main/loss"] > 0.5 * entry["main/clean_loss"] > 0
+    (remix,) = set(seen)
+    assert (remix.kappa, remix.tau) == (1.5, 0.9)
+    assert remix.class_counts.sum() == 40 and len(remix.class_counts) == 10
 
 
 def test_mixing_changes_with_time(main, capsys):

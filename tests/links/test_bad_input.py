@@ -101,3 +101,21 @@ def test_bad_input_is_named_in_one_sentence(name):
     with pytest.raises((TypeError, ValueError), match=re.escape(message)) as e:
         call()
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5, 5)])
+def test_a_sample_without_the_axis_of_a_batch(shape):
+    first = L.Linear(3, 4) if len(shape) == 1 else L.Convolution2D(2, 4, 3)
+    chain = chainer.Sequential(first, F.relu, L.Linear(None, 2))
+    message = rf"x is one sample, of shape \({shape[0]},.*pass x\[None\]"
+    with pytest.raises(ValueError, match=message):
+        MixupLayers.suggest(chain, np.zeros(shape, np.float32))
+
+
+def test_errors_of_the_network_itself_stay_what_they_are():
+    chain = chainer.Sequential(L.Linear(3, 4), L.Linear(5, 2))
+    with pytest.raises(chainer.utils.type_check.InvalidType):
+        MixupLayers.suggest(chain, X)
+    for x in (np.float32(1), ()):
+        with pytest.raises(ValueError, match="one row a sample"):
+            MixupLayers.suggest(chain, x)

@@ -123,6 +123,7 @@ class WithStaticPart(chainer.Chain):
     [(Static, ["input"]), (WithStaticPart, ["input", "body"])],
 )
 @pytest.mark.parametrize("prob", [1.0, 0.5])
+@pytest.mark.filterwarnings("error:.*cannot be copied")
 def test_a_static_graph_trains_as_without(make, points, prob):
     losses = []
     for static in False, True:
@@ -477,7 +478,22 @@ def test_a_network_that_cannot_be_copied():
             return self.fc(F.where(mask, self.a(x), np.zeros((N, 4))))
 
     net = Uncopied(a=dense(4, 4), fc=dense(4, 3))
-    mixed_call(net, "a", samples(4), samples(4) > 0)
+    reason = r"Uncopied cannot be copied and called .* \(TypeError: no copies\)"
+    with pytest.warns(UserWarning, match=reason):
+        mixed_call(net, "a", samples(4), samples(4) > 0)
+
+
+def test_a_network_that_takes_no_other_samples():
+    """The graph alone is searched, and it is said."""
+
+    def forward(self, x, mask):
+        if not chainer.config.train:
+            raise KeyError("pick")
+        return self.fc(F.where(mask, self.a(x), np.zeros((N, 4))))
+
+    net = net_of(forward, a=dense(4, 4), fc=dense(4, 3))
+    with pytest.warns(UserWarning, match=r"not looked for \(KeyError: 'pick'\)"):
+        mixed_call(net, "a", samples(4), samples(4) > 0)
 
 
 # Paths that come and go

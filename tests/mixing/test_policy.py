@@ -5,6 +5,7 @@ from scipy import stats
 
 from chainer_mmix import MixupPolicy
 from chainer_mmix.mixing.draw import current_draw
+from chainer_mmix.mixing.regions import Regions
 
 
 def lambdas(alpha, n, per="sample"):
@@ -62,7 +63,9 @@ def test_a_fixed_lambda_leaves_all_else_as_it_is(n, per, cutmix_alpha):
         if a is None:
             continue
         assert np.shape(b.lam) == np.shape(a.lam) and type(b.lam) is type(a.lam)
-        np.testing.assert_allclose(b.lam, 0.3, rtol=1e-6)
+        expected = np.where(np.asarray(b.method) == "none", 1, 0.3)
+        np.testing.assert_allclose(b.lam, expected, rtol=1e-6)
+        np.testing.assert_array_equal(b.method, a.method)
         assert b.layer_mix == a.layer_mix
         np.testing.assert_array_equal(b.perm, a.perm)
         assert (a.center is None) == (b.center is None)
@@ -117,6 +120,100 @@ def test_cutmix_replaces_mixup_with_its_own_alpha(alpha, cutmix_alpha, share):
         assert not lam or stats.kstest(lam, stats.beta(a, a).cdf).pvalue > 1e-4
     centers = np.array([d.center for d in draws if d.center is not None]).ravel()
     assert not cut or stats.kstest(centers, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("per", ["pair", "sample"])
+@pytest.mark.parametrize("prob", [0.2, 0.7])
+def test_each_pair_or_sample_is_mixed_and_switched_by_itself(per, prob):
+    policy = MixupPolicy(
+        0.5, None, per, prob=prob, cutmix_alpha=2, switch_prob=0.25, seed=5
+    )
+    draws = [policy.draw(16) for _ in range(400)]
+    n = 8 if per == "pair" else 16
+    counts, lam = [], {"mixup": [], "cutmix": []}
+    for draw in draws:
+        if draw is None:
+            counts.append(0)
+            continue
+        if per == "pair":
+            np.testing.assert_array_equal(draw.method, draw.method[draw.perm])
+            np.testing.assert_array_equal(draw.lam, draw.lam[draw.perm])
+        none = draw.method == "none"
+        np.testing.assert_array_equal(draw.lam[none], 1)
+        np.testing.assert_array_equal(draw.perm[none], np.flatnonzero(none))
+        mixed = np.flatnonzero(~none)
+        assert sorted(draw.perm[mixed]) == mixed.tolist()
+        if len(mixed) > 1 and none.any():
+            assert (draw.perm[mixed] != mixed).all()
+        counts.append(len(mixed) * n // 16)
+        for name in lam:
+            lam[name] += set(draw.lam[draw.method == name].tolist())
+    # As independent coins fall, with their variance.
+    total = 400 * n
+    assert stats.binomtest(sum(counts), total, prob).pvalue > 1e-4
+    variance = n * prob * (1 - prob)
+    ratio = 399 * np.var(counts, ddof=1) / variance
+    assert 1e-4 < stats.chi2(399).cdf(ratio) < 1 - 1e-4
+    n_cut = len(lam["cutmix"])
+    assert stats.binomtest(n_cut, n_cut + len(lam["mixup"]), 0.25).pvalue > 1e-4
+    for name, alpha in (("mixup", 0.5), ("cutmix", 2)):
+        assert stats.kstest(lam[name], stats.beta(alpha, alpha).cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("per", ["batch", "pair", "sample"])
+def test_methods_that_paste_are_equally_probable(per):
+    policy = MixupPolicy(
+        *(1, None, per),
+        cutmix_alpha=1,
+        fmix_alpha=3,
+        resizemix_minmax=(0.1, 0.8),
+        switch_prob=0.6,
+        seed=1,
+    )
+    draws = [policy.draw(1) for _ in range(3000)]
+    method = np.array([np.atleast_1d(draw.method)[0] for draw in draws])
+    counts = [(method == m).sum() for m in ("mixup", "cutmix", "fmix", "resizemix")]
+    assert stats.chisquare(counts, [1200, 600, 600, 600]).pvalue > 1e-4
+    lam = np.array([np.atleast_1d(draw.lam)[0] for draw in draws])
+    assert stats.kstest(lam[method == "fmix"], stats.beta(3, 3).cdf).pvalue > 1e-4
+    side = np.sqrt(1 - lam[method == "resizemix"])
+    assert stats.kstest(side, stats.uniform(0.1, 0.7).cdf).pvalue > 1e-4
+    assert {d.center is None for d in draws} == {True, False}
+
+
+def test_bounds_of_cutmix_are_those_of_timm():
+    """rand_bbox_minmax of timm 1.0.31, whose sides are whole numbers below the upper
+    bound: the same where the bounds are whole."""
+    height, width, (low, high) = 20, 40, (0.2, 0.8)
+    policy = MixupPolicy(0, per="sample", cutmix_minmax=(low, high), seed=0)
+    draw = policy.draw(4000)
+    box = Regions(draw, (height, width))
+    assert box.low.min() == 0 and (box.high.max(axis=0) == (height, width)).all()
+    for axis, n in enumerate((height, width)):
+        side = box.high[:, axis] - box.low[:, axis]
+        sides = np.arange(int(n * low), int(n * high))  # timm's randint
+        counts = np.bincount(side, minlength=n)[sides]
+        assert counts.sum() == 4000 and stats.chisquare(counts).pvalue > 1e-4
+        for length in sides[[0, -1]]:
+            starts = np.bincount(box.low[side == length, axis])
+            assert len(starts) == n - length + 1
+            assert stats.chisquare(starts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cutmix_minmax": (0.8, 0.2)}, r"cutmix_minmax must be two .* \(0\.8, 0\.2\)"),
+        ({"resizemix_minmax": (0.1, 1.2)}, "resizemix_minmax must be two numbers"),
+        ({"resizemix_minmax": (0.1,)}, "resizemix_minmax must be two numbers"),
+        ({"fmix_alpha": -1}, "fmix_alpha must be a finite number >= 0 .* not -1"),
+        ({"cutmix_minmax": (0, 1), "fold": True}, "leave out fold"),
+        ({"cutmix_minmax": (0, 1), "fixed_lam": 0.5}, "leave out fixed_lam"),
+    ],
+)
+def test_bad_settings_of_pasting(options, message):
+    with pytest.raises(ValueError, match=message):
+        MixupPolicy(**options)
 
 
 def test_attributes_may_be_changed_and_are_checked_again():
@@ -183,18 +280,29 @@ def test_nothing_touches_the_global_random_state():
     assert current_draw() is None
 
 
+@pytest.mark.parametrize("per", ["batch", "pair", "sample"])
 @pytest.mark.parametrize("saver", ["npz", "hdf5"])
-def test_snapshot_continues_the_sequence(tmp_path, saver):
+def test_snapshot_continues_the_sequence(tmp_path, saver, per):
     if saver == "hdf5":
         pytest.importorskip("h5py")
     save = getattr(chainer.serializers, f"save_{saver}")
     load = getattr(chainer.serializers, f"load_{saver}")
-    policy, other = MixupPolicy(seed=0), MixupPolicy(seed=1)
+    options = {
+        "per": per,
+        "prob": 0.7,
+        "cutmix_minmax": (0.2, 0.8),
+        "fmix_alpha": 1,
+        "resizemix_minmax": (0.1, 0.8),
+    }
+    policy, other = (MixupPolicy(seed=k, **options) for k in (0, 1))
     policy.draw(5, (0, 1))
     save(path := str(tmp_path / "policy.npz"), policy)
     load(path, other)
-    for _ in range(3):
-        assert same(policy.draw(5, (0, 1)), other.draw(5, (0, 1)))
+    for _ in range(20):
+        a, b = (p.draw(5, (0, 1)) for p in (policy, other))
+        assert (a is None) == (b is None)
+        for name in () if a is None else vars(a):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
 @pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])

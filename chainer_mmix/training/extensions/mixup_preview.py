@@ -11,6 +11,7 @@ from chainer_mmix.analysis.figure import save_figure
 from chainer_mmix.analysis.predictions import to_host
 from chainer_mmix.analysis.preview import mixed_pairs, plot_pairs
 from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.mixing import ignored_label
 from chainer_mmix.training.parts import classifier_of
 
 
@@ -19,8 +20,9 @@ class MixupPreview(extension.Extension):
 
     Each row of the picture has the first image, the second and the mixed one, with
     both labels and their weights, :math:`\lambda` and :math:`1 - \lambda`. The policy
-    is the classifier's at that moment; if it has both mixup and CutMix, there are pairs
-    of both. They are drawn from a copy of it.
+    is the classifier's at that moment; of each method that it has, such as mixup and
+    CutMix, there are pairs. They are drawn from a copy of it. Label maps, and maps of
+    probabilities, are below the images, a colour a class.
 
     Where the classifier does not mix, or without Matplotlib, there is no picture. To
     see one before the training, pass ``call_before_training=True`` to
@@ -84,7 +86,8 @@ class MixupPreview(extension.Extension):
         classifier = self._find(trainer)
         if classifier.mixes and self.available():
             pairs = mixed_pairs(classifier.policy, self._x, self._t)
-            figure = plot_pairs(pairs, self._label_names)
+            ignored = ignored_label(classifier.lossfun)
+            figure = plot_pairs(pairs, self._label_names, ignored)
             save_figure(figure, Path(trainer.out, self._filename))
 
     def _find(self, trainer: chainer.training.Trainer) -> ManifoldMixupClassifier:

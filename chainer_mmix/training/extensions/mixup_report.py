@@ -36,10 +36,12 @@ class MixupReport(extension.Extension):
     - ``layer``: iterations by mixing point, since the beginning;
     - ``loss``: the mean training loss by mixing point, likewise, weighed by the
       examples of each minibatch;
-    - ``method``: iterations by method, ``mixup`` or ``cutmix``;
+    - ``method``: iterations by method, ``mixup``, ``cutmix``, ``fmix`` or
+      ``resizemix``; the mixed samples by method if the policy draws for each pair or
+      sample;
     - ``lam``: ``bin_edges`` (21 numbers from 0 to 1) and ``counts`` (20) of a histogram
-      of all :math:`\lambda`, one an iteration, or one a sample if the policy draws
-      them so.
+      of all :math:`\lambda`, one an iteration, or one a mixed sample if the policy
+      draws them so.
 
     Args:
         filename (str): Name of the file in the output folder. The default is
@@ -57,7 +59,10 @@ class MixupReport(extension.Extension):
     # Before an Evaluator, which calls the classifier too and so resets its draw.
     priority = extension.PRIORITY_WRITER + 50
 
-    _POLICY = ("alpha", "per", "fold", "prob", "cutmix_alpha", "switch_prob")
+    _POLICY = (
+        *("alpha", "per", "fold", "prob", "cutmix_alpha", "fmix_alpha", "switch_prob"),
+        *("cutmix_minmax", "resizemix_minmax", "fixed_lam"),
+    )
 
     def __init__(
         self,
@@ -83,11 +88,8 @@ class MixupReport(extension.Extension):
             # All from the start: LogReport averages over what was reported.
             self._points = [*map(str, target.points or ["link"]), "none"]
             self._layer = dict.fromkeys(self._points, 0) | self._layer
-            self._settings = {
-                name: getattr(target.policy, name) for name in self._POLICY
-            }
-            if target.policy.fixed_lam is not None:
-                self._settings["fixed_lam"] = target.policy.fixed_lam
+            settings = {name: getattr(target.policy, name) for name in self._POLICY}
+            self._settings = {k: v for k, v in settings.items() if v is not None}
             self._settings["layer_mix"] = list(target.points) or None
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
@@ -99,8 +101,11 @@ class MixupReport(extension.Extension):
                 self._check_nothing_mixes(trainer.observation)
         else:
             drawn = "link" if draw.layer_mix is None else str(draw.layer_mix)
-            self._lam += np.histogram(draw.lam, bins=self._bin_edges)[0]
-            self._method["mixup" if draw.center is None else "cutmix"] += 1
+            methods, lam = np.broadcast_arrays(draw.method, draw.lam)
+            is_mixed = methods != "none"
+            self._lam += np.histogram(lam[is_mixed], bins=self._bin_edges)[0]
+            for method in methods[is_mixed]:
+                self._method[method] = self._method.get(method, 0) + 1
         self._layer[drawn] = self._layer.get(drawn, 0) + 1
         prefix = "mixup"
         if self.name not in (None, self.default_name):

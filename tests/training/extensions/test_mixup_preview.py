@@ -57,3 +57,14 @@ def test_examples_of_several_inputs_are_an_error(dataset):
     named = [{"image": image, "label": 0} for image in images]
     with pytest.raises(ValueError, match="have names"):
         MixupPreview(named)
+
+
+def test_label_maps_have_a_row_of_their_own(make_trainer, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.random((3, 1, 8, 8)).astype(np.float32)
+    heights = []
+    for t in (np.arange(3), rng.integers(-1, 3, (3, 8, 8))):
+        trainer = make_trainer(tmp_path)
+        MixupPreview(TupleDataset(x, t.astype(np.int32)))(trainer)
+        heights.append(image.imread(tmp_path / "mixup_preview.png").shape[0])
+    assert heights[1] > 1.5 * heights[0]

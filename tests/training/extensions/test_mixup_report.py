@@ -85,9 +85,10 @@ def test_counts_are_those_of_the_draws(tmp_path, per):
         "fold": False,
         "prob": 1,
         "cutmix_alpha": 0,
+        "fmix_alpha": 0,
         "switch_prob": 0.5,
     }
-    assert content["method"] == {"mixup": 2 * EPOCH, "cutmix": 0}
+    assert content["method"] == {"mixup": lam.size, "cutmix": 0}
 
     log = json.loads((tmp_path / "log").read_text())
     for epoch, entry in enumerate(log):
@@ -180,6 +181,19 @@ def test_batches_that_are_not_mixed_and_cutmix_are_counted(tmp_path):
     log = json.loads((tmp_path / "log").read_text())
     shares = [entry["mixup/layer/none"] for entry in log]
     assert sum(shares) == pytest.approx(none / EPOCH)
+
+
+def test_methods_are_counted_by_sample_where_each_draws_its_own(tmp_path):
+    policy = MixupPolicy(1, 7, "sample", prob=0.6, resizemix_minmax=(0.2, 0.8), seed=0)
+    recorder = Recorder(policy)
+    make(ManifoldMixupClassifier(Net(), policy=policy), tmp_path, shape=(3, 4)).run()
+    drawn = [draw.method for draw in recorder.draws if draw is not None]
+    method = np.concatenate(drawn)
+    content = json.loads((tmp_path / "mixup.json").read_text())
+    counts = {m: (method == m).sum() for m in ("mixup", "resizemix")}
+    assert content["method"] == {**counts, "cutmix": 0} and all(counts.values())
+    assert sum(content["lam"]["counts"]) == sum(counts.values()) < len(method)
+    assert content["settings"]["resizemix_minmax"] == [0.2, 0.8]
 
 
 def test_it_does_not_disturb_random_state(tmp_path):
