@@ -129,6 +129,8 @@ class _Unpickler(_PythonUnpickler):
             return None  # the first argument of _reconstruct, of no use
         if (module, name) == ("numpy", "dtype"):
             return np.dtype
+        if (module, name) == ("_codecs", "encode"):
+            return _encode  # by which the protocol of NumPy up to 1.16 writes bytes
         raise _UnsafeError(f"a reference to {module}.{name}")
 
     def load_build(self) -> None:
@@ -143,6 +145,12 @@ class _Unpickler(_PythonUnpickler):
 def _reconstruct(subtype: None, shape: tuple, typecode: bytes) -> np.ndarray:
     # The pickle sets shape and content afterwards.
     return np.empty(0, np.int8)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise _UnsafeError(f"a text in {encoding}")
+    return text.encode("latin1")
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
