@@ -1,8 +1,10 @@
 """Runs that something happens to, each compared with one that nothing happened to."""
 
+import contextlib
 import json
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
@@ -369,6 +371,37 @@ def test_a_file_that_cannot_grow_ends_it_and_it_goes_on_with_room(undisturbed):
     assert record("run")["status"] == "failed"
     assert train.main(["--resume", "run", "--quiet"]) == 0
     assert_same("run", undisturbed)
+
+
+FILL = "os.posix_fallocate(os.open('filler', os.O_CREAT | os.O_WRONLY), 0, {})"
+
+
+@pytest.mark.parametrize("room", [0, 256])  # KiB: for nothing, for some files
+def test_a_full_disk_ends_it_and_it_goes_on_with_room(
+    undisturbed, tmp_path, monkeypatch, room
+):
+    small_disk = runpy.run_path(ROOT / "tests" / "small_disk.py")["small_disk"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(small_disk(disk, 4_000_000))
+        except OSError as e:
+            pytest.skip(str(e))
+        monkeypatch.chdir(disk)
+        free = "(lambda s: s.f_bavail * s.f_frsize)(os.statvfs('.'))"
+        what = FILL.format(f"{free} - {1024 * room}")
+        done = child([*QUICK, "--out", "run"], 7, what)
+        assert done.returncode == 1, done.stderr
+        *warnings, line = done.stderr.splitlines()
+        assert all("was not written (No space left on device)" in w for w in warnings)
+        assert "the training failed" in line and "No space left on device" in line
+        assert "the last good snapshot is run/snapshot_iter_" in line
+        pathlib.Path("filler").unlink()
+        assert train.main(["--resume", "run", "--quiet"]) == 0
+        assert_same("run", undisturbed)
+        assert not list(pathlib.Path("run").glob("tmp*"))
+        monkeypatch.chdir(tmp_path)
 
 
 def test_a_folder_that_is_removed_ends_it():
