@@ -47,8 +47,8 @@ SIGNALS = {
 WORKERS = (0, 1, 2)
 DISK = 24 * 2**20
 # Seconds: what a run may take to end by itself, and its workers after it.
-PATIENCE = 120
-ORPHAN = 20
+PATIENCE = 300
+ORPHAN = 60
 
 
 def start(out, workers=0, size=None):
@@ -81,9 +81,11 @@ class Soak:
         self._counts = collections.Counter()
         self._longest = 0.0
         self._expected = folder / "undisturbed"
+        began = time.monotonic()
         process = start(self._expected)
         _, error = process.communicate()
         assert process.returncode == 0, error
+        self._duration = time.monotonic() - began
 
     def one_run(self, n, ends):
         """Trains one run to its end, ten times disturbed."""
@@ -114,7 +116,7 @@ class Soak:
             return self._second(out, process)
         # From its first import to its last epoch.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(self._random.uniform(0, 15))
+            process.wait(self._random.uniform(0, self._duration))
         if kind == FULL:
             room = self._random.choice([0, 20_000, 200_000])
             with (
@@ -122,7 +124,6 @@ class Soak:
                 contextlib.suppress(subprocess.TimeoutExpired),
             ):
                 process.wait(10)  # until it wants to write
-                # What is left is too little for it to end well.
         name = kind if kind in SIGNALS else "SIGKILL"
         number = getattr(signal, name)
         sent = time.monotonic()
