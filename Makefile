@@ -1,5 +1,5 @@
-# make test, make demo, make docs, make examples, make bench, make soak: each sets up all
-# it needs in .venv first.
+# make test, make demo, make docs, make examples, make evidence, make bench, make soak:
+# each sets up all it needs in .venv first.
 # Another interpreter: make PYTHON=python3.12 test
 # Other extras of pyproject.toml: make EXTRAS=dev,cuda13 test
 
@@ -14,7 +14,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version, '$(EXTRAS)')).encode()))" 2>/dev/null)
 READY := $(VENV)/ready-$(ID)
 
-.PHONY: venv test lint docs demo examples bench soak
+.PHONY: venv test lint docs demo examples evidence bench soak
 
 venv: $(READY)
 
@@ -34,10 +34,16 @@ docs: $(READY)
 demo: $(READY)
 	$(RUN) examples/demo.py
 
-EXPERIMENTS := $(filter-out %/demo.py %/experiment.py %/train_mnist.py, $(wildcard examples/*.py))
+EXPERIMENTS := $(filter-out %/demo.py %/experiment.py %/train_mnist.py $(wildcard examples/evidence*.py), $(wildcard examples/*.py))
 
 examples: $(READY)
 	set -e; for script in $(EXPERIMENTS); do echo "$$script"; $(RUN) $$script; done
+
+# Takes hours and goes on where it was stopped; some minutes: make EVIDENCE=--short evidence
+EVIDENCE :=
+
+evidence: $(READY)
+	OMP_NUM_THREADS=1 $(RUN) examples/evidence.py $(EVIDENCE)
 
 bench: $(READY)
 	$(RUN) benchmarks/run.py

@@ -1,11 +1,11 @@
 """Trains a network with Manifold Mixup, with input mixup, or without mixing."""
 
-import signal
 import sys
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-    # Ctrl-C while all is imported and made ready ends it without a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from chainer_mmix_command import end_on_ctrl_c
+
+if __name__ == "__main__":
+    end_on_ctrl_c()
 
 try:
     from chainer_mmix.cli.train import main

@@ -1,5 +1,13 @@
 """Manifold Mixup for Chainer."""
 
+import sys
+
+if sys.argv[:1] == ["-m"] and "chainer_mmix.cli" in sys.orig_argv:
+    # python -m imports this package, which takes seconds, before it runs the command.
+    from chainer_mmix_command import end_on_ctrl_c
+
+    end_on_ctrl_c()
+
 try:  # before Chainer, which needs it
     import chainer_revive  # noqa: F401
 except ModuleNotFoundError as e:

@@ -14,6 +14,7 @@ EXPERIMENTS = [
     path
     for path in sorted((ROOT / "examples").glob("*.py"))
     if path.stem not in ("demo", "experiment", "train_mnist")
+    if not path.stem.startswith("evidence")
 ]
 
 

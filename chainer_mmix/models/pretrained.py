@@ -10,6 +10,8 @@ import chainer.links as L
 import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 
+from chainer_mmix.runs.files import printable
+
 from .resnet import ResNet50
 
 # Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
@@ -72,7 +74,8 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
         reason = f"they are of arch={arch!r}: make it with downsample_fb={is_fb}"
     if reason:
         raise ValueError(
-            f"the weights in {path} do not fit {type(model).__name__}: {reason}"
+            f"the weights in {path} do not fit {type(model).__name__}: "
+            f"{printable(reason)}"
         )
     NpzDeserializer(arrays, strict=False).load(model)
 

@@ -50,14 +50,21 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
 
 
+def printable(text: str) -> str:
+    """Writes out control characters, so that whoever prints a text clears no terminal.
+
+    Args:
+        text (str): A text from a file.
+    """
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
 def _printable(content: Any) -> Any:
     if isinstance(content, dict):
         return {_printable(key): _printable(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_printable(value) for value in content]
-    if isinstance(content, str):
-        return _CONTROL.sub(lambda match: repr(match[0])[1:-1], content)
-    return content
+    return printable(content) if isinstance(content, str) else content
 
 
 def _finite(content: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import pickletools
+import re
 import tokenize
 import zipfile
 import zlib
@@ -15,15 +16,39 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
+from chainer_mmix.runs.files import printable
+
 # A member of n bytes cannot be of more than this times n, by how deflate works.
 _MOST = 1032
 # Bytes of the header of an array, as NumPy has it, and of an array of objects.
 _HEADER = 10_000
 _OBJECTS = 1_000_000
+# What the pickle of an array of plain objects consists of. Others make what is not
+# needed, take memory that the file names, or hash what takes for ever.
+_OPCODES = frozenset(
+    (
+        *("PROTO", "FRAME", "STOP", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+        *("MARK", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
+        *("FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+        *("BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES"),
+        *("SHORT_BINBYTES", "BINBYTES8", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
+        *("GET", "BINGET", "LONG_BINGET"),
+    )
+)
 
 
 class SnapshotError(ValueError):
-    """A file is not a snapshot, is damaged, or is that of another run."""
+    """A file is not a snapshot, is damaged, or is that of another run.
+
+    Args:
+        message (str): What is wrong. Control characters, as names in a file may have
+            them, are written out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def read_snapshot(
@@ -114,7 +139,11 @@ _PythonUnpickler: Any = pickle._Unpickler
 
 
 class _Unpickler(_PythonUnpickler):
-    """Knows the names that a pickled array of plain objects needs."""
+    """Knows the names that a pickled array of plain objects needs.
+
+    What stands for them here is not NumPy's, whose dtypes and arrays fail in C for
+    states that make no sense.
+    """
 
     dispatch: ClassVar = dict(_PythonUnpickler.dispatch)
 
@@ -128,21 +157,58 @@ class _Unpickler(_PythonUnpickler):
         if (module, name) == ("numpy", "ndarray"):
             return None  # the first argument of _reconstruct, of no use
         if (module, name) == ("numpy", "dtype"):
-            return np.dtype
+            return _make_dtype
+        if (module, name) == ("_codecs", "encode"):
+            return _encode  # by which the protocol of NumPy up to 1.16 writes bytes
         raise _UnsafeError(f"a reference to {module}.{name}")
 
     def load_build(self) -> None:
-        state, array = self.stack[-1], self.stack[-2]
-        if isinstance(array, np.ndarray) and _count(state[1]) != len(state[4]):
-            raise ValueError(f"an array of shape {state[1]} has {len(state[4])} items")
+        if not isinstance(self.stack[-2], (_Array, _Dtype)):
+            raise _UnsafeError("a state of something that has none")
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def _reconstruct(subtype: None, shape: tuple, typecode: bytes) -> np.ndarray:
-    # The pickle sets shape and content afterwards.
-    return np.empty(0, np.int8)
+class _Array:
+    """An array of objects that is being unpickled."""
+
+    array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        # The list is in C's order, whichever order the array had.
+        _, shape, dtype, _, items = state
+        if not isinstance(dtype, _Dtype) or not isinstance(items, list):
+            raise ValueError("an array of objects has other items")
+        if _count(shape) != len(items):
+            raise ValueError(f"an array of shape {shape} has {len(items)} items")
+        array = np.empty(len(items), object)
+        for i, item in enumerate(items):
+            array[i] = item
+        self.array = array.reshape(shape)
+
+
+class _Dtype:
+    """The dtype of such an array."""
+
+    def __setstate__(self, state: tuple) -> None:
+        pass  # objects have but one
+
+
+def _reconstruct(subtype: None, shape: tuple, typecode: bytes) -> _Array:
+    return _Array()  # the pickle sets shape and content afterwards
+
+
+def _make_dtype(name: str, *flags: object) -> _Dtype:
+    if not isinstance(name, str) or not re.fullmatch("O[48]?", name):
+        raise ValueError("an array of objects has another type")
+    return _Dtype()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError("a text has another encoding")
+    return text.encode("latin1")
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -158,11 +224,10 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         elif size > _OBJECTS:
             raise ValueError(f"{name} has {size} bytes of objects")
         else:
-            array = _unpickle(file)
+            unpickled = _unpickle(file)
             kinds = (type(None), str, bool, int, float)
-            if not isinstance(array, np.ndarray) or not all(
-                isinstance(item, kinds) for item in array.flat
-            ):
+            array = unpickled.array if isinstance(unpickled, _Array) else None
+            if array is None or not all(isinstance(x, kinds) for x in array.flat):
                 raise _UnsafeError(f"an object of a strange type in {name}")
             return array
     with archive.open(name) as file:
@@ -172,9 +237,8 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _unpickle(file: IO[bytes]) -> Any:
     start = file.tell()
     for opcode, _, _ in pickletools.genops(file):
-        # It would take the memory that the file names.
-        if opcode.name == "BYTEARRAY8":
-            raise _UnsafeError("bytes of a kind that is not needed")
+        if opcode.name not in _OPCODES:
+            raise _UnsafeError(f"the opcode {opcode.name}")
     file.seek(start)
     return _Unpickler(file).load()
 

@@ -1,8 +1,10 @@
 """Runs that something happens to, each compared with one that nothing happened to."""
 
+import contextlib
 import json
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
@@ -198,25 +200,42 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(undisturbed, name):
     assert [(s["from_epoch"], s["to_epoch"]) for s in starts] == [(0, 1.4), (1.4, 3)]
 
 
-@pytest.mark.parametrize(
-    "script", ["train_manifoldmixup.py", "chainer_mmix_command.py"]
-)
+ROOT = pathlib.Path(__file__).parents[2]
+STARTS = {
+    "script": [ROOT / "train_manifoldmixup.py"],
+    "command": [ROOT / "chainer_mmix_command.py", "train"],
+    "module": ["-m", "chainer_mmix.cli", "train"],
+}
+
+
+@pytest.mark.parametrize("how", STARTS)
 @pytest.mark.parametrize("delay", [0.3, 1, 2])
-def test_ctrl_c_while_it_starts_gives_no_traceback(script, delay):
-    root = pathlib.Path(__file__).parents[2]
-    command = [
-        sys.executable,
-        root / script,
-        *["train"] * ("command" in script),
-    ]
+def test_ctrl_c_while_it_starts_gives_one_line(how, delay):
     process = subprocess.Popen(
-        [*command, *QUICK, "--epoch", "99"], stderr=subprocess.PIPE, text=True
+        [sys.executable, *STARTS[how], *QUICK, "--epoch", "999"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGINT, 130)
-    assert "Traceback" not in error
+    assert process.returncode == 130
+    (line,) = error.splitlines()
+    assert "interrupted" in line or "stopped by SIGINT" in line
+
+
+def test_ctrl_c_ends_a_comparison_with_one_line(tmp_path):
+    os.mkfifo(tmp_path / "log")  # nobody writes, so that it waits
+    process = subprocess.Popen(
+        [sys.executable, *STARTS["command"][:1], "compare", tmp_path],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "interrupted\n")
 
 
 def test_ctrl_c_in_a_callback_of_a_weak_reference_is_not_lost():
@@ -352,6 +371,37 @@ def test_a_file_that_cannot_grow_ends_it_and_it_goes_on_with_room(undisturbed):
     assert record("run")["status"] == "failed"
     assert train.main(["--resume", "run", "--quiet"]) == 0
     assert_same("run", undisturbed)
+
+
+FILL = "os.posix_fallocate(os.open('filler', os.O_CREAT | os.O_WRONLY), 0, {})"
+
+
+@pytest.mark.parametrize("room", [0, 256])  # KiB: for nothing, for some files
+def test_a_full_disk_ends_it_and_it_goes_on_with_room(
+    undisturbed, tmp_path, monkeypatch, room
+):
+    small_disk = runpy.run_path(ROOT / "tests" / "small_disk.py")["small_disk"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(small_disk(disk, 4_000_000))
+        except OSError as e:
+            pytest.skip(str(e))
+        monkeypatch.chdir(disk)
+        free = "(lambda s: s.f_bavail * s.f_frsize)(os.statvfs('.'))"
+        what = FILL.format(f"{free} - {1024 * room}")
+        done = child([*QUICK, "--out", "run"], 7, what)
+        assert done.returncode == 1, done.stderr
+        *warnings, line = done.stderr.splitlines()
+        assert all("was not written (No space left on device)" in w for w in warnings)
+        assert "the training failed" in line and "No space left on device" in line
+        assert "the last good snapshot is run/snapshot_iter_" in line
+        pathlib.Path("filler").unlink()
+        assert train.main(["--resume", "run", "--quiet"]) == 0
+        assert_same("run", undisturbed)
+        assert not list(pathlib.Path("run").glob("tmp*"))
+        monkeypatch.chdir(tmp_path)
 
 
 def test_a_folder_that_is_removed_ends_it():

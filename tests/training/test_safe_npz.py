@@ -104,3 +104,43 @@ def test_more_objects_than_a_snapshot_has(tmp_path):
     content = header((), "|O") + pickle.dumps(np.array("x" * 2_000_000, object))
     path = archive(tmp_path / "file", content, compression=zipfile.ZIP_DEFLATED)
     refused(path, "bytes of objects")
+
+
+def test_what_numpy_1_has_pickled_is_read(tmp_path):
+    """Up to 1.16, NumPy wrote arrays of objects by protocol 2, on Python 3 too."""
+    values = np.array([["a", 1], [None, 2.5]], object, order="F")
+    content = pickle.dumps(values, protocol=2)
+    assert b"c_codecs\nencode\n" in content
+    old = content.replace(b"numpy._core", b"numpy.core")
+    path = archive(tmp_path / "file", header((2, 2), "|O") + old)
+    np.testing.assert_array_equal(read_snapshot(path)["x"], values)
+
+
+DTYPE = b"cnumpy\ndtype\n"
+# Tuples of the tuple before, twice: of 2 ** 40 items, which nobody has time to look at.
+ENDLESS = b"Nq\0" + b"h\0h\0\x86q\0" * 40
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        # NumPy raised SystemError for such a state of a dtype.
+        (DTYPE + b"(X\2\0\0\0O8tR(K\3NNNNK\1K\1K\1K\1tb", "of a strange type"),
+        # This sets the default arguments of what stands for a function of NumPy.
+        (DTYPE + b"N(X\x0c\0\0\0__defaults__(Ntd\x86b", "the opcode DICT"),
+        (DTYPE + b"(NNNNNtb", "a state of something that has none"),
+        (ENDLESS + b"(h\0Nd", "the opcode DICT"),
+        (ENDLESS + DTYPE + b"h\0\x85R", "has another type"),
+        (b"c_codecs\nencode\n(X\1\0\0\0aX\5\0\0\0rot13tR", "another encoding"),
+        (b"c_codecs\ndecode\n", "a reference to _codecs.decode"),
+        (b"]q\0h\0a", "of a strange type"),
+    ],
+)
+def test_a_pickle_that_no_array_has(tmp_path, content, message):
+    pickled = b"\x80\4" + content + b"."
+    refused(archive(tmp_path / "file", header((), "|O") + pickled), message)
+
+
+def test_names_cannot_clear_a_terminal(tmp_path):
+    path = archive(tmp_path / "file", header((3,)) + b"1234", "\x1b[2Jx\n.npy")
+    refused(path, r"\\x1b\[2Jx\\n.npy has 4 bytes")

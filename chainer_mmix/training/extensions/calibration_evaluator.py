@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 
 import chainer
 
@@ -34,6 +35,9 @@ class CalibrationEvaluator(PredictorEvaluator):
         n_bins (int): Bins of the calibration error. The default is 15.
         filename (str): Name of the file in the output folder. The default is
             ``reliability.json``.
+
+    Raises:
+        ValueError: If ``n_bins`` is no number of bins.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class CalibrationEvaluator(PredictorEvaluator):
         filename: str = "reliability.json",
         **options,
     ) -> None:
+        if not isinstance(n_bins, numbers.Integral) or n_bins < 1:
+            raise ValueError(f"n_bins must be a whole number >= 1, not {n_bins!r}")
         files = {filename: write_reliability}
         measure = functools.partial(calibration, n_bins=n_bins, files=files)
         super().__init__(iterator, target, measure, *args, **options)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import chainer
 import numpy as np
@@ -32,7 +34,8 @@ class FgsmEvaluator(PredictorEvaluator):
             attack may not leave; ``None``, the default, for no such range.
 
     Raises:
-        ValueError: If an ``eps`` is negative, NaN or infinite.
+        TypeError: If ``eps`` is one number.
+        ValueError: If an ``eps`` is no finite number or negative, or ``clip`` no range.
     """
 
     def __init__(
@@ -44,10 +47,23 @@ class FgsmEvaluator(PredictorEvaluator):
         clip: tuple[float, float] | None = None,
         **options,
     ) -> None:
-        if np.isscalar(eps):
+        if isinstance(eps, numbers.Real):
             raise TypeError(f"eps must be a list: [{eps!r}]")
         for value in eps:
-            if not 0 <= value < np.inf:
-                raise ValueError(f"eps must be finite numbers >= 0, not {value}")
+            if not isinstance(value, numbers.Real) or not 0 <= value < np.inf:
+                raise ValueError(f"eps must be finite numbers >= 0, not {value!r}")
+        if clip is not None and not _is_range(clip):
+            raise ValueError(
+                f"clip must be None or a lower and a higher number, as (0, 1), not "
+                f"{clip!r}"
+            )
         measure = functools.partial(fgsm_accuracy, eps=tuple(eps), clip=clip)
         super().__init__(iterator, target, measure, *args, **options)
+
+
+def _is_range(clip: Any) -> bool:
+    try:
+        low, high = clip
+    except (TypeError, ValueError):
+        return False
+    return all(isinstance(end, numbers.Real) for end in (low, high)) and low < high

@@ -48,6 +48,24 @@ def test_eps_that_is_a_number():
         FgsmEvaluator(iterator(EXAMPLES), classifier(), eps=0.1)
 
 
+@pytest.mark.parametrize("eps", [["a"], "0.1", [-0.1], [np.nan], [np.inf], [None]])
+def test_eps_that_are_no_sizes(eps):
+    with pytest.raises(ValueError, match="eps must be finite numbers >= 0, not"):
+        FgsmEvaluator(iterator(EXAMPLES), classifier(), eps=eps)
+
+
+@pytest.mark.parametrize("clip", [1, (1, 0), (0, 0), (0,), "01", (0, np.nan)])
+def test_a_range_that_is_none(clip):
+    with pytest.raises(ValueError, match="clip must be None or a lower and a higher"):
+        FgsmEvaluator(iterator(EXAMPLES), classifier(), clip=clip)
+
+
+@pytest.mark.parametrize("n_bins", [0, -1, 1.5, "a"])
+def test_a_number_of_bins_that_is_none(n_bins):
+    with pytest.raises(ValueError, match="n_bins must be a whole number >= 1"):
+        CalibrationEvaluator(iterator(EXAMPLES), classifier(), n_bins=n_bins)
+
+
 def test_a_label_beyond_the_logits():
     data = [(EXAMPLES[0][0], np.int32(12))]
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 10\)"):
