@@ -9,9 +9,11 @@ switched on or off, so that a call asks nobody which of them are on.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
+from typing import NamedTuple
 
 from chainer_revive.either import either
 
@@ -129,6 +131,8 @@ TABLE: dict[str, dict[str, str]] = {
 
 _lock = threading.RLock()
 _on: set[str] = set()
+_left_off: frozenset[str] = frozenset()
+_waiting: Waiting | None = None
 _originals: dict[str, Callable] = {}
 _over: Callable[[Callable, Callable], Callable] = either
 
@@ -146,6 +150,79 @@ def switch(layer: str, on: bool) -> None:
         else:
             _on.discard(layer)
         _compose([target for target, functions in TABLE.items() if layer in functions])
+
+
+def named(target: str, layer: str) -> str:
+    """Names what a layer has for a row of the table: ``cudnn/convolution:forward``."""
+    return f"{layer}/{TABLE[target][layer]}"
+
+
+def is_left_off(name: str) -> bool:
+    """Tells whether a function is not used though its layer may be on."""
+    return name in _left_off
+
+
+def leave_off(names: Iterable[str]) -> None:
+    """Leaves the calls of these functions, and of no others, to the layers below."""
+    global _left_off
+    with _lock:
+        _left_off = frozenset(names)
+        _compose(TABLE)
+
+
+def left_off() -> list[str]:
+    """Returns the names of all functions that are left off."""
+    return sorted(_left_off)
+
+
+class Waiting(NamedTuple):
+    """Layers that wait for a call, before which is decided what of them is used.
+
+    Attributes:
+        layers: Their names.
+        concerns: Tells, from the arguments of a call, whether it is one.
+        decide: Called once, before it.
+    """
+
+    layers: frozenset[str]
+    concerns: Callable[[tuple], bool]
+    decide: Callable[[], None]
+
+
+def is_waiting() -> bool:
+    """Tells whether layers wait for a call."""
+    return _waiting is not None
+
+
+def decide() -> None:
+    """Decides now what waits for a call."""
+    with _lock:  # other threads wait for the decision
+        if _waiting is not None:
+            try:
+                _waiting.decide()
+            finally:
+                wait(None)
+
+
+def wait(waiting: Waiting | None) -> None:
+    """Has layers wait for a call of a method that they replace; ``None`` for none."""
+    global _waiting
+    with _lock:
+        _waiting = waiting
+        _compose(TABLE)
+
+
+def _before(target: str, method: Callable) -> Callable:
+    @functools.wraps(method)
+    def call(*args, **kwargs):
+        waiting = _waiting
+        if waiting is not None:
+            if not waiting.concerns(args):
+                return method(*args, **kwargs)
+            decide()
+        return getattr(*owner_of(target))(*args, **kwargs)
+
+    return call
 
 
 @contextlib.contextmanager
@@ -200,6 +277,10 @@ def _compose(targets) -> None:
     for target in targets:
         method = original(target)
         for layer in LAYERS:
-            if layer in _on and layer in TABLE[target]:
+            if layer not in _on or layer not in TABLE[target]:
+                continue
+            if named(target, layer) not in _left_off:
                 method = _over(function_for(target, layer), method)
+        if _waiting is not None and not _waiting.layers.isdisjoint(TABLE[target]):
+            method = _before(target, method)
         setattr(*owner_of(target), method)

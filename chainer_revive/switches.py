@@ -9,20 +9,25 @@ from typing import Any
 from chainer_revive import registry
 
 _PATHS = ("chainer", "numpy", "numba")
+_WORDS: dict[str, bool | str] = {"": "auto", "auto": "auto", "0": False, "1": True}
+_waiting: frozenset[str] = frozenset()  # layers of which a check decides
 
 
 def use(
-    cpu: str | None = None, cuda: bool | None = None, cudnn: bool | None = None
+    cpu: str | None = None,
+    cuda: bool | str | None = None,
+    cudnn: bool | str | None = None,
 ) -> None:
     """Switches the whole process to other code; ``None`` leaves a part as it is.
 
     Args:
         cpu (str): ``"chainer"`` for Chainer's own functions, ``"numpy"`` for fast ones
             that need nothing else, or ``"numba"`` for these with compiled loops.
-        cuda (bool): Whether a step of an optimizer is one kernel on a GPU, and a loss
-            one (experimental).
-        cudnn (bool): Whether convolution and batch normalisation on a GPU run through
-            cuDNN 9 (experimental).
+        cuda (bool or str): Whether a step of an optimizer is one kernel on a GPU, and a
+            loss one; ``"auto"`` to check, at the GPU's first use, what of it computes
+            right there, and to use that.
+        cudnn (bool or str): Whether convolution and batch normalisation on a GPU run
+            through cuDNN 9; ``"auto"`` likewise.
 
     Raises:
         ValueError: ``cpu`` is another word.
@@ -33,21 +38,39 @@ def use(
 
     if cpu not in (None, *_PATHS):
         raise ValueError(f"cpu must be one of {', '.join(_PATHS)}, not {cpu!r}")
-    if cudnn:
+    if cudnn is True:
         from chainer_revive.cudnn.versions import versions
 
         versions()
-    if cuda is not None:
-        from chainer_revive.cuda import current
-
-        current.use(current.on_cupy() if cuda else None)
-    if cudnn is not None:
-        registry.switch("cudnn", cudnn)
+    if cuda is not None or cudnn is not None:
+        _use_on_a_gpu({"cuda": cuda, "cudnn": cudnn})
     if cpu is not None:
         from chainer_revive.cpu import compiled
 
         compiled.wanted = cpu == "numba"
         registry.switch("cpu", cpu != "chainer")
+
+
+def _use_on_a_gpu(asked: dict[str, bool | str | None]) -> None:
+    global _waiting
+    now = {layer: on for layer, on in asked.items() if on is not None}
+    _waiting = _waiting - now.keys() | {k for k, on in now.items() if on == "auto"}
+    if "cuda" in now:
+        from chainer_revive.cuda import current
+
+        current.use(current.on_cupy() if now["cuda"] is True else None)
+    if "cudnn" in now:
+        registry.switch("cudnn", now["cudnn"] is True)
+    insisted = {layer for layer, on in now.items() if on is True}
+    registry.leave_off(
+        name for name in registry.left_off() if name.partition("/")[0] not in insisted
+    )
+    if _waiting:
+        from chainer_revive.gpu_check import auto
+
+        auto.wait(_waiting)
+    else:
+        registry.wait(None)
 
 
 def use_what_the_environment_asks_for() -> None:
@@ -69,21 +92,19 @@ def use_what_the_environment_asks_for() -> None:
     if path == "0":
         path = "chainer"
     use(cpu=path or ("numba" if compiled.available else "numpy"))
-    one_kernel = _asked(
-        "CUDA",
-        ("0", "1"),
-        "set it to 1 for one kernel a step of an optimizer and one a loss, or to 0, or "
-        "leave it unset, for Chainer's own code",
-    )
-    if one_kernel == "1" and cuda.available:
-        use(cuda=True)
-    asked = _asked(
-        "CUDNN",
-        ("0", "1"),
-        "set it to 1 for cuDNN (experimental), or leave it unset for Chainer's own "
-        "code",
-    )
-    if asked == "1":
+    asked = {
+        part: _WORDS[_asked(part, tuple(_WORDS), f"set it to 0 for {remedy}")]
+        for part, remedy in (
+            (
+                "CUDA",
+                "Chainer's own optimizers and losses, or to 1 for one kernel a step",
+            ),
+            ("CUDNN", "Chainer's own code, or to 1 for cuDNN 9"),
+        )
+    }
+    if cuda.available:
+        use(cuda=asked["CUDA"], cudnn=asked["CUDNN"])
+    elif asked["CUDNN"] is True:
         use(cudnn=True)
 
 
@@ -103,7 +124,8 @@ def state() -> dict[str, Any]:
         ``None``; ``threads``, how many its loops run on, or ``None``; ``blas``, the
         name, version and number of threads of NumPy's BLAS, or ``None`` where
         threadpoolctl is not installed or does not know it; ``cuda``, a bool;
-        ``cudnn``, its version or ``None``.
+        ``cudnn``, its version or ``None``; ``left_off``, the functions of both that
+        this GPU has been seen to compute wrong.
     """
     import chainer  # noqa: F401
     import numpy as np
@@ -136,6 +158,7 @@ def state() -> dict[str, Any]:
         },
         "cuda": registry.is_on("cuda"),
         "cudnn": cudnn,
+        "left_off": registry.left_off(),
     }
 
 
@@ -161,5 +184,9 @@ def describe() -> str:
 
         lines.append(cudnn.describe())
         if now["cuda"]:
-            lines.append("GPU: one kernel a step of an optimizer (experimental)")
+            lines.append("GPU: one kernel a step of an optimizer, one a loss")
+        if now["left_off"]:
+            lines.append(
+                f"GPU: left to Chainer's own code: {', '.join(now['left_off'])}"
+            )
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from importlib.util import (
     spec_from_file_location,
 )
 
+from chainer_revive.compat import libraries
 from chainer_revive.compat.patches import PATCHES, REWRITES, STAND_INS
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -56,10 +57,17 @@ def install() -> None:
             "chainer-mmix with pip: its start-up hook makes the order irrelevant."
         )
     sys.meta_path[:] = [ChainerMmixHook, *others]
+    if "cupy" in sys.modules:
+        libraries.load()
 
 
 def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
-    """Finds a module that needs a patch; ``None`` for every other module."""
+    """Finds a module that needs a patch; ``None`` for every other module.
+
+    Before CuPy is found, CUDA's libraries are loaded.
+    """
+    if name == "cupy":
+        libraries.load()
     if name in STAND_INS:
         file = os.path.join(_HERE, STAND_INS[name])
         return _installed(name, path, target) or spec_from_file_location(name, file)

@@ -9,23 +9,12 @@ module -> file of this package that is loaded when the module is not installed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+from chainer_revive.compat import cupy_patches
 from chainer_revive.compat.caffe import rebuild_caffe_pb2
-
-_HERE = "chainer_revive.compat"
-
-
-class Patch(NamedTuple):
-    """Replace ``old``, which occurs ``count`` times, by ``new``."""
-
-    old: str
-    new: str
-    count: int = 1
-
-
-def _with_runtime(line: str) -> Patch:
-    return Patch(f"{line}\n", f"{line}; from {_HERE} import runtime as _mmix\n")
+from chainer_revive.compat.patch import HERE as _HERE
+from chainer_revive.compat.patch import Patch
+from chainer_revive.compat.patch import with_runtime as _with_runtime
 
 
 def _with_example_random(line: str) -> Patch:
@@ -232,43 +221,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "type(value)(_mmix.hdf5_array(dataset))",
         ),
     ),
-    # CuPy 9 and later import without a CUDA driver: "available" must mean "usable".
-    # CuPy 13 and later do not wait until an array in pinned memory has been read.
-    # CuPy 14 cannot be reinstalled with cuDNN, as a warning at each import told users.
-    "chainer.backends.cuda": (
-        Patch(
-            "    available = True\nexcept",
-            f"    from {_HERE} import runtime as _mmix; _mmix.check_cuda_driver(); "
-            "available = True\nexcept",
-        ),
-        Patch("cupy.asarray(array)", "_mmix.send(cupy, array)", 2),
-        Patch(
-            "if (not cudnn_enabled and",
-            "if (_cupy_major < 14 and not cudnn_enabled and",
-        ),
-    ),
-    # CuPy 14 no longer includes half precision everywhere, and warns of missing NCCL.
-    "chainer.training.updaters.multiprocess_parallel_updater": (
-        Patch(
-            "    from cupy.cuda import nccl\n",
-            f"    from {_HERE} import runtime as _mmix; nccl = _mmix.nccl()\n",
-        ),
-        *(
-            Patch(
-                f"        '{name}',\n",
-                f"        '{name}', preamble='#include <cupy/float16.cuh>',\n",
-            )
-            for name in ("_memcpy_gather", "_memcpy_scatter")
-        ),
-    ),
-    # The same, and array(copy=False) raises where it would have to copy.
-    "chainermn.communicators._memory_utility": (
-        Patch("#include <cupy/carray.cuh>\n", "#include <cupy/float16.cuh>\n", 2),
-        Patch(
-            "xp.array(v, copy=False, dtype=transfer_dtype)",
-            "xp.asarray(v, dtype=transfer_dtype)",
-        ),
-    ),
+    **cupy_patches.PATCHES,
     # --- Bugs of 7.8.1: random transforms in workers ---------------------------------
     # What an example's transform drew at random depended on the worker that happened to
     # read the example, and workers drew the same.

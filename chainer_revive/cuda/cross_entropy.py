@@ -12,6 +12,7 @@ import chainer
 import numpy as np
 from chainer import backend
 
+from chainer_revive import registry
 from chainer_revive.cuda import current
 from chainer_revive.cuda.kernels import LABELS, WARPS
 
@@ -29,7 +30,8 @@ def cross_entropy(
 ):
     """Returns the loss and its gradient, which is of float32."""
     # In debug mode labels are checked.
-    if not _covers(x, targets, ignore_label) or chainer.is_debug():
+    name = "cuda/cross_entropy:cross_entropy"
+    if not _covers(name, x, targets, ignore_label) or chainer.is_debug():
         return NotImplemented
     xp = backend.get_array_module(x)
     loss, gradient = xp.empty((), x.dtype), xp.empty(x.shape, np.float32)
@@ -44,17 +46,18 @@ def accuracy(y, targets: Sequence, weights: Sequence, ignore_label: int | None =
     """Returns the weighted accuracy."""
     if ignore_label is None:
         ignore_label = _NO_LABEL
-    if not _covers(y, targets, ignore_label):
+    if not _covers("cuda/cross_entropy:accuracy", y, targets, ignore_label):
         return NotImplemented
     result = backend.get_array_module(y).empty((), y.dtype)
     _launch("accuracy", y, targets, weights, ignore_label, result)
     return result
 
 
-def _covers(x, targets: Sequence, ignore_label) -> bool:
+def _covers(name: str, x, targets: Sequence, ignore_label) -> bool:
     launcher = current.launcher
     return (
         launcher is not None
+        and not registry.is_left_off(name)
         and type(x) is launcher.array_type
         and x.ndim == 2
         and 0 < x.size <= _MANY

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from chainer_revive import registry
-
-if TYPE_CHECKING:
-    from chainer_revive.cuda.optimizers import Launcher
+from chainer_revive.cuda.tensor import Launcher
 
 launcher: Launcher | None = None  # None for Chainer's own code
 

@@ -60,7 +60,7 @@ struct Tensor {{
     float before, after, loss_scale;
     float rates[6];
 }};
-static_assert(sizeof(Tensor) == {TENSOR.itemsize});
+static_assert(sizeof(Tensor) == {TENSOR.itemsize}, "as NumPy has it");
 struct Piece {{ int tensor, number; }};
 __device__ float gradient(const Tensor& t, long long i) {{
     return t.is_half ? __half2float(static_cast<const __half*>(t.grad)[i])

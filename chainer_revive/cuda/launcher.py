@@ -9,11 +9,11 @@ import cupy
 import numpy as np
 
 from chainer_revive.cuda import kernels
-from chainer_revive.cuda.optimizers import Tensor
+from chainer_revive.cuda.tensor import Tensor
 
 
 class CudaLauncher:
-    """The :class:`~chainer_revive.cuda.optimizers.Launcher` for CuPy."""
+    """The :class:`~chainer_revive.cuda.tensor.Launcher` for CuPy."""
 
     array_type = cupy.ndarray
 

@@ -102,3 +102,12 @@ def test_nobody_is_told_to_reinstall_cupy_14(major, monkeypatch, recwarn):
     monkeypatch.setattr(cuda.check_cuda_available, "_already_warned", False, False)
     cuda.check_cuda_available()
     assert len(recwarn) == (major < 14)
+
+
+def test_the_kernel_of_pure_nccl_compiles(nvrtc, elementwise_source):
+    """Written out in the middle of a method, where it divides the sums."""
+    import cupy
+
+    for dtype in ("float16", "float32"):
+        kernel = cupy.ElementwiseKernel("", f"{dtype} x", "x *= (1.0/8)", "div_by_size")
+        nvrtc(elementwise_source(kernel, [], [dtype]), "div_by_size")

@@ -13,7 +13,7 @@ import pytest
 from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
 from chainer_mmix.mixing.weights import DeviceWeights
 from chainer_revive.cuda import cross_entropy, current, kernels, linear
-from chainer_revive.cuda.optimizers import Tensor
+from chainer_revive.cuda.tensor import Tensor
 
 HERE = pathlib.Path(__file__).parent / "emulation"
 

@@ -12,7 +12,7 @@ import chainer_revive
 from chainer_mmix.mixing import mixup_accuracy, mixup_softmax_cross_entropy
 from chainer_mmix.training import SGD
 from chainer_revive.cuda import kernels
-from chainer_revive.cuda.optimizers import Tensor
+from chainer_revive.cuda.tensor import Tensor
 
 
 @pytest.mark.parametrize("rule", kernels.RULES)

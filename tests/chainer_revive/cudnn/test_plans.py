@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,19 +31,6 @@ pytestmark = pytest.mark.skipif(
     not (importlib.util.find_spec("cudnn") and importlib.util.find_spec("cupy")),
     reason="needs CuPy and nvidia-cudnn-frontend",
 )
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory):
-    """A folder with a libcuda that only answers what cuDNN asks while it plans."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    folder = tmp_path_factory.mktemp("driver")
-    source, library = HERE / "libcuda_stub.c", folder / "libcuda.so.1"
-    command = [compiler, "-shared", "-fPIC", "-o", library, source]
-    subprocess.run(command, check=True)
-    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+"""Proves, on the card where they will run, that the functions for a GPU compute right.
+
+Each function gets small random arrays, and its results are compared with float64 on the
+CPU (docs/gpu.md).
+"""

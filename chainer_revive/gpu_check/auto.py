@@ -1,0 +1,72 @@
+"""Uses, from the first call on a GPU, what this card has been seen to compute right."""
+
+from __future__ import annotations
+
+import warnings
+
+import chainer
+from chainer.backends import cuda
+
+from chainer_revive import registry
+
+# More functions to check: modules with UNITS, added by packages as they are imported.
+modules: list[str] = []
+
+
+def wait(layers: frozenset[str]) -> None:
+    """Has the layers ``cuda`` and ``cudnn``, or one of them, wait for a GPU's use."""
+    registry.wait(registry.Waiting(layers, _is_on_a_gpu, lambda: decide(layers)))
+
+
+def _is_on_a_gpu(arguments: tuple) -> bool:
+    first, *rest = arguments
+    if isinstance(first, chainer.Optimizer):
+        return isinstance(first.target.device, chainer.backend.GpuDevice)
+    return any(
+        isinstance(array, cuda.ndarray)
+        for inputs in rest
+        if isinstance(inputs, tuple)
+        for array in inputs
+    )
+
+
+def decide(layers: frozenset[str]) -> None:
+    """Switches the layers on, but for what the current card computes wrong."""
+    from chainer_revive.gpu_check import card, faults, verdict
+
+    try:
+        device = cuda.cupy.cuda.Device().id
+        here = card.describe(modules)
+        found = verdict.get(here, device)
+    except Exception as e:  # Training goes on with Chainer's own code.
+        _warn(f"This GPU could not be checked ({faults.explain(e)})")
+        return
+    if sentence := faults.too_new(here):
+        warnings.warn(sentence, stacklevel=2)
+    if found.crash is not None:
+        during = found.during and found.units.get(found.during, {}).get("what")
+        where = f" during {during or found.during}" if found.during else ""
+        _warn(f"The check of {here['card']} ended early{where} ({found.crash})")
+        return
+    failures = {
+        name: sentence
+        for name, sentence in found.failures().items()
+        if name.partition("/")[0] not in {"cuda", "cudnn"} - layers
+    }
+    registry.leave_off({*registry.left_off(), *failures})
+    for name, sentence in failures.items():
+        _warn(f"On {here['card']}, {name}, {sentence}", "there")
+    if "cuda" in layers:
+        from chainer_revive.cuda import current
+
+        current.use(current.on_cupy())
+    if "cudnn" in layers and "cudnn" in card.usable_layers():
+        registry.switch("cudnn", True)
+
+
+def _warn(found: str, where: str = "everywhere") -> None:
+    warnings.warn(
+        f"{found}: Chainer's own code runs {where}. Please report it, with the file "
+        "that 'chainer-mmix doctor' writes",
+        stacklevel=2,
+    )

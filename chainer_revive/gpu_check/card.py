@@ -1,0 +1,73 @@
+"""What a verdict holds for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import chainer_revive
+
+
+def usable_layers() -> set[str]:
+    """Returns the layers for a GPU that can be used with what is installed."""
+    return {"cuda", "capture"} | ({"cudnn"} if cudnn_versions() else set())
+
+
+def cudnn_versions() -> tuple[str, str] | None:
+    """Returns the versions of cuDNN 9 and its frontend, if they are to be used.
+
+    On CuPy 13, Chainer has cuDNN by itself.
+    """
+    from chainer.backends import cuda
+
+    from chainer_revive.cudnn.versions import versions
+
+    if cuda.cudnn_enabled:
+        return None
+    try:
+        return versions()
+    except ImportError:
+        return None
+
+
+def describe(modules: list[str]) -> dict[str, object]:
+    """Describes the current GPU and all that computes on it, as JSON can hold it.
+
+    Args:
+        modules: Those with more functions to check.
+    """
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    cudnn = cudnn_versions()
+    return {
+        "card": properties["name"].decode(),
+        "compute capability": f"{properties['major']}.{properties['minor']}",
+        "memory": properties["totalGlobalMem"],
+        "driver": _driver(),
+        "CUDA of the driver": runtime.driverGetVersion(),
+        "CUDA": runtime.runtimeGetVersion(),
+        "CuPy": cupy.__version__,
+        "cuDNN": cudnn and cudnn[0],
+        "cuDNN frontend": cudnn and cudnn[1],
+        "chainer_revive": _digest(),
+        "modules": modules,
+    }
+
+
+def _driver() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/driver/nvidia/version").read_text().splitlines()[0].strip()
+    return "unknown"
+
+
+def _digest() -> str:
+    """Returns a hash of the sources that are checked."""
+    root = Path(chainer_revive.__file__).parent
+    digest = hashlib.sha256((root / "registry.py").read_bytes())
+    for folder in ("cuda", "cudnn", "gpu_check"):
+        for file in sorted((root / folder).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,175 @@
+"""The functions of :mod:`chainer_revive.cudnn`, each called by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import chainer
+import numpy as np
+from chainer.functions.activation.relu import ReLU, ReLUGrad2
+from chainer.functions.connection.convolution_2d import (
+    Convolution2DFunction,
+    Convolution2DGradW,
+)
+from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.math.basic_math import Add, MultiAdd
+from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
+    FixedBatchNormalization,
+)
+from chainer.utils.conv import get_conv_outsize
+
+from chainer_revive.gpu_check.case import (
+    HALF,
+    STRICT,
+    TF32,
+    Case,
+    Unit,
+    channels_last,
+    numbers,
+)
+
+# Images, kernel and options of convolutions; most sizes divide by nothing.
+_CONVOLUTIONS = {
+    "3x3": ((3, 16, 9, 7), (24, 16, 3, 3), {"pad": 1}),
+    "odd channels, stride": (
+        *((2, 3, 11, 8), (5, 3, 3, 3)),
+        {"stride": (2, 3), "pad": (1, 0)},
+    ),
+    "1x1, stride": ((2, 8, 9, 7), (16, 8, 1, 1), {"stride": 2}),
+    "dilation": ((2, 8, 11, 9), (8, 8, 3, 2), {"dilate": (2, 3), "pad": 2}),
+    "groups": ((2, 12, 7, 6), (9, 4, 3, 3), {"groups": 3, "pad": 1}),
+}
+_PRECISIONS = STRICT, TF32, HALF
+
+
+def _size(x: tuple, w: tuple, options: dict) -> tuple[int, ...]:
+    """Returns the shape of the output."""
+    node = Convolution2DFunction(**options)
+    steps = (node.sy, node.ph, node.dy), (node.sx, node.pw, node.dx)
+    sides = [
+        get_conv_outsize(size, k, s, p, d=d)
+        for size, k, (s, p, d) in zip(x[2:], w[2:], steps, strict=True)
+    ]
+    return x[0], w[0], *sides
+
+
+def _forward() -> Iterator[Case]:
+    for name, (x, w, options) in _CONVOLUTIONS.items():
+        arrays = numbers(x, w, w[:1])
+
+        def compute(*inputs, options=options):
+            return _arrays(Convolution2DFunction(**options).apply(inputs))
+
+        yield Case(f"{name}, bias", tuple(arrays), compute, _PRECISIONS)
+        if name == "3x3":
+            yield Case(name, tuple(arrays[:2]), compute, _PRECISIONS)
+
+
+def _gradient_w() -> Iterator[Case]:
+    for name, (x, w, options) in _CONVOLUTIONS.items():
+
+        def compute(*inputs, w=w, options=options):
+            node = Convolution2DFunction(**options)
+            node._use_ideep = False
+            gradient = Convolution2DGradW(node, w, inputs[0].dtype, None)
+            return _arrays(gradient.apply(inputs))
+
+        yield Case(name, tuple(numbers(x, _size(x, w, options))), compute, _PRECISIONS)
+
+
+def _transposed() -> Iterator[Case]:
+    for name, (x, w, options) in _CONVOLUTIONS.items():
+        arrays = numbers(_size(x, w, options), w, x[1:2])
+
+        def compute(*inputs, size=x[2:], options=options):
+            node = Deconvolution2DFunction(outsize=size, **options)
+            return _arrays(node.apply(inputs))
+
+        yield Case(f"{name}, gradient by x", tuple(arrays[:2]), compute, _PRECISIONS)
+        if name == "3x3":
+            name = f"{name}, bias, deconvolution"
+            yield Case(name, tuple(arrays), compute, _PRECISIONS)
+
+
+def _training() -> Iterator[Case]:
+    def compute(x, gamma, beta, mean, var, gy):
+        gamma, beta, mean, var = map(_single, (gamma, beta, mean, var))
+        inputs = [chainer.Variable(a) for a in (x, gamma, beta)]
+        (y,) = BatchNormalization(1e-3, mean, var, 0.8, None).apply(inputs)
+        y.grad = gy
+        y.backward()
+        return y.array, *(v.grad for v in inputs), mean, var
+
+    for channels in (16, 3):  # cuDNN refuses the second
+        shape, c = (5, channels, 7, 3), (channels,)
+        x, gy, mean = numbers(shape, shape, c)
+        gamma, beta, var = numbers(c, c, c, low=0.5, seed=1)
+        x = 2 * x + mean[:, None, None]
+        inputs = x.astype(np.float16).astype(np.float64), gamma, beta, mean, var, gy
+        yield Case(f"{channels} channels", inputs, compute, (STRICT, HALF))
+
+
+def _inference() -> Iterator[Case]:
+    def compute(x, gamma, beta, mean, var):
+        values = map(_single, (gamma, beta, mean, var))
+        node = FixedBatchNormalization(1e-3)
+        return _arrays(node.apply((channels_last(x), *values)))
+
+    x, mean = numbers((5, 7, 3, 5), (7,))
+    gamma, beta, var = numbers((7,), (7,), (7,), low=0.5, seed=1)
+    yield Case("", (x, gamma, beta, mean, var), compute)
+
+
+_IMAGE = 3, 5, 4, 7
+
+
+def _relu() -> Iterator[Case]:
+    def compute(x):
+        return _arrays(ReLU().apply((channels_last(x),)))
+
+    yield Case("", tuple(numbers(_IMAGE)), compute)
+
+
+def _relu_gradient() -> Iterator[Case]:
+    def compute(y, gy):
+        y, gy = channels_last(y), channels_last(gy)
+        return _arrays(ReLUGrad2(y).apply((gy,)))
+
+    y, gy = numbers(_IMAGE, _IMAGE)
+    yield Case("", (np.maximum(y, 0), gy), compute)
+
+
+def _sums() -> Iterator[Case]:
+    def compute(*inputs):
+        a, *others = inputs
+        node = Add() if len(others) == 1 else MultiAdd()
+        # The second has its channels first.
+        return _arrays(node.apply((channels_last(a), *others)))
+
+    for n in (2, 3):
+        yield Case(f"of {n}", tuple(numbers(*[_IMAGE] * n)), compute)
+
+
+def _arrays(variables) -> list:
+    return [v.array for v in variables]
+
+
+def _single(values):
+    """Statistics and scales stay in float32 where images are in half precision."""
+    return values.astype(np.promote_types(values.dtype, np.float32))
+
+
+UNITS = tuple(
+    Unit(f"cudnn/{name}", what, cases, "cudnn")
+    for name, what, cases in (
+        ("convolution:forward", "convolution", _forward),
+        ("convolution:gradient_w", "convolution, gradient by W", _gradient_w),
+        ("convolution:transposed", "convolution, gradient by x", _transposed),
+        ("batch_normalization:choose", "batch normalisation, training", _training),
+        ("batch_normalization:fixed", "batch normalisation, inference", _inference),
+        ("elementwise:relu", "ReLU", _relu),
+        ("elementwise:relu_gradient", "ReLU, gradient", _relu_gradient),
+        ("elementwise:add", "sums", _sums),
+    )
+)

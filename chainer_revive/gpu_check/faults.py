@@ -1,0 +1,77 @@
+"""Faults of a GPU, its driver and its memory, each in a sentence with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# What CUDA's errors contain, in the runtime's words or the driver's.
+_SENTENCES = (
+    (
+        ("OutOfMemoryError", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY"),
+        "the GPU's memory is full: choose a smaller batch, or --dtype mixed16, or end "
+        "what else runs on it (nvidia-smi lists it)",
+    ),
+    (
+        ("cudaErrorInsufficientDriver", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
+        "the driver is too old for this CUDA: update it, or install "
+        "'chainer-mmix[cuda12]', which any driver from 525 on will do for",
+    ),
+    (
+        ("cudaErrorNoDevice", "CUDA_ERROR_NO_DEVICE"),
+        "there is no GPU that CUDA may use: see what nvidia-smi lists, and whether "
+        "CUDA_VISIBLE_DEVICES hides it",
+    ),
+    (
+        ("cudaErrorDevicesUnavailable", "CUDA_ERROR_DEVICE_UNAVAILABLE"),
+        "the GPU is taken by another process: choose another one, or see nvidia-smi",
+    ),
+    (
+        ("cudaErrorNoKernelImageForDevice", "CUDA_ERROR_NO_BINARY_FOR_GPU"),
+        "the installed libraries have no code for this GPU: install "
+        "'chainer-mmix[cuda13]' for one from Turing on, [cuda12] for an older one",
+    ),
+    (
+        (
+            *("cudaErrorDeviceUnavailable", "cudaErrorECCUncorrectable"),
+            *("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorUnknown"),
+            *("CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_UNKNOWN"),
+            *("CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_LAUNCH_FAILED"),
+            *("cudaErrorContextIsDestroyed", "CUDA_ERROR_CONTEXT_IS_DESTROYED"),
+        ),
+        "the GPU is lost to this process: start it again with --resume auto, and see "
+        "nvidia-smi and the kernel's log (Xid) if it happens again",
+    ),
+)
+
+
+def sentence(error: BaseException) -> str | None:
+    """Returns what an error of CUDA's means and what helps, or ``None``."""
+    text = f"{type(error).__name__}: {error}"
+    for names, meaning in _SENTENCES:
+        if any(name in text for name in names):
+            return meaning
+    return None
+
+
+def explain(error: BaseException) -> str:
+    """Returns an error as one line, with what it means if that is known."""
+    first = (str(error).splitlines() or [""])[0]
+    line = f"{type(error).__name__}: {first}".rstrip(": ")
+    meaning = sentence(error)
+    return f"{line}; {meaning}" if meaning else line
+
+
+def too_new(card: Mapping[str, object]) -> str | None:
+    """Returns a sentence if a card is newer than cuDNN 8, and that is in use.
+
+    Args:
+        card: See :func:`chainer_revive.gpu_check.card.describe`.
+    """
+    from chainer.backends import cuda
+
+    if not cuda.cudnn_enabled or float(str(card["compute capability"])) < 10:
+        return None
+    return (
+        f"{card['card']} is newer than cuDNN 8, which knows cards up to Hopper: "
+        "install 'chainer-mmix[cuda13]' in an environment of its own"
+    )

@@ -1,0 +1,170 @@
+"""Computes the cases of a function three ways, and says how far they are apart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import Any
+
+import chainer
+import numpy as np
+from chainer import backend
+
+import chainer_revive
+from chainer_revive import registry
+from chainer_revive.cuda import current, linear
+from chainer_revive.gpu_check import cuda_units, cudnn_units
+from chainer_revive.gpu_check.case import Case, Precision, Unit
+
+
+class Gpu:
+    """The GPU that CuPy is on."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.xp = cupy
+        self.device = chainer.get_device(f"@cupy:{cupy.cuda.Device().id}")
+
+    @contextlib.contextmanager
+    def using(self, units: Iterable[Unit]) -> Iterator[None]:
+        """A context in which these functions are used, and no others."""
+        units = tuple(units)
+        layers = {unit.layer for unit in units}
+        names = {unit.name for unit in units}
+        registry.leave_off(name for name in all_names() if name not in names)
+        try:
+            if "cuda" in layers:
+                current.use(current.on_cupy())
+            registry.switch("cudnn", "cudnn" in layers)
+            with (
+                linear.capturable() if "capture" in layers else contextlib.nullcontext()
+            ):
+                yield
+        finally:
+            current.use(None)
+            registry.switch("cudnn", False)
+            registry.leave_off(())
+
+    @contextlib.contextmanager
+    def poisoned(self) -> Iterator[None]:
+        """A context in which memory is full of NaN until it is written."""
+
+        def malloc(size: int):
+            memory = pool.malloc(size)
+            # All bits set are NaN in each float dtype.
+            memory.memset_async(0xFF, memory.mem.size, stream=cupy.cuda.Stream.null)
+            return memory
+
+        cupy = self.xp
+        pool = cupy.cuda.MemoryPool()
+        with cupy.cuda.using_allocator(malloc):
+            yield
+
+    def wait(self) -> None:
+        """Waits until all is done that was asked for; raises what has gone wrong."""
+        self.xp.cuda.Device().synchronize()
+
+
+def units(modules: Iterable[str] = ()) -> tuple[Unit, ...]:
+    """Returns all functions: those of Chainer's, and ``UNITS`` of other modules."""
+    others = [import_module(name).UNITS for name in modules]
+    return *cudnn_units.UNITS, *cuda_units.UNITS, *(u for more in others for u in more)
+
+
+def all_names() -> set[str]:
+    """Returns the names of all functions for a GPU."""
+    return {unit.name for unit in units()}
+
+
+def check(unit: Unit, gpu, others: Iterable[Unit] = ()) -> list[dict[str, Any]]:
+    """Computes all cases of a function.
+
+    Args:
+        unit (Unit): The function.
+        gpu (Gpu): Where.
+        others: Functions that are used with it.
+
+    Returns:
+        list: For each case and precision, a dict that JSON can hold: ``case``,
+        ``precision``, ``ours`` and ``chainers``, the deviations from float64 on the
+        CPU, as a share of the largest element; ``allowed``; and ``error``, or ``None``.
+    """
+    found = []
+    for case in unit.cases():
+        with _on_the_cpu():
+            expected = _hosted(case.compute(*case.inputs))
+        for precision in case.precisions:
+            ours, error = _deviation(case, precision, gpu, [*others, unit], expected)
+            chainers, _ = _deviation(case, precision, gpu, [], expected)
+            found.append(
+                {
+                    "case": case.name,
+                    "precision": precision.name,
+                    "ours": ours,
+                    "chainers": chainers,
+                    "allowed": precision.allowed,
+                    "error": error,
+                }
+            )
+    return found
+
+
+def is_of_the_card(error: BaseException) -> bool:
+    """Tells whether an error leaves a process unable to use the GPU."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(
+        names & {"CUDARuntimeError", "CUDADriverError", "OutOfMemoryError"}
+    ) or ("CUDA_ERROR" in str(error))
+
+
+def _deviation(
+    case: Case, precision: Precision, gpu, units: list[Unit], expected: list
+) -> tuple[float | None, str | None]:
+    inputs = [
+        gpu.device.send(a.astype(precision.dtype) if a.dtype.kind == "f" else a)
+        for a in case.inputs
+    ]
+    with (
+        chainer.using_device(gpu.device),
+        chainer.using_config("use_cudnn_tensor_core", precision.tensor_cores),
+        gpu.using(units),
+    ):
+        try:
+            with gpu.poisoned():
+                actual = _hosted(case.compute(*inputs))
+            gpu.wait()
+        except Exception as e:
+            if is_of_the_card(e):
+                raise
+            return None, f"{type(e).__name__}: {e}"
+    shares = [_share(a, e) for a, e in zip(actual, expected, strict=True)]
+    worst = max(shares)
+    return (worst, None) if np.isfinite(worst) else (None, "NaN or infinity")
+
+
+def _share(actual: np.ndarray, expected: np.ndarray) -> float:
+    if actual.shape != expected.shape:
+        return np.inf
+    if not expected.size:
+        return 0.0
+    largest = np.abs(expected).max() or 1.0
+    worst = np.abs(actual.astype(np.float64) - expected).max() / largest
+    return float(worst) if np.isfinite(worst) else np.inf
+
+
+def _hosted(arrays) -> list[np.ndarray]:
+    return [np.array(backend.CpuDevice().send(a)) for a in arrays]
+
+
+@contextlib.contextmanager
+def _on_the_cpu() -> Iterator[None]:
+    """A context in which Chainer's own code computes on NumPy's arrays."""
+    path = chainer_revive.state()["cpu"]
+    chainer_revive.use(cpu="chainer")
+    try:
+        with chainer.using_device("@numpy"):
+            yield
+    finally:
+        chainer_revive.use(cpu=path)

@@ -1,0 +1,40 @@
+"""What is started in place of ``python -m chainer_revive.gpu_check``: NumPy is the GPU.
+
+usage: child.py FAULT FUNCTION FILE DEVICE [MODULE ...]
+"""
+
+import os
+import sys
+import time
+
+import chainer  # noqa: F401
+import faults
+from numpy_gpu import NumpyGpu
+
+from chainer_revive.gpu_check.__main__ import main
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+def lost(array):
+    raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access")
+
+
+DAMAGES = {
+    "wrong": faults.wrong,
+    "lost": lost,
+    "killed": lambda array: os.abort(),
+    "hangs": lambda array: time.sleep(60),
+}
+
+if __name__ == "__main__":
+    fault, function, path, device, *modules = sys.argv[1:]
+    if fault == "no context":
+        raise CUDARuntimeError("cudaErrorDevicesUnavailable: busy or unavailable")
+    if fault in DAMAGES:
+        faults.plant(function, DAMAGES[fault])
+    with open(f"{os.environ['XDG_CACHE_HOME']}/checks", "a") as file:
+        file.write("checked\n")
+    main(path, NumpyGpu(), {"cuda", "cudnn", "capture"}, modules)
