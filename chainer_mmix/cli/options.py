@@ -83,7 +83,11 @@ class Option:
         """Adds it to a group of a parser."""
         how, help = dict(self.parse), self.help
         if self.default is False:
-            how, help = {"action": "store_true"}, f"{help} (default: off)"
+            can_be_in_a_recipe = self.tags & (SETTING | MIXING)
+            action = (
+                argparse.BooleanOptionalAction if can_be_in_a_recipe else "store_true"
+            )
+            how, help = {"action": action}, f"{help} (default: off)"
         elif self.default not in (None, []):
             help += f" (default: {str(self.default).removesuffix('.0')})"
         group.add_argument(self.flag, default=self.default, help=help, **how)
@@ -112,7 +116,7 @@ def _points() -> str:
     return _by_value(points, "; ")
 
 
-def _value(type: Callable, metavar: str | None = None, **more: Any) -> dict[str, Any]:
+def _value(type: Callable, metavar: Any = None, **more: Any) -> dict[str, Any]:
     return {"type": type, "metavar": metavar, **more}
 
 
@@ -125,6 +129,12 @@ def _one_of(*choices: str) -> dict[str, Any]:
 
 GROUPS: dict[str, Sequence[Option]] = {
     "what to train": (
+        Option(
+            *("recipe", INCIDENTAL, None, _value(str, "NAME")),
+            "set all that the command line does not say as it was published: "
+            "paper-DATASET-MODEL, chainer-cifar10-resnet50, keras-notebook or "
+            "keras-folder; list shows them all",
+        ),
         Option(
             *("dataset", SETTING | MAIN, "digits", _value(types.dataset, "NAME")),
             f"one of {', '.join(datasets.DATASETS)}, or folder:PATH for pictures, one "
@@ -182,6 +192,18 @@ GROUPS: dict[str, Sequence[Option]] = {
             "to; for images in colour, as in folder:PATH, not for grey digits",
         ),
         Option(
+            *("stem_stride", SETTING | NAMED, 1, _value(types.positive_int, "N")),
+            "for preactresnet18 to 152 and wideresnet28_10: stride of the first "
+            "convolution; the paper's code has 2 for tiny-imagenet",
+        ),
+        Option(
+            *("standardise", SETTING | NAMED, None, _one_of(*datasets.STANDARDISE)),
+            "have the network subtract the mean from its input and divide by the "
+            "standard deviation, both measured over the training images: of each "
+            "channel, or of all pixels; half: subtract 0.5 and divide by 0.5; image: "
+            "each image by its own (default: images stay in [0, 1])",
+        ),
+        Option(
             *("train_size", SETTING, None, _value(types.positive_int, "N")),
             "train on N images only, a random choice in which every class keeps "
             "its share (default: all)",
@@ -191,11 +213,62 @@ GROUPS: dict[str, Sequence[Option]] = {
             "replace this share of the training labels by random other ones, 0 to "
             "1; the others stay right",
         ),
+    ),
+    "augmentation of the training images, in this order": (
         Option(
             *("augment", SETTING, False, {}),
             "the dataset's usual augmentation: for a folder, random parts resized to "
             "--size, and flips; else random crops with a margin, rotation by up to 10 "
             "degrees, and flips where a mirrored image shows the same class",
+        ),
+        Option(
+            *("pad_crop", SETTING | NAMED, None, _value(types.positive_int, "N")),
+            "add N pixels of zeros on each side and crop at a random place",
+        ),
+        Option(
+            *("flip", SETTING | NAMED, False, {}),
+            "mirror half of the images left to right",
+        ),
+        Option(
+            *("flip_vertical", SETTING | NAMED, False, {}),
+            "turn half of the images upside down",
+        ),
+        Option(
+            *("quarter_turn", SETTING | NAMED, False, {}),
+            "turn by 0, 90, 180 or 270 degrees",
+        ),
+        Option(
+            *("rotate", SETTING | NAMED, 0.0, _value(types.not_negative, "DEGREES")),
+            "rotate by up to so many degrees to either side; this and the next three "
+            "as the ImageDataGenerator of Keras: beyond the edge, the nearest pixel",
+        ),
+        Option(
+            *("width_shift", SETTING | NAMED, 0.0, _value(types.share, "P")),
+            "shift to the left or right by up to this share of the width",
+        ),
+        Option(
+            *("height_shift", SETTING | NAMED, 0.0, _value(types.share, "P")),
+            "shift up or down by up to this share of the height",
+        ),
+        Option(
+            *("shear", SETTING | NAMED, 0.0, _value(types.not_negative, "DEGREES")),
+            "shear by up to so many degrees",
+        ),
+        Option(
+            *("brightness", SETTING | NAMED, None),
+            _value(types.not_negative, ("LOW", "HIGH"), nargs=2),
+            "multiply by a random number from LOW to HIGH, and clip at white",
+        ),
+        Option(
+            *("colour_jitter", SETTING | NAMED, None),
+            _value(types.not_negative, ("B", "C", "S", "H"), nargs=4),
+            "change brightness, contrast, saturation and hue at random, as the "
+            "ColorJitter(B, C, S, H) of torchvision",
+        ),
+        Option(
+            *("cutout", SETTING | NAMED, None, _value(types.positive_int, "N")),
+            "fill a square of N by N pixels at a random place: black, or with "
+            "--standardise the mean (arXiv 1708.04552)",
         ),
     ),
     "mixing": (
@@ -447,8 +520,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             option.add_to(exclusive if EXCLUSIVE in option.tags else group)
 
 
-def changed_words(args: argparse.Namespace) -> list[str]:
+def changed_words(
+    args: argparse.Namespace, usual: Mapping[str, Any] | None = None
+) -> list[str]:
     """Names the options that are part of a run's name and not at their defaults.
+
+    Args:
+        args (argparse.Namespace): The arguments.
+        usual (mapping): Other defaults, those of a recipe. The default is none.
 
     Returns:
         list of str: Names with values, those of mixing last.
@@ -456,13 +535,17 @@ def changed_words(args: argparse.Namespace) -> list[str]:
     words = []
     for option in (*options_with(SETTING), *options_with(MIXING)):
         value = getattr(args, option.name)
-        if NAMED in option.tags and value != option.default:
+        default = (usual or {}).get(option.name, option.default)
+        if NAMED in option.tags and value != default:
             if option.name == "pretrained":
                 value = Path(value).stem
             if isinstance(value, list):
-                value = "-".join(map(str, value))
+                value = "-".join(f"{number:g}" for number in value)
             word = option.flag[2:]
-            words.append(word if value is True else f"{word}-{value}")
+            if isinstance(value, bool):
+                words.append(word if value else f"no-{word}")
+            else:
+                words.append(f"{word}-{value}")
     return words
 
 

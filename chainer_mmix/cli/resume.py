@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chainer_mmix.cli import recipes
 from chainer_mmix.cli.options import CHANGES, OPTIONS
 from chainer_mmix.runs import record as records
 from chainer_mmix.runs.record import read_record
@@ -31,7 +32,7 @@ def parse(
         ValueError: If what is given is not what the run trains, or if the record is
             damaged.
     """
-    args = parser.parse_args(words)
+    args = recipes.parse(parser, words)
     if not args.resume:
         return args
     if args.resume in (True, "auto"):
@@ -40,13 +41,13 @@ def parse(
         folder = args.resume
     else:
         folder = os.path.dirname(args.resume) or "."
-    nothing = argparse.Namespace(**dict.fromkeys(OPTIONS))
-    given = {k: v for k, v in vars(parser.parse_args(words, nothing)).items() if v}
+    given = recipes.given_by(parser, words)
     check_same_run(folder, given)
     before = read_record(Path(folder)).get("arguments", {})
     if "gpu" in given or "device" in given:
         before = {k: v for k, v in before.items() if k not in ("device", "graph")}
-    args = parser.parse_args([*_words(before), *words])
+    if before:  # which says what the recipe did
+        args = parser.parse_args([*_words(before), *words])
     if args.out is None and (before or os.path.isdir(args.resume)):
         args.out = folder
     return args

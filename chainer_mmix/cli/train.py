@@ -19,8 +19,9 @@ from chainer.training.extensions import LinearShift, observe_value
 
 import chainer_mmix
 from chainer_mmix import datasets, models, training
-from chainer_mmix.cli import options
+from chainer_mmix.cli import options, recipes
 from chainer_mmix.cli.argument_types import parse_every
+from chainer_mmix.cli.augmentation import check_image, transforms_of
 from chainer_mmix.cli.options import naming
 from chainer_mmix.cli.resume import (
     check_same_data,
@@ -34,7 +35,7 @@ from chainer_mmix.mixing import MixupDraw, Remix
 from chainer_mmix.mixing.draw import using_draw
 from chainer_mmix.runs.log import write_log
 from chainer_mmix.runs.metric import lower_is_better
-from chainer_mmix.runs.record import RunRecord
+from chainer_mmix.runs.record import RunRecord, read_record
 from chainer_mmix.training.extensions import (
     DivergedError,
     MixupOff,
@@ -43,6 +44,7 @@ from chainer_mmix.training.extensions import (
 from chainer_revive import cudnn
 
 SCRIPT = "train_manifoldmixup.py"
+_NO_MOMENTUM = ("adam", "adamw", "rmsprop")
 
 _DESCRIPTION = """\
 Train a network with Manifold Mixup: in each minibatch, the hidden states at a randomly
@@ -106,6 +108,9 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
         args = parse(parser, words, _find_out)
     except ValueError as e:
         parser.error(" ".join(str(e).split()))  # one line
+    if args.recipe == "list":
+        print(recipes.table())
+        return 0
     dtype = training.DTYPES[args.dtype]
     config = chainer.using_config("dtype", dtype)
     with lasting_streams(), config, plain_warnings(prog):
@@ -303,6 +308,12 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         counts = np.bincount(labels, minlength=n_class)
         tau = 0.5 if args.remix_tau is None else args.remix_tau
         classifier.remix = Remix(counts, args.remix_kappa, tau)
+    constants = standardise(args, classifier.predictor, train)
+    if constants:
+        data["standardise"] = constants
+    transforms = transforms_of(args, constants.get("mean", [0.0]))
+    check_image(transforms, held_out[0][0])
+    train = datasets.transformed(train, list(transforms.values()))
     if args.batchsize > len(train):
         raise ValueError(
             f"--batchsize {args.batchsize} is more than the {len(train)} training "
@@ -375,6 +386,33 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         print(cudnn.describe())
     print(describe(args, data))
     return trainer, record, lock
+
+
+def standardise(
+    args: argparse.Namespace, predictor: Any, train: Sequence
+) -> dict[str, list[float]]:
+    """Has a predictor standardise its input, if that is wanted.
+
+    Returns:
+        dict: The constants, ``mean`` and ``std``, if there are any: those in the record
+        of a run that is resumed, or those of the training images.
+    """
+    if args.standardise is None:
+        return {}
+    known = {}
+    if args.resume:
+        data = read_record(Path(args.resume).parent).get("data", {})
+        known = data.get("standardise", {})
+    if not known:
+        with naming("standardise"):
+            plain = datasets.without_augmentation(train)
+            found = datasets.standardisation(args.standardise, plain)
+        if found is None:
+            predictor.standardise(None, None)
+            return {}
+        known = {key: list(values) for key, values in found._asdict().items()}
+    predictor.standardise(**known)
+    return known
 
 
 def open_output(out: str) -> training.RunLock:
@@ -453,11 +491,12 @@ def make_model(args: argparse.Namespace, model_class: Any, n_class: int):
             f"{args.model}"
         )
     if issubclass(model_class, (models.PreActResNet, models.WideResNet)):
-        more = {"published": args.published}
-    elif args.published:
+        more = {"published": args.published, "stem_stride": args.stem_stride}
+    elif args.published or args.stem_stride != 1:
+        flag = "--published" if args.published else "--stem-stride"
         raise ValueError(
-            f"--published is for preactresnet18 to 152 and wideresnet28_10, the "
-            f"networks of the paper's code, not for {args.model}"
+            f"{flag} is for preactresnet18 to 152 and wideresnet28_10, the networks of "
+            f"the paper's code, not for {args.model}"
         )
     return model_class(n_class=n_class, **more)
 
@@ -527,12 +566,12 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         )
     if args.loss_scale is not None and args.dtype == "float32":
         raise ValueError("--loss-scale is for --dtype float16 or mixed16, not float32")
-    if args.dtype == "float16" and args.optimizer in ("adam", "adamw"):
+    if args.dtype == "float16" and args.optimizer in _NO_MOMENTUM:
         raise ValueError(
             f"--dtype float16 is not for --optimizer {args.optimizer}, since squares "
             "of gradients vanish in it: use --dtype mixed16, or momentum_sgd"
         )
-    if args.optimizer in ("adam", "adamw") and args.momentum != 0.9:
+    if args.optimizer in _NO_MOMENTUM and args.momentum != 0.9:
         raise ValueError(
             f"--momentum is for --optimizer sgd, momentum_sgd and nesterov, not "
             f"{args.optimizer}"
@@ -564,13 +603,19 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
 
 def default_out(args: argparse.Namespace, model_class: Any) -> str:
     """Names the output folder by what sets one run apart from others."""
-    name = f"{datasets.short_name(args.dataset)}_{args.model}_{args.mixup}"
+    usual: Mapping[str, Any] = {}
+    what = {"dataset": datasets.short_name(args.dataset), "model": args.model}
+    if args.recipe:
+        usual = recipes.settings_of(args.recipe)
+        what = {k: v for k, v in what.items() if getattr(args, k) != usual[k]}
+        what = {"recipe": args.recipe, **what}
+    name = "_".join([*what.values(), args.mixup])
     if args.mixup != "none":
         name += f"_alpha{args.alpha:g}"
-    layers = list(model_class.default_layer_mix)
+    layers = usual.get("layer_mix", list(model_class.default_layer_mix))
     if args.mixup == "manifold" and args.layer_mix != layers:
         name += f"_layer{'-'.join(map(str, args.layer_mix))}"
-    name = "_".join([name, *options.changed_words(args)])
+    name = "_".join([name, *options.changed_words(args, usual)])
     if args.train_size is not None:
         name += f"_n{args.train_size}"
     if args.label_noise:

@@ -27,19 +27,47 @@ from chainer_mmix.datasets.registry import (
     without_augmentation,
 )
 from chainer_mmix.datasets.splits import Splits, labels_of, split_off
+from chainer_mmix.datasets.standardise import (
+    STANDARDISE,
+    Standardisation,
+    standardisation,
+)
 from chainer_mmix.datasets.stl10 import get_stl10
 from chainer_mmix.datasets.svhn import get_svhn
 from chainer_mmix.datasets.tiny_imagenet import get_tiny_imagenet
+from chainer_mmix.datasets.transforms import (
+    Affine,
+    Brightness,
+    ColourJitter,
+    Compose,
+    Cutout,
+    Flip,
+    PadCrop,
+    QuarterTurn,
+    Transform,
+    transformed,
+)
 from chainer_revive.example_random import example_random
 
 __all__ = [
     "DATASETS",
     "KINDS",
+    "STANDARDISE",
+    "Affine",
     "Augment",
+    "Brightness",
+    "ColourJitter",
+    "Compose",
+    "Cutout",
     "Dataset",
+    "Flip",
+    "PadCrop",
     "PictureDataset",
+    "QuarterTurn",
     "RandomResizedCrop",
     "Splits",
+    "Standardisation",
+    "Transform",
     "UnreadablePictureError",
     "add_label_noise",
     "as_bytes",
@@ -66,6 +94,8 @@ __all__ = [
     "read_picture",
     "short_name",
     "split_off",
+    "standardisation",
     "take_subset",
+    "transformed",
     "without_augmentation",
 ]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import chainer
 import numpy as np
 from chainercv import transforms
 
-from chainer_revive.example_random import example_random
+from chainer_mmix.datasets.transforms import Transform
 
 
 class AugmentDraw(NamedTuple):
@@ -24,15 +25,12 @@ class AugmentDraw(NamedTuple):
     flip: bool
 
 
-class Augment:
+class Augment(Transform):
     """Random crop, small rotation and flip of a training example.
 
-    It runs inside :class:`chainer.datasets.TransformDataset` and draws from
-    :func:`~chainer_mmix.datasets.example_random`: one seed of :mod:`random` gives one
-    result, whichever of Chainer's iterators reads the examples and with any number of
-    workers. The iterator saves what a resumed run needs; until it has read an example,
-    the seed is the state of :mod:`random`, which
-    :class:`~chainer_mmix.training.extensions.RandomState` saves.
+    It draws as every :class:`~chainer_mmix.datasets.Transform`. The iterator saves what
+    a resumed run needs; until it has read an example, the seed is the state of
+    :mod:`random`, which :class:`~chainer_mmix.training.extensions.RandomState` saves.
 
     Args:
         padding (int): Pixels of zeros added on each side before the image is cropped
@@ -46,9 +44,7 @@ class Augment:
         self.angle = angle
         self.flip = flip
 
-    def draw(self) -> AugmentDraw:
-        """Draws what to do to the next example."""
-        rng = example_random()
+    def draw(self, shape: tuple[int, ...], rng: Any) -> AugmentDraw:
         return AugmentDraw(
             rng.uniform(-self.angle, self.angle),
             rng.randint(0, 2 * self.padding),
@@ -56,22 +52,16 @@ class Augment:
             self.flip and rng.choice([True, False]),
         )
 
-    def __call__(self, example: tuple) -> tuple[np.ndarray, np.int32]:
-        """Transforms one example.
+    def apply(self, images: np.ndarray, draws: Sequence[AugmentDraw]) -> np.ndarray:
+        changed = [self._change(x, draw) for x, draw in zip(images, draws, strict=True)]
+        return np.stack(changed)
 
-        Args:
-            example (tuple): An image, float32 of shape (C, H, W), and its label.
-
-        Returns:
-            tuple: A new image of the same shape and dtype, and the label.
-        """
-        image, label = example
+    def _change(self, image: np.ndarray, draw: AugmentDraw) -> np.ndarray:
         _, height, width = image.shape
-        angle, top, left, flip = self.draw()
         # Without this, the result depends on whether OpenCV is installed.
         with chainer.using_config("cv_rotate_backend", "PIL"):
-            image = transforms.rotate(image, angle, expand=False)
+            image = transforms.rotate(image, draw.angle, expand=False)
         side = (self.padding, self.padding)
         image = np.pad(image, ((0, 0), side, side))
-        image = image[:, top : top + height, left : left + width]
-        return transforms.flip(image, x_flip=flip, copy=True), label
+        image = image[:, draw.top : draw.top + height, draw.left : draw.left + width]
+        return transforms.flip(image, x_flip=draw.flip)

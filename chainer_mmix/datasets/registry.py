@@ -20,6 +20,7 @@ from chainer_mmix.datasets.splits import Splits, as_splits, labels_of
 from chainer_mmix.datasets.stl10 import get_stl10
 from chainer_mmix.datasets.svhn import get_svhn
 from chainer_mmix.datasets.tiny_imagenet import get_tiny_imagenet
+from chainer_mmix.datasets.transforms import Transform
 
 
 class Dataset(NamedTuple):
@@ -210,4 +211,6 @@ def without_augmentation(train: Sequence) -> Sequence:
         return train
     if isinstance(train._transform, RandomResizedCrop):
         return TransformDataset(train._dataset, train._transform.centre)
+    if isinstance(train._transform, Transform):
+        return without_augmentation(train._dataset)
     return train._dataset

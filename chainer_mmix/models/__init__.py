@@ -1,6 +1,7 @@
 """Reference predictors that obey the mixing contract."""
 
 from .cnn import CNN
+from .elucnn import ELUCNN
 from .preactresnet import (
     PreActResNet,
     PreActResNet18,
@@ -15,7 +16,7 @@ from .staged import Staged
 from .wideresnet import WideResNet, WideResNet28_10
 
 # All are made with n_class=; subclasses of ResNet take stem= and downsample_fb= too,
-# those of PreActResNet and WideResNet published=.
+# those of PreActResNet and WideResNet published= and stem_stride=.
 MODELS: dict[str, type[Staged]] = {
     "resnet50": ResNet50,
     "resnet18": ResNet18,
@@ -29,10 +30,12 @@ MODELS: dict[str, type[Staged]] = {
     "preactresnet152": PreActResNet152,
     "wideresnet28_10": WideResNet28_10,
     "cnn": CNN,
+    "elucnn": ELUCNN,
 }
 
 __all__ = [
     "CNN",
+    "ELUCNN",
     "MODELS",
     "PreActResNet",
     "PreActResNet18",

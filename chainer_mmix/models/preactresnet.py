@@ -36,6 +36,8 @@ class PreActResNet(Staged):
             (fan-in), with 2.45 times that standard deviation, the bias is 0, and eps is
             2e-5, as in Chainer. The default is ``False``.
         width (int): Channels of the first stage. The default is 64, as published.
+        stem_stride (int): Stride of the first convolution; the paper's code has 2 for
+            Tiny ImageNet. The default is 1.
     """
 
     mixup_layers = (0, 1, 2, 3, 4)
@@ -44,14 +46,20 @@ class PreActResNet(Staged):
     n_units: tuple[int, int, int, int]
     bottleneck: bool
 
-    def __init__(self, n_class: int, published: bool = False, width: int = 64) -> None:
+    def __init__(
+        self,
+        n_class: int,
+        published: bool = False,
+        width: int = 64,
+        stem_stride: int = 1,
+    ) -> None:
         super().__init__(published)
         layers = Layers(published)
         make = PreActBottleneck if self.bottleneck else PreActUnit
         unit, n = partial(make, layers=layers), self.n_units
         channels = [(4 if self.bottleneck else 1) * width * k for k in (1, 2, 4, 8)]
         with self.init_scope():
-            self.conv1 = layers.convolution(None, width, 3)
+            self.conv1 = layers.convolution(None, width, 3, stem_stride)
             self.block1 = Stage(unit, n[0], width, channels[0], 1)
             self.block2 = Stage(unit, n[1], channels[0], channels[1], 2)
             self.block3 = Stage(unit, n[2], channels[1], channels[2], 2)

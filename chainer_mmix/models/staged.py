@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import chainer
+import chainer.functions as F
+import numpy as np
 
 from chainer_mmix.mixing import mixup_data
 from chainer_mmix.mixing.points import resolve
@@ -31,6 +33,30 @@ class Staged(chainer.Chain):
         super().__init__()
         if published:
             self.add_persistent("published", True)
+        self._standardise: Callable = _leave
+
+    def standardise(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> None:
+        """Has the network standardise its input, before it is mixed.
+
+        The data stay what they are, for augmentation, attacks and pictures. The
+        constants are saved with the weights.
+
+        Args:
+            mean, std (sequence of float): The input becomes (x - mean) / std; one
+                number a channel, or one for all. Both are ``None`` for the mean and the
+                standard deviation of each image, the latter at least 1 / sqrt(n) for n
+                numbers, as in ``tf.image.per_image_standardization``.
+        """
+        if mean is None or std is None:
+            self.add_persistent("per_image_standardisation", True)
+            self._standardise = _per_image
+            return
+        for name, values in (("mean", mean), ("std", std)):
+            array = np.array(values, np.float32).reshape(-1, 1, 1)
+            self.add_persistent(name, self.device.send(array))
+        self._standardise = _by_constants
 
     def stages(self) -> Sequence[Callable]:
         """Returns the stages in order, each from one Variable to the next."""
@@ -58,7 +84,7 @@ class Staged(chainer.Chain):
             Logits of shape (N, n_class), or ``(logits, target_a, target_b)`` when
             mixing.
         """
-        h = x
+        h = self._standardise(self, x)
         if mixup_hidden:
             points = self.mixup_layers, self, self.default_layer_mix
             layer_mix = resolve(layer_mix, *points)
@@ -68,6 +94,26 @@ class Staged(chainer.Chain):
                 h, target_a, target_b = mixup_data(h, target, lam)
         y = self.head(h)
         return (y, target_a, target_b) if mixup_hidden else y
+
+
+def _leave(net: Staged, x):
+    return x
+
+
+def _by_constants(net: Staged, x):
+    return (x - net.mean.astype(x.dtype)) / net.std.astype(x.dtype)
+
+
+def _per_image(net: Staged, x):
+    axes = tuple(range(1, x.ndim))
+    wide = F.cast(x, np.result_type(x.dtype, np.float32))
+    wide = wide - F.mean(wide, axes, keepdims=True)
+    n = wide[0].size
+    variance = F.maximum(
+        F.mean(wide * wide, axes, keepdims=True),
+        wide.xp.full((len(x), *[1] * len(axes)), 1 / n, wide.dtype),
+    )
+    return F.cast(wide / F.sqrt(variance), x.dtype)
 
 
 class Stage(chainer.Chain):

@@ -43,6 +43,8 @@ class WideResNet(Staged):
             eps of batch normalisation 1e-5. By default convolutions are drawn by
             :class:`chainer.initializers.HeNormal` (fan-in), the bias is 0, and eps is
             2e-5, as in Chainer. The default is ``False``.
+        stem_stride (int): Stride of the first convolution; the paper's code has 2 for
+            Tiny ImageNet. The default is 1.
 
     Raises:
         ValueError: If there is no network of that depth or width, or for ``dropout``
@@ -59,6 +61,7 @@ class WideResNet(Staged):
         width: int = 10,
         dropout: float = 0.0,
         published: bool = False,
+        stem_stride: int = 1,
     ) -> None:
         n_units, rest = divmod(depth - 4, 6)
         if n_units < 1 or rest:
@@ -81,7 +84,9 @@ class WideResNet(Staged):
             unit = partial(PublishedWideUnit, layers=layers)
         channels = [16 * width, 32 * width, 64 * width]
         with self.init_scope():
-            self.conv1 = layers.convolution(None, 16, 3, nobias=not published)
+            self.conv1 = layers.convolution(
+                None, 16, 3, stem_stride, nobias=not published
+            )
             self.block1 = Stage(unit, n_units, 16, channels[0], 1)
             self.block2 = Stage(unit, n_units, channels[0], channels[1], 2)
             self.block3 = Stage(unit, n_units, channels[1], channels[2], 2)
@@ -103,9 +108,13 @@ class WideResNet28_10(WideResNet):
     """WRN-28-10, the one in the paper, see :class:`WideResNet`."""
 
     def __init__(
-        self, n_class: int, dropout: float = 0.0, published: bool = False
+        self,
+        n_class: int,
+        dropout: float = 0.0,
+        published: bool = False,
+        stem_stride: int = 1,
     ) -> None:
-        super().__init__(n_class, 28, 10, dropout, published)
+        super().__init__(n_class, 28, 10, dropout, published, stem_stride)
 
 
 class PublishedWideUnit(chainer.Chain):

@@ -2,36 +2,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chainer
 import numpy as np
 from chainer.dataset import Converter, concat_examples
 from chainer.datasets import TransformDataset
 
-from chainer_mmix.datasets import Augment
-from chainer_mmix.datasets.augment import AugmentDraw
+from chainer_mmix.datasets import Augment, Transform
 from chainer_mmix.datasets.augment_batch import augment_batch, make_table
 from chainer_mmix.training.precision import is_half
+from chainer_revive.example_random import example_random
 
 
 class _Drawn(NamedTuple):
     number: int
-    draw: AugmentDraw
+    draw: Any
 
 
 class _Indices(chainer.dataset.DatasetMixin):
     """Draws while the iterator reads, as the dataset itself would."""
 
-    def __init__(self, n: int, augment: Augment) -> None:
+    def __init__(self, n: int, shape: tuple[int, ...], transform: Transform) -> None:
         self._n = n
-        self._augment = augment
+        self._shape = shape
+        self._transform = transform
 
     def __len__(self) -> int:
         return self._n
 
     def get_example(self, i: int) -> _Drawn:
-        return _Drawn(i, self._augment.draw())
+        return _Drawn(i, self._transform.draw(self._shape, example_random()))
 
 
 class DeviceBatches(Converter):
@@ -44,14 +45,15 @@ class DeviceBatches(Converter):
         updater = StandardUpdater(iterator, optimizer, converter=batches, device=device)
 
     Batches, random numbers and snapshots equal those of an iterator over the dataset,
-    but images are sent to the device once, and augmented there in one kernel. On a CPU,
-    too, this is faster than one example after the other. On a GPU it is experimental:
-    it has not run on one yet.
+    but images are sent to the device once, and augmented there a batch at a time. On a
+    CPU, too, this is faster than one example after the other. On a GPU, an
+    :class:`~chainer_mmix.datasets.Augment` is one kernel, and other transforms are not
+    to be had; it is experimental: it has not run on one yet.
 
     Args:
         dataset (sequence): Examples ``(image, label)``, the images of one shape and
             dtype, or a :class:`chainer.datasets.TransformDataset` of such examples and
-            an :class:`~chainer_mmix.datasets.Augment`. They are read once, so nothing
+            a :class:`~chainer_mmix.datasets.Transform`. They are read once, so nothing
             else about them may be random.
         device (device specifier): Where to keep them, such as ``"@cupy:0"``.
 
@@ -61,8 +63,8 @@ class DeviceBatches(Converter):
 
     Raises:
         ValueError: If the examples are no such pairs, the images have several shapes,
-            are transformed by something else than an Augment, or are to be augmented
-            but are not float32.
+            are transformed by something else than a Transform, or on a GPU than an
+            Augment, or are to be transformed but are not float32.
 
     Where ``chainer.config.dtype`` is float16 or mixed16 when it is made, images of
     floats are rounded to float16, as by
@@ -72,16 +74,23 @@ class DeviceBatches(Converter):
     def __init__(
         self, dataset: Sequence, device: str | int | chainer.backend.Device
     ) -> None:
-        self._augment: Augment | None = None
+        self._device = chainer.get_device(device)
+        self._transform: Transform | None = None
         if isinstance(dataset, TransformDataset):
-            augment, dataset = dataset._transform, dataset._dataset
-            if type(augment).__call__ is not Augment.__call__:
+            transform, dataset = dataset._transform, dataset._dataset
+            is_cpu = isinstance(self._device, chainer.backend.CpuDevice)
+            known: Any = Transform if is_cpu else Augment
+            if (
+                not isinstance(transform, known)
+                or type(transform).__call__ is not Transform.__call__
+            ):
                 raise ValueError(
-                    f"the examples are transformed by {augment!r}, which cannot be "
-                    "done to examples on a device, but for a chainer_mmix.datasets."
-                    "Augment: iterate over the dataset itself, or transform it before"
+                    f"the examples are transformed by {transform!r}, which cannot be "
+                    f"done to a batch on {self._device}, but for a chainer_mmix."
+                    f"datasets.{known.__name__}: iterate over the dataset itself, or "
+                    "transform it before"
                 )
-            self._augment = augment
+            self._transform = transform
         examples = dataset[:]
         first = examples[0]
         if isinstance(first, dict) or len(first) != 2:
@@ -98,19 +107,22 @@ class DeviceBatches(Converter):
                 "as one array: iterate over the dataset itself, or resize them before"
             )
         images, labels = concat_examples(examples)
-        if self._augment and images.dtype != np.float32:
+        if self._transform and images.dtype != np.float32:
             raise ValueError(
                 f"images of dtype {images.dtype} cannot be augmented: make them float32"
             )
         self._dtype = images.dtype
         if is_half() and images.dtype.kind == "f":
             self._dtype = np.dtype(np.float16)
-        if self._augment is None:
+        if self._transform is None:
             images = images.astype(self._dtype, copy=False)
-        self._device = chainer.get_device(device)
         self._images, self._labels = self._device.send((images, labels))
         n = len(labels)
-        self.indices = range(n) if self._augment is None else _Indices(n, self._augment)
+        self.indices = (
+            range(n)
+            if self._transform is None
+            else _Indices(n, self._images.shape[1:], self._transform)
+        )
 
     def __call__(self, batch: Sequence[int], device=None) -> tuple:
         """Makes a batch.
@@ -129,19 +141,24 @@ class DeviceBatches(Converter):
                 "over its attribute indices"
             )
         with chainer.using_device(self._device):
-            if self._augment is None:
+            if self._transform is None:
                 indices = self._device.send(np.array(batch))
                 images = self._images.take(indices, axis=0)
-            else:
-                # An index alone is drawn for now.
-                items = (
-                    item if isinstance(item, _Drawn) else self.indices[item]
-                    for item in batch
-                )
-                indices, draws = zip(*items, strict=True)
+                return images, self._labels.take(indices, axis=0)
+            # An index alone is drawn for now.
+            items = (
+                item if isinstance(item, _Drawn) else self.indices[item]
+                for item in batch
+            )
+            numbers, draws = zip(*items, strict=True)
+            if isinstance(self._transform, Augment):
                 size = self._images.shape[2:]
-                table = make_table(indices, draws, self._augment.padding, size)
+                table = make_table(numbers, draws, self._transform.padding, size)
                 table = self._device.send(table)
                 images = augment_batch(self._images, table, self._dtype)
                 indices = table[:, 0].astype(np.int64)
+            else:
+                indices = np.array(numbers)
+                images = self._transform.apply(self._images[indices], draws)
+                images = images.astype(self._dtype, copy=False)
             return images, self._labels.take(indices, axis=0)

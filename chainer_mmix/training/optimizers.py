@@ -8,7 +8,7 @@ from chainer_mmix.training.sgd import SGD
 
 # Name: the default learning rate.
 OPTIMIZERS = {
-    **{"adam": 1e-3, "adamw": 1e-3},
+    **{"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3},
     **{"sgd": 0.1, "momentum_sgd": 0.1, "nesterov": 0.1},
 }
 
@@ -24,8 +24,9 @@ def make_optimizer(
     """Makes an optimizer by name and sets it up.
 
     Args:
-        name (str): ``"adam"``, ``"adamw"``, ``"sgd"`` (:class:`SGD`, PyTorch's),
-            ``"momentum_sgd"`` or ``"nesterov"`` (Chainer's).
+        name (str): ``"adam"``, ``"adamw"``, ``"rmsprop"`` (with the constants of
+            Keras), ``"sgd"`` (:class:`SGD`, PyTorch's), ``"momentum_sgd"`` or
+            ``"nesterov"`` (Chainer's).
         model (~chainer.Link): What to optimize.
         lr (float): Learning rate.
         weight_decay (float): For ``"adamw"`` decoupled from the gradient: each step
@@ -47,6 +48,8 @@ def make_optimizer(
         return SGD(lr, momentum, weight_decay, nesterov).setup(model)
     if name == "adam":
         optimizer = optimizers.Adam(lr)
+    elif name == "rmsprop":
+        optimizer = optimizers.RMSprop(lr, alpha=0.9, eps=1e-7)
     else:
         make = {
             "momentum_sgd": optimizers.MomentumSGD,

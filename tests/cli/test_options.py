@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chainer_mmix.cli import train
@@ -19,6 +20,17 @@ from chainer_mmix.runs.run import Run
 
 # Another value than the default for each option, as one types it.
 OTHERS = {
+    "recipe": "keras-notebook",
+    "standardise": "channel",
+    "stem_stride": "2",
+    "pad_crop": "2",
+    "rotate": "15",
+    "width_shift": "0.1",
+    "height_shift": "0.1",
+    "shear": "5",
+    "brightness": ["1", "1.3"],
+    "colour_jitter": ["0.1", "0.2", "0.3", "0.4"],
+    "cutout": "8",
     "dataset": "cifar10",
     "model": "cnn",
     "data_root": "data",
@@ -70,7 +82,7 @@ OTHERS = {
 }
 # Records without a setting are from before these, which are no part of one.
 NEWER = (
-    *("quiet", "data_root", "workers", "top_k"),
+    *("quiet", "data_root", "workers", "top_k", "recipe"),
     *("snapshot_every", "keep", "keep_best", "early_stopping"),
 )
 
@@ -92,8 +104,7 @@ def arguments(*words):
 def words_of(option):
     if option.default is False:
         return [option.flag]
-    value = OTHERS[option.name]
-    return [option.flag, *([value] if isinstance(value, str) else value)]
+    return [option.flag, *np.atleast_1d(OTHERS[option.name])]
 
 
 def run_of(args):
@@ -143,7 +154,7 @@ def test_the_output_folder_is_named_after_what_is_unusual(option):
         pytest.skip("they name a folder themselves")
     plain, other = (arguments(*words).out for words in ((), words_of(option)))
     named = bool(option.tags & (NAMED | MAIN))
-    named |= option.name in ("layer_mix", "train_size", "label_noise", "seed")
+    named |= option.name in ("layer_mix", "train_size", "label_noise", "seed", "recipe")
     assert (plain != other) == named
 
 

@@ -347,8 +347,8 @@ def test_options_of_the_papers_code_reach_model_optimizer_and_record(
     from chainer_mmix import models, training
 
     class Small(models.PreActResNet18):
-        def __init__(self, n_class, published):
-            super().__init__(n_class, published, width=2)
+        def __init__(self, n_class, **options):
+            super().__init__(n_class, width=2, **options)
 
     monkeypatch.setitem(models.MODELS, "preactresnet18", Small)
     made = []

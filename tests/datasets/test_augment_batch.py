@@ -26,7 +26,7 @@ def both(augment, images, indices, seed):
     expected = np.stack([augment((images[i], 0))[0] for i in indices])
     following = random.random()
     random.seed(seed)
-    draws = [augment.draw() for _ in indices]
+    draws = [augment.draw(images.shape[1:], random) for _ in indices]
     assert random.random() == following
     return expected, make_table(indices, draws, augment.padding, images.shape[2:])
 

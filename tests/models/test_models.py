@@ -78,6 +78,21 @@ def test_parameter_count_is_the_published_one(name, options, count):
     assert net.count_params() == count
 
 
+def test_the_elucnn_is_that_of_the_notebook():
+    net = models.ELUCNN(10)
+    net(np.zeros((1, 3, 32, 32), np.float32))
+    # Keras counts the running statistics too, 107,306 in all.
+    assert net.count_params() == 106_922
+
+
+@pytest.mark.usefixtures("no_random_weights")
+@pytest.mark.parametrize("name", ["preactresnet18", "wideresnet28_10"])
+def test_a_stride_of_the_stem_halves_all_maps(name):
+    x = np.zeros((1, 3, 16, 16), np.float32)
+    net = MODELS[name](10, stem_stride=2)
+    assert net.stages()[0](x).shape[2:] == (8, 8)
+
+
 @pytest.mark.usefixtures("no_random_weights")
 @pytest.mark.parametrize(
     ("depth", "width", "millions"),
@@ -193,5 +208,5 @@ def test_default_points_are_the_papers(model):
 
 def test_every_class_of_a_fixed_size_has_a_name():
     sized = {c for n, c in vars(models).items() if n[-1].isdigit() and n[0].isupper()}
-    assert sized == set(MODELS.values()) - {models.CNN}
+    assert sized == set(MODELS.values()) - {models.CNN, models.ELUCNN}
     assert all(name == model.__name__.lower() for name, model in MODELS.items())

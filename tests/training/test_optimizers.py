@@ -20,12 +20,13 @@ def step(name, gradient, **kwargs):
     return link.w.array
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "momentum_sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "momentum_sgd"])
 def test_first_step_by_hand(name):
     gradient = np.array([0.5, 1.0])
     expected = {
         "adam": -0.1 * np.sign(gradient),
         "adamw": -0.1 * np.sign(gradient),
+        "rmsprop": -0.1 * gradient / (np.sqrt(0.1 * gradient**2) + 1e-7),
         "momentum_sgd": -0.1 * gradient,
     }[name]
     after = step(name, gradient, lr=0.1)
@@ -38,6 +39,7 @@ def test_each_name_has_an_optimizer(name):
     classes = {
         "adam": chainer.optimizers.Adam,
         "adamw": chainer.optimizers.AdamW,
+        "rmsprop": chainer.optimizers.RMSprop,
         "sgd": SGD,
         "momentum_sgd": chainer.optimizers.MomentumSGD,
         "nesterov": chainer.optimizers.NesterovAG,
