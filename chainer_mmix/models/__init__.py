@@ -1,6 +1,7 @@
 """Reference predictors that obey the mixing contract."""
 
 from .cnn import CNN
+from .make import make_model
 from .preactresnet import (
     PreActResNet,
     PreActResNet18,
@@ -49,4 +50,5 @@ __all__ = [
     "WideResNet",
     "WideResNet28_10",
     "load_pretrained",
+    "make_model",
 ]
