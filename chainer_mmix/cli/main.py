@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from chainer_mmix.cli import compare, evaluate, predict, report
+from chainer_mmix.cli import compare, evaluate, export, predict, report
 
 
 class _Version(argparse.Action):
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_parser(commands)
     predict.add_parser(commands)
     evaluate.add_parser(commands)
+    export.add_parser(commands)
     return parser
 
 

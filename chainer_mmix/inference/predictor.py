@@ -111,6 +111,7 @@ def load_predictor(
     network: chainer.Link | None = None,
     device: str | int | chainer.backend.Device = "@numpy",
     invert: bool = False,
+    dtype: str | None = None,
 ) -> Predictor:
     """Loads the trained network of a run, from its folder alone.
 
@@ -129,6 +130,9 @@ def load_predictor(
         invert (bool): Whether pictures become their negatives first, see
             :class:`~chainer_mmix.datasets.Preprocess`. The default is ``False``.
 
+        dtype (str): ``"float32"``, ``"float16"`` or ``"mixed16"``, to compute in. The
+            default is what the run computed in.
+
     Returns:
         Predictor: Which takes pictures and arrays.
 
@@ -141,8 +145,8 @@ def load_predictor(
     record = _read(folder)
     snapshot = _find_snapshot(folder, which)
     arguments = record.get("arguments") or {}
-    dtype = training.DTYPES.get(arguments.get("dtype", "float32"))
-    with chainer.using_config("dtype", dtype):
+    computes_in = training.DTYPES[dtype or arguments.get("dtype", "float32")]
+    with chainer.using_config("dtype", computes_in):
         if network is None:
             network = _make_network(folder, arguments, snapshot)
         training.load_weights(network, snapshot)
@@ -158,7 +162,7 @@ def load_predictor(
         arguments.get("batchsize") or 64,
         snapshot,
         record,
-        dtype,
+        computes_in,
     )
 
 

@@ -13,6 +13,7 @@ from .preactresnet import (
 from .pretrained import load_pretrained
 from .resnet import ResNet, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from .staged import Staged
+from .torchvision import to_torchvision
 from .wideresnet import WideResNet, WideResNet28_10
 
 # All are made with n_class=; subclasses of ResNet take stem= and downsample_fb= too,
@@ -51,4 +52,5 @@ __all__ = [
     "WideResNet28_10",
     "load_pretrained",
     "make_model",
+    "to_torchvision",
 ]
