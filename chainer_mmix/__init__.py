@@ -18,6 +18,7 @@ except ModuleNotFoundError as e:
         "when it was installed: install it again, in a checkout with 'pip install -e .'"
     ) from None
 
+from chainer_mmix.inference import load_predictor
 from chainer_mmix.links import ManifoldMixupClassifier, MixupLayers, MixupSequential
 from chainer_mmix.mixing import MixupPolicy, current_draw, mix, mixup_data
 from chainer_mmix.training.extensions import MixupReport
@@ -31,6 +32,7 @@ __all__ = [
     "MixupReport",
     "MixupSequential",
     "current_draw",
+    "load_predictor",
     "mix",
     "mixup_data",
 ]

@@ -96,13 +96,19 @@ def check_out(name: str, suffix: str, kind: str) -> Path:
     return out
 
 
-def run(command: str, args: argparse.Namespace, work: Callable) -> int:
+def run(
+    command: str,
+    args: argparse.Namespace,
+    work: Callable,
+    errors: tuple[type[Exception], ...] = (),
+) -> int:
     """Runs a command and says in one sentence what was wrong with its input.
 
     Args:
         command (str): Its name.
         args (argparse.Namespace): Its arguments, with ``out``.
-        work (callable): Does it, given ``args``.
+        work (callable): Does it, given ``args``; what it returns is the exit status.
+        errors (tuple of type): What else says what was wrong, besides RunError.
 
     Returns:
         int: The exit status.
@@ -110,16 +116,19 @@ def run(command: str, args: argparse.Namespace, work: Callable) -> int:
     from chainer_mmix.runs.files import RunError
 
     try:
-        work(args)
+        return work(args) or 0
     except RunError as e:
         return _fail(command, str(e))
+    except errors as e:
+        return _fail(command, " ".join(str(e).split()))  # one line
     except OSError as e:
+        if e.strerror is None:
+            return _fail(command, str(e))
         return _fail(
             command,
             f"{e.filename or args.out}: {e.strerror}: check the permissions and the "
             "space on the disk",
         )
-    return 0
 
 
 def warn(flaws: Sequence[str]) -> None:

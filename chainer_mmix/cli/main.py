@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from chainer_mmix.cli import compare, report
+from chainer_mmix.cli import compare, evaluate, export, predict, report
 
 
 class _Version(argparse.Action):
@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Makes the parser of the command line, with one subparser a command."""
     parser = argparse.ArgumentParser(
         prog="chainer-mmix",
-        description="Manifold Mixup for Chainer: train, and compare what was trained.",
+        description="Manifold Mixup for Chainer: train, compare, use the networks.",
     )
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print the version and exit"
@@ -33,6 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="train a network with Manifold Mixup")
     compare.add_parser(commands)
     report.add_parser(commands)
+    predict.add_parser(commands)
+    evaluate.add_parser(commands)
+    export.add_parser(commands)
     return parser
 
 

@@ -18,6 +18,7 @@ import chainer.functions as F
 from chainer_mmix import datasets, models, training
 from chainer_mmix.cli import argument_types as types
 from chainer_mmix.mixing import softmax_binary_cross_entropy
+from chainer_mmix.models.resnet import STEMS
 from chainer_mmix.runs.record import Setting
 
 # What depends on the dataset: enough for digits in minutes on a CPU; for CIFAR, and
@@ -169,9 +170,10 @@ GROUPS: dict[str, Sequence[Option]] = {
             f"one of {', '.join(models.MODELS)}",
         ),
         Option(
-            *("stem", SETTING | NAMED, "imagenet", _one_of("imagenet", "cifar")),
+            *("stem", SETTING | NAMED, "imagenet", _one_of(*STEMS)),
             "how resnet18 to resnet152 begin: with a 7x7 convolution of stride 2 "
-            "and pooling, or with a 3x3 convolution that keeps the size",
+            "and pooling, with a 3x3 convolution that keeps the size, or as "
+            "torchvision's and timm's, whose weights --pretrained reads then",
         ),
         Option(
             *("downsample_fb", SETTING | NAMED, False, {}),

@@ -270,7 +270,14 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     if args.top_k is not None and args.top_k >= n_class:
         raise ValueError(f"--top-k {args.top_k} is not below the {n_class} classes")
     classifier = chainer_mmix.ManifoldMixupClassifier(
-        make_model(args, model_class, n_class),
+        models.make_model(
+            args.model,
+            n_class,
+            stem=args.stem,
+            downsample_fb=args.downsample_fb,
+            published=args.published,
+            stem_stride=args.stem_stride,
+        ),
         mixup_hidden=args.mixup != "none",
         lossfun=options.LOSSES[args.loss],
         policy=policy,
@@ -300,6 +307,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         "n_held_out": len(held_out),
         "held_out": splits.held_out_name,
         "class_names": list(splits.class_names),
+        **datasets.describe_inputs(held_out),
     }
     if args.resume:
         check_same_data(args.resume, data)
@@ -478,27 +486,6 @@ def _find_out(args: argparse.Namespace) -> str:
         args = argparse.Namespace(**vars(args))
         fill_in(args, lookup(models.MODELS, args.model, "model"))
     return args.out
-
-
-def make_model(args: argparse.Namespace, model_class: Any, n_class: int):
-    """Makes the predictor, with the options that some alone have."""
-    more: dict[str, Any] = {}
-    if issubclass(model_class, models.ResNet):
-        more = {"stem": args.stem, "downsample_fb": args.downsample_fb}
-    elif args.stem != "imagenet" or args.downsample_fb:
-        raise ValueError(
-            f"--stem and --downsample-fb are for resnet18 to resnet152, not for "
-            f"{args.model}"
-        )
-    if issubclass(model_class, (models.PreActResNet, models.WideResNet)):
-        more = {"published": args.published, "stem_stride": args.stem_stride}
-    elif args.published or args.stem_stride != 1:
-        flag = "--published" if args.published else "--stem-stride"
-        raise ValueError(
-            f"{flag} is for preactresnet18 to 152 and wideresnet28_10, the networks of "
-            f"the paper's code, not for {args.model}"
-        )
-    return model_class(n_class=n_class, **more)
 
 
 def check_pasting(classifier, example: tuple, device, option: str) -> None:

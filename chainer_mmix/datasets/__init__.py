@@ -8,9 +8,9 @@ from chainer_mmix.datasets.digits import get_digits
 from chainer_mmix.datasets.emnist import get_emnist
 from chainer_mmix.datasets.fashion_mnist import get_fashion_mnist
 from chainer_mmix.datasets.find import KINDS, find, kind_of, short_name
-from chainer_mmix.datasets.folder import get_folder
+from chainer_mmix.datasets.folder import find_examples, find_pictures, get_folder
 from chainer_mmix.datasets.mnist import get_mnist, get_mnist5k
-from chainer_mmix.datasets.npz import get_npz
+from chainer_mmix.datasets.npz import get_npz, read_npz
 from chainer_mmix.datasets.picture import (
     RandomResizedCrop,
     UnreadablePictureError,
@@ -18,6 +18,7 @@ from chainer_mmix.datasets.picture import (
     read_picture,
 )
 from chainer_mmix.datasets.picture_dataset import PictureDataset
+from chainer_mmix.datasets.preprocess import Preprocess, describe_inputs
 from chainer_mmix.datasets.registry import (
     DATASETS,
     Dataset,
@@ -63,6 +64,7 @@ __all__ = [
     "Flip",
     "PadCrop",
     "PictureDataset",
+    "Preprocess",
     "QuarterTurn",
     "RandomResizedCrop",
     "Splits",
@@ -73,8 +75,11 @@ __all__ = [
     "as_bytes",
     "centre_crop",
     "check_labels",
+    "describe_inputs",
     "example_random",
     "find",
+    "find_examples",
+    "find_pictures",
     "get_cifar10",
     "get_cifar100",
     "get_digits",
@@ -91,6 +96,7 @@ __all__ = [
     "labels_of",
     "load",
     "load_splits",
+    "read_npz",
     "read_picture",
     "short_name",
     "split_off",

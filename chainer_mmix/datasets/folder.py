@@ -99,6 +99,60 @@ def get_folder(
     )
 
 
+def find_pictures(folder: str | os.PathLike) -> list[str]:
+    """Lists the pictures in a folder and below, as :func:`get_folder` does.
+
+    Args:
+        folder (str or path-like): The folder.
+
+    Returns:
+        list of str: Their paths, sorted, by the endings of their names.
+    """
+    return sorted(str(file) for file in _walk(Path(folder), ()) if _is_picture(file))
+
+
+def find_examples(
+    root: str | os.PathLike, part: str | None, class_names: Sequence[str]
+) -> tuple[list[str], list[int]]:
+    """Lists the pictures of classes that a network knows, one folder a class.
+
+    Args:
+        root (str or path-like): A folder as :func:`get_folder` takes it. It may have
+            some of the classes only.
+        part (str): ``"train"``, ``"validation"`` or ``"test"``; ``None`` for the first
+            of test, validation and train that there is.
+        class_names (sequence of str): The classes by label.
+
+    Returns:
+        tuple: The paths and the labels.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there is no such part, no picture, or a class of another name.
+    """
+    root = Path(root).expanduser().resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root}: name one that has a folder for each class"
+        )
+    parts = _find_parts(root)
+    if part is not None and part not in parts:
+        raise ValueError(f"{root} has no {part} set, only {', '.join(parts)}")
+    order = (part,) if part else ("test", "validation", "train")
+    folder = next(parts[name] for name in order if name in parts)
+    classes = _scan(folder)
+    if strange := [name for name in classes if name not in class_names]:
+        raise ValueError(
+            f"{folder} has classes that the network does not know: "
+            f"{', '.join(strange)}; it knows {', '.join(class_names)}"
+        )
+    paths = [path for files in classes.values() for path in files]
+    if not paths:
+        raise ValueError(f"{folder} has no pictures in folders of the classes")
+    labels = [class_names.index(name) for name, files in classes.items() for _ in files]
+    return paths, labels
+
+
 def _find_parts(root: Path) -> dict[str, Path]:
     """Returns the folder of each part."""
     folders = [path for path in _visible(root) if path.is_dir()]

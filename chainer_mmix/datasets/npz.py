@@ -34,6 +34,32 @@ def get_npz(
         ValueError: If an array is missing or not as above.
     """
     path = Path(path).expanduser()
+    arrays = read_npz(path)
+    n_class = _count_classes(arrays["t"], f"t of {path}")
+    train = _make_dataset(arrays["x"], arrays["t"], n_class, path, "")
+    if "x_test" not in arrays:
+        return train, None
+    test = _make_dataset(arrays["x_test"], arrays["t_test"], n_class, path, "_test")
+    if train[0][0].shape != test[0][0].shape:
+        raise ValueError(
+            f"{path} has training examples of shape {train[0][0].shape} and test "
+            f"examples of shape {test[0][0].shape}: make them the same"
+        )
+    return train, test
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of a file as :func:`get_npz` takes it, and checks their names.
+
+    Args:
+        path (pathlib.Path): The file.
+
+    Returns:
+        dict: ``x`` and ``t``, and ``x_test`` and ``t_test`` if there is a test set.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`get_npz`.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: save x and t by numpy.savez")
     try:
@@ -52,17 +78,7 @@ def get_npz(
                 f"{path} has no array {missing!r}, only {', '.join(keys) or 'none'}: "
                 "save x and t, and x_test and t_test if there is a test set"
             )
-    n_class = _count_classes(arrays["t"], f"t of {path}")
-    train = _make_dataset(arrays["x"], arrays["t"], n_class, path, "")
-    if "x_test" not in arrays:
-        return train, None
-    test = _make_dataset(arrays["x_test"], arrays["t_test"], n_class, path, "_test")
-    if train[0][0].shape != test[0][0].shape:
-        raise ValueError(
-            f"{path} has training examples of shape {train[0][0].shape} and test "
-            f"examples of shape {test[0][0].shape}: make them the same"
-        )
-    return train, test
+    return arrays
 
 
 def _count_classes(t: np.ndarray, name: str) -> int:
@@ -96,7 +112,24 @@ def _count_classes(t: np.ndarray, name: str) -> int:
 def _make_dataset(
     x: np.ndarray, t: np.ndarray, n_class: int, path: Path, suffix: str
 ) -> TupleDataset:
-    name = f"x{suffix} of {path}"
+    inputs = as_inputs(x, f"x{suffix} of {path}")
+    labels = check_labels(x, t, n_class, f"{path}, x{suffix} and t{suffix},")
+    return TupleDataset(inputs, labels)
+
+
+def as_inputs(x: np.ndarray, name: str) -> np.ndarray:
+    """Makes inputs of an array, as :func:`get_npz` does.
+
+    Args:
+        x (numpy.ndarray): Of shape (N, C, H, W), (N, H, W) or (N, D).
+        name (str): What the errors call it.
+
+    Returns:
+        numpy.ndarray: float32, of shape (N, C, H, W) or (N, D).
+
+    Raises:
+        ValueError: If it is not as :func:`get_npz` says.
+    """
     if x.ndim not in (2, 3, 4):
         raise ValueError(
             f"{name} has shape {x.shape}: make it (N, C, H, W), (N, H, W) or (N, D)"
@@ -105,11 +138,12 @@ def _make_dataset(
         raise ValueError(
             f"{name} has shape {x.shape}, channels last: save x.transpose(0, 3, 1, 2)"
         )
-    labels = check_labels(x, t, n_class, f"{path}, x{suffix} and t{suffix},")
+    if not len(x):
+        raise ValueError(f"{name} is empty: there is nothing in it")
     if x.ndim == 3:
         x = x[:, None]
     if x.dtype == np.uint8:
-        return TupleDataset(x.astype(np.float32) / np.float32(255), labels)
+        return x.astype(np.float32) / np.float32(255)
     if x.dtype.kind != "f":
         raise ValueError(
             f"{name} has dtype {x.dtype}: save images as uint8, 0 to 255, and all else "
@@ -122,4 +156,4 @@ def _make_dataset(
             f"{name} has whole numbers from {x.min():g} to {x.max():g} in {x.dtype}: "
             "save images as uint8, or divide them by 255"
         )
-    return TupleDataset(x.astype(np.float32, copy=False), labels)
+    return x.astype(np.float32, copy=False)

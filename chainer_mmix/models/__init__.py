@@ -2,6 +2,7 @@
 
 from .cnn import CNN
 from .elucnn import ELUCNN
+from .make import make_model
 from .preactresnet import (
     PreActResNet,
     PreActResNet18,
@@ -13,6 +14,7 @@ from .preactresnet import (
 from .pretrained import load_pretrained
 from .resnet import ResNet, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from .staged import Staged
+from .torchvision import to_torchvision
 from .wideresnet import WideResNet, WideResNet28_10
 
 # All are made with n_class=; subclasses of ResNet take stem= and downsample_fb= too,
@@ -52,4 +54,6 @@ __all__ = [
     "WideResNet",
     "WideResNet28_10",
     "load_pretrained",
+    "make_model",
+    "to_torchvision",
 ]

@@ -13,6 +13,7 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer_mmix.runs.files import printable
 
 from .resnet import ResNet50
+from .torchvision import from_torchvision, is_torchvisions
 
 # Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
 _PREFIXES = ("updater/model:main/predictor/", "predictor/", "")
@@ -36,19 +37,30 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
       tell which they are. Of the others, those published for ``"fb"`` are called
       ``*_imagenet_trained_*.npz`` and those for ``"he"``
       ``*_imagenet_converted_*.npz``; the wrong choice shows in the accuracy alone;
+    * for :class:`~models.ResNet18` to 152 with ``stem="torchvision"``, a state dict of
+      torchvision's or timm's network of that depth: a file ``.safetensors``, or
+      ``.pth``, which PyTorch reads with ``weights_only=True``. Those of ImageNet expect
+      RGB in [0, 1], less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225);
     * for all models, what :func:`chainer.serializers.save_npz` wrote of a model of the
-      same class, of a classifier around it, or of a Trainer (a snapshot).
+      same class, of a classifier around it, or of a Trainer (a snapshot), or what
+      ``chainer-mmix export`` wrote into a file ``.safetensors``.
 
     Args:
         model (~chainer.Chain): The model, on any device. If it has not yet seen images,
             its first convolution becomes one for as many channels as the weights have.
-        path (str or path-like): The file. Nothing in it is unpickled.
+        path (str or path-like): The file. No code in it runs.
 
     Raises:
-        ValueError: If there is no such file, or it is no npz file, or its weights do
-            not fit.
+        ImportError: If safetensors or PyTorch, which the file needs, is missing.
+        ValueError: If there is no such file, or it is of no such kind, or its weights
+            do not fit.
     """
     arrays = _read(path)
+    if is_torchvisions(arrays):
+        try:
+            arrays = from_torchvision(model, arrays)
+        except ValueError as e:
+            raise ValueError(f"{path} has weights of torchvision or timm: {e}") from e
     # ChainerCV's ResNet50 has a bias there if arch="he", as the original has.
     is_chainercvs_50 = "conv1/conv/W" in arrays and isinstance(model, ResNet50)
     is_fb = "conv1/conv/b" not in arrays
@@ -81,6 +93,11 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
 
 
 def _read(path: str | Path) -> dict[str, np.ndarray]:
+    suffix = Path(path).suffix.lower()
+    if suffix == ".safetensors":
+        return _read_safetensors(path)
+    if suffix in (".pt", ".pth"):
+        return _read_pytorch(path)
     try:
         with open(path, "rb") as file:
             try:
@@ -96,6 +113,49 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
                 ) from e
     except OSError as e:
         raise ValueError(f"the weights {path} cannot be read ({e.strerror})") from e
+
+
+def _read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError as e:
+        raise ImportError(
+            f"{path} needs safetensors, which cannot be imported ({e}): "
+            "pip install 'chainer-mmix[safetensors]'"
+        ) from e
+    try:
+        return load_file(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(
+            f"{path} is no whole file of weights in float32 or float16 ({e}): save it "
+            "anew by safetensors"
+        ) from e
+    except OSError as e:
+        raise ValueError(f"the weights {path} cannot be read ({e})") from e
+
+
+def _read_pytorch(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as e:
+        raise ImportError(
+            f"{path} needs PyTorch, which cannot be imported ({e}): install it, or "
+            "save the weights by safetensors, safetensors.torch.save_file(state_dict, "
+            "'model.safetensors')"
+        ) from e
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = found.get("state_dict", found)
+        return {k.removeprefix("module."): v.float().numpy() for k, v in found.items()}
+    except OSError as e:
+        raise ValueError(f"the weights {path} cannot be read ({e.strerror})") from e
+    except Exception as e:  # PyTorch raises nearly anything
+        raise ValueError(
+            f"{path} is no state dict of PyTorch that weights_only=True loads "
+            f"({' '.join(str(e).split())[:200]}): give one that "
+            "torch.save(model.state_dict(), ...) wrote"
+        ) from e
 
 
 def _chainers_name(name: str) -> str:

@@ -11,6 +11,8 @@ from chainer.links.model.vision.resnet import BuildingBlock
 
 from .staged import Stage, Staged
 
+STEMS = ("imagenet", "cifar", "torchvision")
+
 
 class ResNet(Staged):
     """ResNets with stems for ImageNet and CIFAR: the base of :class:`ResNet18` etc.
@@ -30,9 +32,12 @@ class ResNet(Staged):
     Args:
         n_class (int): The number of outputs.
         stem (str): What comes before the residual stages: ``"imagenet"``, a 7x7
-            convolution of stride 2 and pooling, so that 32x32 pixels become 8x8, or
-            ``"cifar"``, a 3x3 convolution, which keeps the size. The default is
-            ``"imagenet"``.
+            convolution of stride 2 and pooling, so that 32x32 pixels become 8x8;
+            ``"cifar"``, a 3x3 convolution, which keeps the size; or ``"torchvision"``,
+            as ``"imagenet"`` but without a bias, and with windows of the pooling that
+            begin one pixel earlier. The last makes the network torchvision's and
+            timm's, with eps 1e-5 of batch normalisation and ``downsample_fb=True``. The
+            default is ``"imagenet"``.
         downsample_fb (bool): Whether the stride of a bottleneck is in its 3x3
             convolution, as in Facebook's and torchvision's networks, or in its first
             1x1 convolution, as in the original ones. The basic units of
@@ -51,11 +56,12 @@ class ResNet(Staged):
     def __init__(
         self, n_class: int, stem: str = "imagenet", downsample_fb: bool = False
     ) -> None:
-        if stem not in ("imagenet", "cifar"):
-            raise ValueError(f"stem must be 'imagenet' or 'cifar', not {stem!r}")
+        if stem not in STEMS:
+            names = " or ".join(map(repr, STEMS))
+            raise ValueError(f"stem must be {names}, not {stem!r}")
         super().__init__()
-        self.downsample_fb = downsample_fb
-        self._is_imagenet = stem == "imagenet"
+        self.stem_name = stem
+        self.downsample_fb = downsample_fb or stem == "torchvision"
         he = {"initialW": HeNormal()}
         if self.bottleneck:
             stage, channels = self._bottlenecks, (256, 512, 1024, 2048)
@@ -63,17 +69,23 @@ class ResNet(Staged):
             stage, channels = partial(Stage, BasicUnit), (64, 128, 256, 512)
         n = self.n_units
         with self.init_scope():
-            if self._is_imagenet:
-                nobias = not self.bottleneck
-                self.conv1 = L.Convolution2D(None, 64, 7, 2, 3, nobias=nobias, **he)
-            else:
+            if stem == "cifar":
                 self.conv1 = L.Convolution2D(None, 64, 3, 1, 1, nobias=True, **he)
+            else:
+                nobias = stem == "torchvision" or not self.bottleneck
+                self.conv1 = L.Convolution2D(None, 64, 7, 2, 3, nobias=nobias, **he)
             self.bn1 = L.BatchNormalization(64)
             self.res2 = stage(n[0], 64, channels[0], 1)
             self.res3 = stage(n[1], channels[0], channels[1], 2)
             self.res4 = stage(n[2], channels[1], channels[2], 2)
             self.res5 = stage(n[3], channels[2], channels[3], 2)
             self.fc6 = L.Linear(channels[3], n_class)
+        if stem == "torchvision":
+            # It tells these weights from others of the same shapes.
+            self.add_persistent("torchvision", True)
+            for link in self.links():
+                if isinstance(link, L.BatchNormalization):
+                    link.eps = 1e-5
 
     def _bottlenecks(
         self, n_units: int, in_channels: int, out_channels: int, stride: int
@@ -93,7 +105,11 @@ class ResNet(Staged):
 
     def stem(self, x) -> chainer.Variable:
         h = F.relu(self.bn1(self.conv1(x)))
-        return F.max_pooling_2d(h, 3, stride=2) if self._is_imagenet else h
+        if self.stem_name == "cifar":
+            return h
+        if self.stem_name == "torchvision":
+            return F.max_pooling_2d(h, 3, stride=2, pad=1, cover_all=False)
+        return F.max_pooling_2d(h, 3, stride=2)
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         return self.fc6(F.average(h, axis=(2, 3)))

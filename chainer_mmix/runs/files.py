@@ -29,7 +29,7 @@ def read_json(path: Path, remedy: str) -> Any:
         RunError: If it cannot be read or is not JSON.
     """
     try:
-        return _printable(json.loads(path.read_bytes()))
+        return printable(json.loads(path.read_bytes()))
     except OSError as e:
         raise RunError(
             f"{path} cannot be read ({e.strerror}): check the path and its permissions"
@@ -50,21 +50,15 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
 
 
-def printable(text: str) -> str:
-    """Writes out control characters, so that whoever prints a text clears no terminal.
-
-    Args:
-        text (str): A text from a file.
-    """
-    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
-
-
-def _printable(content: Any) -> Any:
+def printable(content: Any) -> Any:
+    """Writes the control characters of JSON-like content out."""
     if isinstance(content, dict):
-        return {_printable(key): _printable(value) for key, value in content.items()}
+        return {printable(key): printable(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [_printable(value) for value in content]
-    return printable(content) if isinstance(content, str) else content
+        return [printable(value) for value in content]
+    if isinstance(content, str):
+        return _CONTROL.sub(lambda match: repr(match[0])[1:-1], content)
+    return content
 
 
 def _finite(content: Any) -> Any:

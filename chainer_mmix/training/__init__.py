@@ -18,6 +18,7 @@ from chainer_mmix.training.seeds import set_seed
 from chainer_mmix.training.sgd import SGD
 from chainer_mmix.training.snapshots import (
     SnapshotError,
+    find_best_snapshot,
     find_good_snapshot,
     find_snapshot,
     load_snapshot,
@@ -45,6 +46,7 @@ __all__ = [
     "check_output",
     "convert_examples",
     "evaluate_at_end",
+    "find_best_snapshot",
     "find_good_snapshot",
     "find_snapshot",
     "get_device",

@@ -15,6 +15,7 @@ from chainer_mmix.runs.log import read_log
 from chainer_mmix.training.safe_npz import SnapshotError, read_snapshot
 
 _NAME = re.compile(r"snapshot_iter_(\d+)")
+_BEST = re.compile(r"best_iter_(\d+)")
 # Where a link may be in a file: by itself, in a classifier, or in either's Trainer.
 _PREFIXES = ("", "predictor/", "updater/model:main/", "updater/model:main/predictor/")
 _POLICY = "policy/rng"
@@ -57,11 +58,23 @@ def find_good_snapshot(out: str | Path) -> tuple[Path | None, list[SnapshotError
     return None, flaws
 
 
-def _newest_first(out: Path) -> Iterator[Path]:
+def find_best_snapshot(out: str | Path) -> Path | None:
+    """Finds the snapshot of the best epoch of the run in a folder.
+
+    Args:
+        out (str or path-like): The folder.
+
+    Returns:
+        pathlib.Path: The snapshot, or ``None`` if none was kept.
+    """
+    return next(_newest_first(Path(out), _BEST), None)
+
+
+def _newest_first(out: Path, pattern: re.Pattern[str] = _NAME) -> Iterator[Path]:
     found = {
         int(match[1]): path
         for path in (out.iterdir() if out.is_dir() else ())
-        if (match := _NAME.fullmatch(path.name))
+        if (match := pattern.fullmatch(path.name))
     }
     try:
         log = read_log(out)

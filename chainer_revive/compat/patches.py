@@ -36,6 +36,11 @@ _DRAWS_IN_STATE = (
     ),
 )
 
+_ONNX_TYPES = Patch(
+    "from onnx.mapping import NP_TYPE_TO_TENSOR_TYPE\n",
+    f"from {_HERE}.onnx_types import NP_TYPE_TO_TENSOR_TYPE\n",
+)
+
 # setuptools 81 removed pkg_resources.
 _PKG_RESOURCES = Patch(
     "import pkg_resources\n", f"from {_HERE} import requirements as pkg_resources\n"
@@ -97,6 +102,34 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         Patch(
             "array.shape = linear_out_size,\n",
             "array = array.reshape((linear_out_size,))\n",
+        ),
+    ),
+    # --- Gone from ONNX --------------------------------------------------------------
+    "onnx_chainer.export": (
+        Patch(
+            "import warnings\n", f"import warnings; from {_HERE} import onnx_types\n"
+        ),
+        _ONNX_TYPES,
+        Patch(
+            "except ImportError:\n    _available = False\n",
+            "except ImportError as error:\n"
+            "    _available = onnx_types.available(error)\n",
+        ),
+        Patch("onnx<1.7.0", "chainer-mmix[onnx]"),
+        # The oldest that the opset needs, in place of the newest.
+        Patch(
+            "model.ir_version = onnx.IR_VERSION\n",
+            "model.ir_version = helper.find_min_ir_version_for(opset_imports)\n",
+        ),
+    ),
+    "onnx_chainer.functions.array": (_ONNX_TYPES,),
+    "onnx_chainer.functions.math": (_ONNX_TYPES,),
+    # Constants are raw data then, which is as well.
+    "onnx_chainer.context": (
+        Patch(
+            "onnx.mapping.STORAGE_TENSOR_TYPE_TO_FIELD.get(\n"
+            "        tensor.data_type, None)\n",
+            "None\n\n",
         ),
     ),
     # --- Does something else on NumPy 2 ----------------------------------------------

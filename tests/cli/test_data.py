@@ -84,6 +84,8 @@ def test_a_folder_of_three_parts(pictures, capsys):
         "n_held_out": 10,
         "held_out": "validation",
         "class_names": ["nought", "one"],
+        "input_shape": [3, 8, 8],
+        "input_range": [0, 1],
     }
     # The test set is looked at once, at the end; by hand, from the weights:
     first, last = log("run")

@@ -98,5 +98,5 @@ def test_shapes(stem, size, sizes):
 
 
 def test_unknown_stem_is_named():
-    with pytest.raises(ValueError, match="'imagenet' or 'cifar', not 'mnist'"):
+    with pytest.raises(ValueError, match="'cifar' or 'torchvision', not 'mnist'"):
         ResNet18(10, stem="mnist")

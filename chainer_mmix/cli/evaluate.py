@@ -1,0 +1,117 @@
+"""``chainer-mmix evaluate``: how good the network of a run is, and where it errs."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from pathlib import Path
+
+from chainer_mmix.cli import command, predict
+from chainer_mmix.cli.argument_types import natural, positive_int
+
+_DESCRIPTION = """\
+Evaluate the trained network of a run: accuracy, negative log likelihood, calibration
+error (ECE), Brier score, precision and recall of each class, and the most certain
+errors. A folder gets evaluation.json and, as pictures, the confusion matrix, the
+reliability diagram and the most certain errors.
+"""
+_EPILOG = """\
+examples:
+  chainer-mmix evaluate result/digits_cnn_manifold_alpha0.2_seed0
+      on what the run validated on, as it did
+  chainer-mmix evaluate result/pets_* --dataset folder:newer_pictures
+      on other pictures, in folders named by their classes
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds this command to those of the console script."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure the network of a run and show its errors",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    predict.add_run_arguments(parser)
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="what to evaluate on: a name, folder:PATH or npz:FILE as for training "
+        "(default: the dataset of the run)",
+    )
+    parser.add_argument(
+        "--part",
+        choices=("train", "validation", "test"),
+        help="which part of it (default: what the run validated on; of another "
+        "dataset, the first there is of test, validation and train)",
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="FOLDER",
+        help="where the files of a named dataset are (default: as in the run)",
+    )
+    parser.add_argument(
+        "--errors",
+        type=natural,
+        default=10,
+        metavar="N",
+        help="how many of the most certain errors to print (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batchsize",
+        type=positive_int,
+        metavar="N",
+        help="images in a minibatch (default: that of the run)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where to write (default: a folder evaluation in the run's)",
+    )
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show the progress of long work by plain lines, on a terminal too",
+    )
+    run = functools.partial(
+        command.run, "evaluate", work=_evaluate, errors=predict.ERRORS
+    )
+    parser.set_defaults(run=run)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from chainer_mmix.inference.evaluation import evaluate, write_evaluation
+    from chainer_mmix.inference.examples import find_examples
+    from chainer_mmix.progress import Progress
+    from chainer_mmix.runs.files import RunError, printable
+
+    predictor = predict.load(args)
+    predictor.batchsize = args.batchsize or predictor.batchsize
+    out = Path(args.out or Path(args.run_folder, "evaluation"))
+    examples = find_examples(predictor, args.dataset, args.part, args.data_root)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise RunError(
+            f"--out {out} cannot be made ({e.strerror}): name another folder"
+        ) from e
+    n_batch = -(-len(examples.labels) // predictor.batchsize)
+    with Progress(n_batch, args.quiet) as tell:
+        evaluation = evaluate(predictor, examples, tell)
+    files = write_evaluation(evaluation, out)
+    values = evaluation.values()
+    print(f"{len(examples.labels)} examples, {examples.what}; {predictor.snapshot}")
+    print(", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    print(f"\n{evaluation.by_class(as_text=True)}")
+    errors = evaluation.errors()
+    if shown := errors[: args.errors]:
+        print(f"The most certain of {len(errors)} errors:")
+    for error in shown:
+        print(
+            printable(
+                f"  {error['file']}: {error['predicted']} "
+                f"({error['probability']:.3f}), is {error['class']}"
+            )
+        )
+    print(f"\n{', '.join(map(str, files))}")

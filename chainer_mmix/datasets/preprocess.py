@@ -1,0 +1,161 @@
+"""From files and arrays to inputs of a network, as its validation set was made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from chainer_mmix.datasets.npz import as_inputs
+from chainer_mmix.datasets.picture import (
+    centre_crop,
+    read_picture,
+    shortest_for,
+    to_array,
+)
+
+_N_LOOKED_AT = 16
+
+
+def describe_inputs(examples: Sequence) -> dict[str, Any]:
+    """Describes what a network is trained on, for the record of a run.
+
+    Args:
+        examples (sequence): Examples ``(image, label)`` to validate on.
+
+    Returns:
+        dict: ``input_shape``, without the batch, and ``input_range``, the least and the
+        largest value of the first examples, as JSON has them.
+    """
+    some = [examples[i][0] for i in range(min(len(examples), _N_LOOKED_AT))]
+    low, high = min(x.min() for x in some), max(x.max() for x in some)
+    return {
+        "input_shape": list(some[0].shape),
+        "input_range": [float(low), float(high)],
+    }
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Makes inputs of pictures and arrays, as those that a run validated on.
+
+    Attributes:
+        shape (tuple of int): Of one input, ``(C, H, W)`` for images; ``None`` if the
+            run's record does not tell.
+        range (tuple of float): Between which its values were; ``None`` likewise.
+        crops (bool): Whether the centre of a picture is cropped as
+            :func:`~chainer_mmix.datasets.centre_crop` does, for a run on pictures in
+            folders. Otherwise as much of the centre as has the images' ratio of the
+            sides is resized to their size.
+        invert (bool): Whether pictures become their negatives: a network that was
+            trained on bright digits on black needs it for ink on paper.
+    """
+
+    shape: tuple[int, ...] | None
+    range: tuple[float, float] | None = None
+    crops: bool = False
+    invert: bool = False
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], invert: bool = False) -> Preprocess:
+        """Reads it from the record of a run.
+
+        Args:
+            record (mapping): The content of ``run.json``.
+            invert (bool): See :class:`Preprocess`.
+        """
+        data, arguments = (record.get(key) or {} for key in ("data", "arguments"))
+        crops = str(arguments.get("dataset")).startswith("folder:")
+        size = arguments.get("size")
+        default = [3, size, size] if crops and size else None
+        shape, span = data.get("input_shape", default), data.get("input_range")
+        return cls(
+            None if shape is None else tuple(shape),
+            None if span is None else tuple(span),
+            crops,
+            invert,
+        )
+
+    def check_pictures(self) -> None:
+        """Checks that the network takes pictures.
+
+        Raises:
+            ValueError: If it does not, or nobody knows.
+        """
+        if self.shape is None:
+            raise ValueError(
+                "the run's record does not tell the shape of its images, for it is of "
+                "an older version: give arrays (a file .npy or .npz), or train anew"
+            )
+        if len(self.shape) != 3 or self.shape[0] not in (1, 3):
+            raise ValueError(
+                f"the network takes inputs of shape {self.shape}, which no picture "
+                "has: give arrays (a file .npy or .npz)"
+            )
+        if self.range is not None and not 0 <= self.range[0] <= self.range[1] <= 1:
+            low, high = self.range
+            raise ValueError(
+                f"the network was trained on arrays with values from {low:.3g} to "
+                f"{high:.3g}, and nothing tells how those were made of pictures: give "
+                "arrays made in the same way (a file .npy or .npz)"
+            )
+
+    def picture(self, source: str | os.PathLike | Image.Image) -> np.ndarray:
+        """Makes an input of a picture.
+
+        Args:
+            source (str, path-like or PIL.Image.Image): A file of any format that
+                :func:`~chainer_mmix.datasets.read_picture` reads, or a picture in mode
+                RGB.
+
+        Returns:
+            numpy.ndarray: float32, of the shape of an input, in [0, 1].
+
+        Raises:
+            UnreadablePictureError: If it is no picture or damaged.
+            ValueError: If the network takes no pictures.
+        """
+        self.check_pictures()
+        assert self.shape is not None
+        channels, height, width = self.shape
+        image = source
+        if not isinstance(image, Image.Image):
+            image = read_picture(image, shortest_for(height) if self.crops else None)
+        if self.crops:
+            image = centre_crop(image, height)
+        elif image.size != (width, height):
+            how = Image.Resampling.BILINEAR
+            image = ImageOps.fit(image, (width, height), how)
+        if self.invert:
+            image = ImageOps.invert(image)
+        array = to_array(image)
+        if channels == 3:
+            return array
+        return to_array(image.convert("L").convert("RGB"))[:1]
+
+    def array(self, x: np.ndarray, name: str = "x") -> np.ndarray:
+        """Makes inputs of an array.
+
+        Args:
+            x (numpy.ndarray): A batch, as :func:`~chainer_mmix.datasets.get_npz` takes
+                it: of shape (N, C, H, W), (N, H, W) or (N, D), bytes from 0 to 255 or
+                floats that stay as they are.
+            name (str): What the errors call it.
+
+        Returns:
+            numpy.ndarray: float32, of shape (N, ...).
+
+        Raises:
+            ValueError: If it is not as above, or not of the shape of the inputs.
+        """
+        x = as_inputs(x, name)
+        if self.shape is not None and x.shape[1:] != self.shape:
+            raise ValueError(
+                f"{name} has inputs of shape {x.shape[1:]}, but the network takes "
+                f"{self.shape}: give arrays of that shape"
+            )
+        return x

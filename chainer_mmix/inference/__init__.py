@@ -1,0 +1,5 @@
+"""What a finished run is for: predictions, an evaluation, files for other programs."""
+
+from chainer_mmix.inference.predictor import Predictor, load_predictor
+
+__all__ = ["Predictor", "load_predictor"]

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import chainer
+import chainer.links as L
+import numpy as np
+from PIL import Image
+from scipy.special import softmax
+
+from chainer_mmix import models, training
+from chainer_mmix.analysis.predictions import predict
+from chainer_mmix.datasets import Preprocess
+from chainer_mmix.runs.files import RunError
+from chainer_mmix.runs.record import read_record
+
+
+class Predictor:
+    """A trained network, and how its inputs are made; see :func:`load_predictor`.
+
+    Attributes:
+        network (~chainer.Link): The network, which gives logits of shape (N, C).
+        class_names (tuple of str): The name of each class; numbers if they have none.
+        preprocess (~chainer_mmix.datasets.Preprocess): Makes inputs of pictures and
+            arrays, as they were when the run validated.
+        batchsize (int): Inputs a minibatch; by default as in the run.
+        snapshot (pathlib.Path): The file of the weights.
+        record (dict): The content of ``run.json``.
+        dtype: What ``chainer.config.dtype`` was in the run.
+    """
+
+    def __init__(
+        self,
+        network: chainer.Link,
+        class_names: Sequence[str],
+        preprocess: Preprocess,
+        batchsize: int,
+        snapshot: Path,
+        record: Mapping[str, Any],
+        dtype: Any = np.float32,
+    ) -> None:
+        self.network = network
+        self.class_names = tuple(class_names)
+        self.preprocess = preprocess
+        self.batchsize = batchsize
+        self.snapshot = snapshot
+        self.record = record
+        self.dtype = dtype
+
+    def __call__(
+        self,
+        inputs: np.ndarray | str | os.PathLike | Image.Image | Sequence,
+    ) -> np.ndarray:
+        """Computes the probability of each class.
+
+        Args:
+            inputs: Pictures, each a file or a PIL.Image.Image in mode RGB, or one of
+                them; or an array of shape (N, ...), bytes from 0 to 255 or floats as
+                the network was trained on.
+
+        Returns:
+            numpy.ndarray: float64 of shape (N, C).
+
+        Raises:
+            ValueError: If the inputs are not as the network takes them.
+            UnreadablePictureError: If a picture cannot be read.
+        """
+        if isinstance(inputs, np.ndarray):
+            inputs = list(self.preprocess.array(inputs, "the array"))
+        elif isinstance(inputs, (str, os.PathLike, Image.Image)):
+            inputs = [inputs]
+        return softmax(self.scores(inputs).astype(np.float64), axis=1)
+
+    def scores(self, inputs: Sequence) -> np.ndarray:
+        """Computes logits, a minibatch after the other.
+
+        Args:
+            inputs (sequence): Pictures as above, or arrays that are inputs already.
+
+        Returns:
+            numpy.ndarray: Of shape (N, C).
+        """
+        if not len(inputs):
+            return np.empty((0, len(self.class_names)), np.float32)
+        found = []
+        for start in range(0, len(inputs), self.batchsize):
+            batch = [self._input(x) for x in inputs[start : start + self.batchsize]]
+            found.append(self._scores_of(batch))
+        return np.concatenate(found)
+
+    def _input(self, x) -> np.ndarray:
+        return x if isinstance(x, np.ndarray) else self.preprocess.picture(x)
+
+    def _scores_of(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        # As the Evaluator of the training does it.
+        with chainer.using_config("dtype", self.dtype):
+            x, _ = training.convert_examples(
+                [(x, 0) for x in batch], self.network.device
+            )
+            with chainer.using_device(self.network.device):
+                return predict(self.network, x)
+
+
+def load_predictor(
+    run: str | os.PathLike,
+    which: str = "best",
+    *,
+    network: chainer.Link | None = None,
+    device: str | int | chainer.backend.Device = "@numpy",
+    invert: bool = False,
+    dtype: str | None = None,
+) -> Predictor:
+    """Loads the trained network of a run, from its folder alone.
+
+    ``run.json`` tells the model, the names of the classes and the preprocessing, a
+    snapshot has the weights. No code runs from either file.
+
+    Args:
+        run (str or path-like): The output folder of a run. It may be at work: then its
+            last snapshot counts.
+        which (str): ``"best"``, the default, for the snapshot of the best epoch, or
+            ``"final"`` for the newest.
+        network (~chainer.Link): A predictor like the one that was trained, for a run
+            on a network of one's own, which is loaded into. By default it is the model
+            that the record names.
+        device (device specifier): Where to compute. The default is the CPU.
+        invert (bool): Whether pictures become their negatives first, see
+            :class:`~chainer_mmix.datasets.Preprocess`. The default is ``False``.
+
+        dtype (str): ``"float32"``, ``"float16"`` or ``"mixed16"``, to compute in. The
+            default is what the run computed in.
+
+    Returns:
+        Predictor: Which takes pictures and arrays.
+
+    Raises:
+        RunError: If there is no run, no snapshot or no record.
+        SnapshotError: If the snapshot is damaged or of another network.
+        ValueError: If ``which`` is neither, or there is no such device.
+    """
+    folder = Path(run)
+    record = _read(folder)
+    snapshot = _find_snapshot(folder, which)
+    arguments = record.get("arguments") or {}
+    computes_in = training.DTYPES[dtype or arguments.get("dtype", "float32")]
+    with chainer.using_config("dtype", computes_in):
+        if network is None:
+            network = _make_network(folder, arguments, snapshot)
+            if arguments.get("standardise") is not None:
+                constants = (record.get("data") or {}).get("standardise")
+                network.standardise(**(constants or {"mean": None, "std": None}))
+        training.load_weights(network, snapshot)
+    to = device
+    if not isinstance(to, chainer.backend.Device):
+        to = training.get_device(to)
+    network.to_device(to)
+    names = (record.get("data") or {}).get("class_names")
+    return Predictor(
+        network,
+        names or [str(label) for label in range(_n_class(network, snapshot))],
+        Preprocess.of_record(record, invert),
+        arguments.get("batchsize") or 64,
+        snapshot,
+        record,
+        computes_in,
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    if folder.is_file():
+        raise RunError(f"{folder} is a file: name the output folder of a run")
+    if not folder.is_dir():
+        raise RunError(f"{folder} does not exist: name the output folder of a run")
+    record = read_record(folder)
+    if not record:
+        raise RunError(
+            f"{folder} has no run.json, which tells what was trained: name the output "
+            "folder of a run of the training command"
+        )
+    return record
+
+
+def _find_snapshot(folder: Path, which: str) -> Path:
+    if which == "best":
+        best = training.find_best_snapshot(folder)
+        if best is None:
+            raise RunError(
+                f"{folder} has no snapshot of the best epoch (best_iter_*): take the "
+                "newest with which='final' (--which final)"
+                if training.find_snapshot(folder)
+                else f"{folder} has no snapshot yet: let the run finish an epoch"
+            )
+        return best
+    if which != "final":
+        raise ValueError(f"which must be 'best' or 'final', not {which!r}")
+    final, flaws = training.find_good_snapshot(folder)
+    if final is None:
+        raise RunError(
+            f"none of the snapshots in {folder} is good: {flaws[0]}"
+            if flaws
+            else f"{folder} has no snapshot yet: let the run finish an epoch"
+        )
+    return final
+
+
+def _make_network(
+    folder: Path, arguments: Mapping[str, Any], snapshot: Path
+) -> chainer.Link:
+    name = arguments.get("model")
+    if name is None:
+        raise RunError(
+            f"the record of {folder} names no model: give one like that which was "
+            "trained, load_predictor(run, network=...)"
+        )
+    options = {
+        key: arguments[key]
+        for key in ("stem", "downsample_fb", "published", "stem_stride")
+        if key in arguments
+    }
+    try:
+        n_class = _n_class(models.make_model(name, 1, **options), snapshot)
+        return models.make_model(name, n_class, **options)
+    except (TypeError, ValueError) as e:
+        if isinstance(e, training.SnapshotError):
+            raise
+        raise RunError(
+            f"the record of {folder} is not of a model of this version: {e}; install "
+            "the version of chainer_mmix that it names"
+        ) from e
+
+
+def _n_class(network: chainer.Link, snapshot: Path) -> int:
+    """Returns how many outputs the last linear layer has in a snapshot."""
+    linear = [k for k, link in network.namedlinks() if isinstance(link, L.Linear)]
+    if not linear:
+        raise RunError(
+            f"{type(network).__name__} has no linear layer by which to number the "
+            "classes: record their names, RunRecord(..., data={'class_names': [...]})"
+        )
+    wanted = f"updater/model:main/predictor{linear[-1]}/W"
+    found = training.read_snapshot(snapshot, wanted.__eq__)
+    if not found:
+        raise training.SnapshotError(
+            f"the weights in {snapshot} do not fit {type(network).__name__}: they lack "
+            f"{wanted}; load them into a link like the one that was saved"
+        )
+    return len(found[wanted])

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+from chainer_mmix.lookup import lookup
+
+from .preactresnet import PreActResNet
+from .resnet import ResNet
+from .staged import Staged
+from .wideresnet import WideResNet
+
+
+def make_model(
+    name: str,
+    n_class: int,
+    *,
+    stem: str = "imagenet",
+    downsample_fb: bool = False,
+    published: bool = False,
+    stem_stride: int = 1,
+) -> Staged:
+    """Makes a model by its name, with the options that some alone have.
+
+    Args:
+        name (str): A name in ``MODELS``.
+        n_class (int): The number of outputs.
+        stem (str), downsample_fb (bool): Of the ResNets.
+        published (bool), stem_stride (int): Of the PreActResNets and WideResNets.
+
+    Returns:
+        ~chainer.Chain: The network.
+
+    Raises:
+        ValueError: If there is no such model, or it has no such option.
+    """
+    from . import MODELS
+
+    model_class: Any = lookup(MODELS, name, "model")
+    more: dict[str, Any] = {}
+    if issubclass(model_class, ResNet):
+        more = {"stem": stem, "downsample_fb": downsample_fb}
+    elif stem != "imagenet" or downsample_fb:
+        raise ValueError(
+            f"--stem and --downsample-fb are for resnet18 to resnet152, not for {name}"
+        )
+    if issubclass(model_class, (PreActResNet, WideResNet)):
+        more = {"published": published, "stem_stride": stem_stride}
+    elif published or stem_stride != 1:
+        flag = "--published" if published else "--stem-stride"
+        raise ValueError(
+            f"{flag} is for preactresnet18 to 152 and wideresnet28_10, the networks of "
+            f"the paper's code, not for {name}"
+        )
+    return model_class(n_class=n_class, **more)

@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import pytest
+from matplotlib import image as matplotlib_image
+from PIL import Image
+from scipy.special import log_softmax
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from chainer_mmix import datasets
+from chainer_mmix.inference import load_predictor
+from chainer_mmix.inference.evaluation import evaluate, write_evaluation
+from chainer_mmix.inference.examples import find_examples
+
+
+def test_the_run_is_evaluated_on_what_it_validated_on(digits_run):
+    predictor = load_predictor(digits_run, "final")
+    found = evaluate(predictor, find_examples(predictor))
+    last = json.loads((digits_run / "log").read_text())[-1]
+    values = found.values()
+    assert values["accuracy"] == pytest.approx(last["validation/main/accuracy"], 1e-6)
+    assert values["nll"] == pytest.approx(last["validation/main/loss"], 1e-5)
+    x, t = zip(*datasets.get_digits()[1], strict=True)
+    assert found.examples.labels.tolist() == list(t)
+    scores = predictor.scores(x).astype(float)
+    assert values["accuracy"] == accuracy_score(t, scores.argmax(1))
+    np.testing.assert_array_equal(
+        found.confusion(), confusion_matrix(t, scores.argmax(1))
+    )
+    nll = -log_softmax(scores, 1)[np.arange(len(t)), list(t)].mean()
+    assert values["nll"] == pytest.approx(nll)
+
+
+def test_errors_begin_with_the_most_certain(digits_run):
+    predictor = load_predictor(digits_run)
+    found = evaluate(predictor, find_examples(predictor))
+    errors = found.errors()
+    assert len(errors) == round((1 - found.values()["accuracy"]) * 355)
+    certain = [error["probability"] for error in errors]
+    assert certain == sorted(certain, reverse=True) and certain[0] > certain[-1]
+    p = predictor(np.stack([x for x, _ in datasets.get_digits()[1]]))
+    for error in errors[:3]:
+        row, label = p[error["index"]], datasets.get_digits()[1][error["index"]][1]
+        assert error["file"] == f"test[{error['index']}]"
+        assert (error["class"], error["predicted"]) == (str(label), str(row.argmax()))
+        assert label != row.argmax()
+        assert error["probability"] == pytest.approx(row.max())
+
+
+def test_files_show_the_same(digits_run, tmp_path):
+    predictor = load_predictor(digits_run)
+    found = evaluate(predictor, find_examples(predictor))
+    files = write_evaluation(found, tmp_path)
+    names = ["evaluation.json", "confusion.png", "reliability.png", "errors.png"]
+    assert [path.name for path in files] == names
+    content = json.loads(files[0].read_text())
+    assert content["n"] == np.sum(content["confusion"]) == 355
+    diagonal = np.trace(content["confusion"])
+    assert content["accuracy"] == pytest.approx(diagonal / 355)
+    assert content["by_class"]["3"]["support"] == 36
+    for path in files[1:]:
+        assert matplotlib_image.imread(path).std() > 0.05
+
+
+def test_classes_of_a_folder_are_told_by_their_names(folder_run, pictures, tmp_path):
+    """The only class of this folder would have the label 0 by itself."""
+    (tmp_path / "red").symlink_to(pictures / "red")
+    predictor = load_predictor(folder_run)
+    examples = find_examples(predictor, f"folder:{tmp_path}")
+    assert examples.labels.tolist() == [1] * 12
+    found = evaluate(predictor, examples)
+    p = predictor(sorted(map(str, (pictures / "red").iterdir())))
+    assert found.values()["accuracy"] == (p.argmax(1) == 1).mean()
+    assert "precision" in found.by_class(as_text=True)
+    (tmp_path / "green").mkdir()
+    with pytest.raises(ValueError, match="does not know: green; it knows blue, red"):
+        find_examples(predictor, f"folder:{tmp_path}")
+
+
+def test_a_part_and_arrays_are_taken_as_asked(digits_run, npz_run, tmp_path):
+    predictor = load_predictor(digits_run)
+    train = find_examples(predictor, part="train")
+    assert len(train.labels) == 1442 and train.what == "the train set of digits"
+    with pytest.raises(ValueError, match="digits has no validation set, only train"):
+        find_examples(predictor, part="validation")
+    x, t = np.zeros((3, 8, 8), np.uint8), np.array([1, 1, 9])
+    np.savez(tmp_path / "data.npz", x=x, t=t)
+    examples = find_examples(predictor, f"npz:{tmp_path / 'data.npz'}")
+    assert examples.labels.tolist() == [1, 1, 9]
+    assert examples.load(0).shape == (1, 8, 8)
+    own = find_examples(load_predictor(npz_run))
+    assert len(own.labels) == 200 and own.load(0).max() <= 1
+    np.savez(tmp_path / "data.npz", x=x, t=t + 1)
+    with pytest.raises(ValueError, match="has the label 10 at index 2"):
+        find_examples(predictor, f"npz:{tmp_path / 'data.npz'}")
+
+
+def test_other_classes_or_shapes_are_refused(digits_run, folder_run):
+    with pytest.raises(ValueError, match=r"inputs of shape \(1, 28, 28\), but the"):
+        find_examples(load_predictor(digits_run), "mnist5k")
+    with pytest.raises(ValueError, match="not those of the network: 0, 1, 2"):
+        find_examples(load_predictor(folder_run), "digits")
+
+
+def test_a_network_for_arrays_is_evaluated_on_pictures(digits_run, tmp_path):
+    for label in "70":
+        (tmp_path / label).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / label / "black.png")
+    examples = find_examples(load_predictor(digits_run), f"folder:{tmp_path}")
+    assert examples.labels.tolist() == [0, 7]
+    assert examples.load(1).shape == (1, 8, 8)
