@@ -9,23 +9,12 @@ module -> file of this package that is loaded when the module is not installed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
-from chainer_revive.compat.caffe import rebuild_caffe_pb2
-
-_HERE = "chainer_revive.compat"
-
-
-class Patch(NamedTuple):
-    """Replace ``old``, which occurs ``count`` times, by ``new``."""
-
-    old: str
-    new: str
-    count: int = 1
-
-
-def _with_runtime(line: str) -> Patch:
-    return Patch(f"{line}\n", f"{line}; from {_HERE} import runtime as _mmix\n")
+from chainer_revive.compat import package_patches
+from chainer_revive.compat.patch import HERE as _HERE
+from chainer_revive.compat.patch import Patch
+from chainer_revive.compat.patch import with_runtime as _with_runtime
+from chainer_revive.compat.protobuf import rebuild_pb2
 
 
 def _with_example_random(line: str) -> Patch:
@@ -549,10 +538,12 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "chainer.functions.connection.deconvolution_2d": (
         Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),
     ),
+    **package_patches.PATCHES,
 }
 
 REWRITES: dict[str, Callable[[str], str]] = {
-    "chainer.links.caffe.protobuf3.caffe_pb2": rebuild_caffe_pb2,
+    "chainer.links.caffe.protobuf3.caffe_pb2": rebuild_pb2,
+    **dict.fromkeys(package_patches.GENERATED, rebuild_pb2),
 }
 
 STAND_INS: dict[str, str] = {
