@@ -1,5 +1,5 @@
-# make test, make demo, make docs, make examples, make evidence, make bench, make soak:
-# each sets up all it needs in .venv first.
+# make test, make demo, make docs, make examples, make evidence, make bench, make soak,
+# make zoo: each sets up all it needs in .venv first.
 # Another interpreter: make PYTHON=python3.12 test
 # Other extras of pyproject.toml: make EXTRAS=dev,cuda13 test
 
@@ -8,13 +8,15 @@ VENV ?= .venv
 # An environment keeps its interpreter unless another is named.
 PYTHON ?= $(or $(wildcard $(VENV)/bin/python),python3)
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
+PIP := $(RUN) -m pip --disable-pip-version-check install
 
-# Names interpreter and extras, so that others make another environment.
-ID := $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version, '$(EXTRAS)')).encode()))" 2>/dev/null)
-READY := $(VENV)/ready-$(ID)
+# Name the interpreter, and also the extras, so that others make another environment.
+id = $(shell $(PYTHON) -c "import sys, zlib; print(zlib.crc32(repr((sys.base_prefix, sys.version, '$(1)')).encode()))" 2>/dev/null)
+BASE := $(VENV)/base-$(call id,)
+READY := $(VENV)/ready-$(call id,$(EXTRAS))
+OTHERS := $(filter-out $(READY),$(wildcard $(VENV)/ready-*))
 
-.PHONY: venv test lint docs demo examples evidence bench soak
+.PHONY: venv test lint docs demo examples evidence bench soak zoo
 
 venv: $(READY)
 
@@ -31,7 +33,8 @@ docs: $(READY)
 	$(RUN) -m sphinx -n -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-demo: $(READY)
+# It needs none of the developers' tools.
+demo: $(BASE)
 	$(RUN) examples/demo.py
 
 EXPERIMENTS := $(filter-out %/demo.py %/experiment.py %/train_mnist.py $(wildcard examples/evidence*.py), $(wildcard examples/*.py))
@@ -56,17 +59,24 @@ soak: $(READY)
 
 # Chainer and ChainerCV build only beside an old setuptools, and only with the
 # compiler switched off (pyproject.toml says why).
-$(READY): pyproject.toml setup.py chainer_revive.pth
+$(BASE): pyproject.toml setup.py chainer_revive.pth
 	@command -v $(PYTHON) >/dev/null \
 	  || { echo "There is no $(PYTHON): choose a Python 3.10 to 3.13 with make PYTHON=/path/to/python"; exit 1; } >&2
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" \
 	  || { echo "chainer-mmix needs Python 3.10 to 3.13 and $(PYTHON) is $$($(PYTHON) -V 2>&1): choose another with make PYTHON=python3.13"; exit 1; } >&2
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null \
 	  || { echo "$(PYTHON) has no venv or ensurepip: install them (python3-venv on Debian and Ubuntu) or choose another with make PYTHON=python3.13"; exit 1; } >&2
-	@echo "Installing into $(VENV) ..."
+	@echo "Installing Chainer and what it needs into $(VENV): some minutes"
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) "setuptools<81" wheel numpy
 	CC=true LDSHARED=true $(PIP) --no-build-isolation chainer==7.8.1 chainercv==0.13.1
-	$(PIP) --editable ".[$(EXTRAS)]"
+	$(PIP) --editable ".[fast]"
 	$(PIP) --upgrade setuptools
+	@touch $@
+
+# Other extras may not go together with those that are there.
+$(READY): $(BASE)
+	@test -z "$(OTHERS)" || { rm $(BASE); $(MAKE) --no-print-directory $(BASE); }
+	@echo "Installing the extras $(EXTRAS) into $(VENV)"
+	$(PIP) --editable ".[$(EXTRAS)]"
 	@touch $@

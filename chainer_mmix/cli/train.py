@@ -42,6 +42,7 @@ from chainer_mmix.training.extensions import (
     TensorBoardReport,
 )
 from chainer_revive import cudnn
+from chainer_revive.cpu import compiled
 
 SCRIPT = "train_manifoldmixup.py"
 _NO_MOMENTUM = ("adam", "adamw", "rmsprop")
@@ -138,6 +139,7 @@ def train(
     parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]
 ) -> int:
     """Trains as the arguments say; see :func:`main`."""
+    compiled.before_compiling = _tell_of_compiling
     try:
         trainer, record, lock = prepare(args, f"{parser.prog} {shlex.join(words)}")
         if lock is None:
@@ -179,6 +181,10 @@ def train(
         f"are in {trainer.out}"
     )
     return 0
+
+
+def _tell_of_compiling() -> None:
+    print("compiling loops for this machine, once: some seconds", flush=True)
 
 
 def finish(args: argparse.Namespace, trainer) -> int:

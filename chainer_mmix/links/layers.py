@@ -163,9 +163,10 @@ class MixupLayers(chainer.Chain):
         through, with the shapes of their outputs and the numbers of their parameters.
         A star marks the proposal: the input and, of the outermost links with shortcuts
         or parallel branches inside (or with weights, if nowhere are branches), the last
-        one of the first and of the second size of feature maps. If all are of one size,
-        it is the first two. Links that no parameters follow are not proposed, since
-        mixing there would mix logits.
+        one of the first and of the second size of feature maps. If there are only two
+        sizes, as in a dilated network, another number of channels counts as another
+        size; if all are of one size, it is the first two. Links that no parameters
+        follow are not proposed, since mixing there would mix logits.
 
         It calls copies of the network in test and in training mode.
 

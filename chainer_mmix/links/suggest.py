@@ -105,9 +105,14 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
         if not any(is_in(b, a) for b in refused for a in points):
             blocks = _layers({k: links[k] for k in level})
         blocks = [k for k in blocks if is_followed(k)]
-        sizes = itertools.groupby(blocks, lambda k: leaves(points[k])[0].shape[2:])
-        last_ones = [list(same_size)[-1] for _, same_size in sizes]
+        last_ones = last_of_each(blocks, slice(2, None))
+        if len(last_ones) == 2:  # a dilated network keeps its second size to the end
+            last_ones = last_of_each(blocks, slice(1, None))
         return last_ones[:2] if len(last_ones) > 1 else blocks[:2]
+
+    def last_of_each(blocks: list[str], axes: slice) -> list[str]:
+        shapes = itertools.groupby(blocks, lambda k: leaves(points[k])[0].shape[axes])
+        return [list(alike)[-1] for _, alike in shapes]
 
     def propose() -> list[str]:
         levels = [_outermost(points)]

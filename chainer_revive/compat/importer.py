@@ -14,13 +14,14 @@ from importlib.util import (
 )
 
 from chainer_revive.compat import libraries
+from chainer_revive.compat.package_patches import VERSIONS
 from chainer_revive.compat.patches import PATCHES, REWRITES, STAND_INS
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class PatchMismatch(ImportError):
-    """The installed Chainer or ChainerCV is not the one the patches were written for.
+    """An installed package is not the one that the patches were written for.
 
     ``name`` is the module that was being imported.
     """
@@ -154,20 +155,39 @@ def patched(name: str, source: str) -> str:
         if found != count:
             raise PatchMismatch(
                 f"cannot patch {name}: expected {old!r} {count} time(s), found it "
-                f"{found} time(s). The patches were written for Chainer 7.8.1 and "
-                f"ChainerCV 0.13.1; installed: {_installed_versions()}. Install those "
-                "versions, or set CHAINER_MMIX_COMPAT=0 to run without the patches.",
+                f"{found} time(s). {_remedy(name.partition('.')[0])}",
                 name=name,
             )
         source = source.replace(old, new)
     return source
 
 
-def _installed_versions() -> str:
+def _remedy(package: str) -> str:
+    own = VERSIONS.get(package)
+    if own:
+        return (
+            f"The patches were written for {own[0]} {own[1]}; installed: "
+            f"{_installed_versions(own[0])}. pip install {own[0]}=={own[1]}"
+        )
+    separate = _installed_versions("chainermn")
+    if package == "chainermn" and not separate.startswith("no "):
+        return (
+            f"{separate} is installed over the ChainerMN that belongs to Chainer 7.8.1:"
+            " pip uninstall chainermn, then pip install --force-reinstall --no-deps "
+            "--no-build-isolation chainer==7.8.1"
+        )
+    return (
+        "The patches were written for Chainer 7.8.1 and ChainerCV 0.13.1; installed: "
+        f"{_installed_versions('Chainer', 'ChainerCV')}. Install those versions, or "
+        "set CHAINER_MMIX_COMPAT=0 to run without the patches."
+    )
+
+
+def _installed_versions(*labels: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     found = []
-    for label in ("Chainer", "ChainerCV"):
+    for label in labels:
         try:
             found.append(f"{label} {version(label.lower())}")
         except PackageNotFoundError:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chainer_revive.compat import cupy_patches
-from chainer_revive.compat.caffe import rebuild_caffe_pb2
+from chainer_revive.compat import cupy_patches, package_patches
 from chainer_revive.compat.patch import HERE as _HERE
 from chainer_revive.compat.patch import Patch
 from chainer_revive.compat.patch import with_runtime as _with_runtime
+from chainer_revive.compat.protobuf import rebuild_pb2
 
 
 def _with_example_random(line: str) -> Patch:
@@ -535,10 +535,12 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "chainer.functions.connection.deconvolution_2d": (
         Patch("self._set_cover_all(x, W)\n", "self._set_cover_all(x.shape, W.shape)\n"),
     ),
+    **package_patches.PATCHES,
 }
 
 REWRITES: dict[str, Callable[[str], str]] = {
-    "chainer.links.caffe.protobuf3.caffe_pb2": rebuild_caffe_pb2,
+    "chainer.links.caffe.protobuf3.caffe_pb2": rebuild_pb2,
+    **dict.fromkeys(package_patches.GENERATED, rebuild_pb2),
 }
 
 STAND_INS: dict[str, str] = {

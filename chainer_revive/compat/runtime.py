@@ -39,6 +39,11 @@ def _is_half_on_a_gpu(value) -> bool:
     )
 
 
+def to_float(value) -> float:
+    """``float`` as before NumPy 2.4: an array of one element may have axes."""
+    return float(value.item() if getattr(value, "size", None) == 1 else value)
+
+
 def cast(value, dtype):
     """Casts a Python int as C does: -1 to an unsigned dtype is its largest value.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -15,6 +16,9 @@ available = find_spec("numba") is not None
 wanted = available
 
 THREAD = "chainer_revive"  # the name of the threads that loops share
+
+# Is called once, as the first loop is compiled: some seconds, until all are on disk.
+before_compiling: Callable[[], None] | None = None
 
 UNUSED = "compiled loops need Numba and are for float32"
 
@@ -42,4 +46,8 @@ def _load() -> ModuleType | None:
             stacklevel=2,
         )
         return None
+    if before_compiling is not None:
+        from chainer_revive.cpu.numba.compilation import call_before
+
+        call_before(before_compiling)
     return numba

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 from urllib.error import URLError
@@ -107,6 +108,13 @@ def installed_files(python, folder):
     return site, {line.strip() for line in listing.partition("Files:")[2].splitlines()}
 
 
+def files_in(folder):
+    """The names of the files that someone wrote, from the folder on."""
+    paths = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+    made = ("__pycache__", ".venv", "build", "egg-info", "snapshot")
+    return {str(p) for p in paths if not any(m in str(p) for m in made)}
+
+
 def test_plain_pip(tmp_path, checkout):
     (tmp_path / "bin").mkdir()
     python = run_readme("python3 -m venv .venv\n", checkout, tmp_path / "bin")
@@ -130,11 +138,33 @@ def test_plain_pip(tmp_path, checkout):
 
     # A wheel that is built from the source distribution is the same.
     run(*pip, "build", cwd=tmp_path)
+    expected = files_in(checkout) - {"uv.lock"}
     run(python, "-m", "build", "-o", tmp_path / "dist", checkout, cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     run(*pip, "--no-deps", wheel, cwd=tmp_path)
     assert installed_files(python, tmp_path)[1] == files
     check(python, tmp_path)
+
+    # The command trains, and tells of compiling once only.
+    away = tmp_path / "away"
+    away.mkdir()
+    command = python.with_name("chainer-mmix")
+    words = ["train", "--model", "cnn", "--train-size", "100", "--epoch", "1", "--out"]
+    told = [run(command, *words, out, cwd=away) for out in ("first", "second")]
+    assert [text.count("compiling loops") for text in told] == [1, 0]
+    assert {"log", "run.json", "loss.png"} <= files_in(away / "first")
+    run(command, "compare", "first", "second", cwd=away)
+
+    # The source distribution has all files of the checkout, and its tests run.
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as tar:
+        tar.extractall(tmp_path / "sdist", filter="data")
+    (source,) = (tmp_path / "sdist").iterdir()
+    made = {"PKG-INFO", "setup.cfg"}
+    assert files_in(source) - made == expected
+    run(*pip, "pytest", "pytest-timeout", "hypothesis", cwd=away)
+    tests = "tests/test_docs.py", "tests/test_benchmarks.py", "tests/cli/test_main.py"
+    run(python, "-m", "pytest", "-q", "-m", "not slow", *tests, cwd=source)
 
 
 def test_make_venv(tmp_path, checkout):
@@ -143,6 +173,10 @@ def test_make_venv(tmp_path, checkout):
     python = checkout / ".venv" / "bin" / "python"
     check(python, tmp_path)
     assert "Nothing to be done" in run(*make, cwd=checkout)
+    assert "pip" not in run("make", "-n", "demo", cwd=checkout)
+    assert f"venv --clear {python.parents[1].name}" in run(
+        "make", "-n", "EXTRAS=docs", "venv", cwd=checkout
+    )
 
     site, files = installed_files(python, tmp_path)
     assert "chainer_revive.pth" in files
@@ -192,3 +226,10 @@ def test_make_keeps_the_interpreter_of_the_environment(tmp_path, checkout):
     make = ["make", "-n", f"VENV={tmp_path / 'venv'}", "venv"]
     assert f"{own} -m venv" in run(*make, cwd=checkout)
     assert "elsewhere -m venv" in run(*make, "PYTHON=elsewhere", cwd=checkout)
+
+
+def test_the_demo_installs_no_tools_of_developers(checkout):
+    (install,) = re.findall(
+        r"install --editable .*", run("make", "-n", "demo", cwd=checkout)
+    )
+    assert install == 'install --editable ".[fast]"'

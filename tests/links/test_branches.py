@@ -657,9 +657,14 @@ def cut(self, x):
     return self.fc(F.relu(self.block(F.relu(self.early(h)))))
 
 
+def reversed_(self, x):
+    return self.fc(F.relu(self.stem(x)).array[:, ::-1].copy())
+
+
 @pytest.mark.parametrize(
     ("forward", "proposal", "refused"),
     [
+        (reversed_, ["input"], ["stem"]),
         (heads, ["input", "stem"], ["early", "block"]),
         (cut, ["input", "early", "block"], ["stem"]),
     ],

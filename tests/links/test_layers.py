@@ -1094,6 +1094,44 @@ class Auto(chainer.Chain):
         return self.out(self.up(self.deep(self.down(x))))
 
 
+class Dilated(chainer.Chain):
+    """Its last stages keep the size of the second, as backbones of segmentation do."""
+
+    class Unit(chainer.Chain):
+        def __init__(self, n_in, n_out, stride, dilate):
+            super().__init__(
+                conv=L.Convolution2D(n_in, n_out, 3, stride, dilate, dilate=dilate),
+                around=L.Convolution2D(n_in, n_out, 1, stride),
+            )
+
+        def forward(self, x):
+            return F.relu(self.conv(x) + self.around(x))
+
+    def __init__(self):
+        super().__init__(
+            stem=L.Convolution2D(3, 4, 3, 2, 1),
+            stage1=chainer.Sequential(self.Unit(4, 4, 1, 1), self.Unit(4, 4, 1, 1)),
+            stage2=chainer.Sequential(self.Unit(4, 6, 2, 1), self.Unit(6, 6, 1, 1)),
+            stage3=chainer.Sequential(self.Unit(6, 8, 1, 2), self.Unit(8, 8, 1, 2)),
+            stage4=chainer.Sequential(self.Unit(8, 10, 1, 4), self.Unit(10, 10, 1, 4)),
+            head=L.Convolution2D(10, 3, 1),
+        )
+
+    def forward(self, x):
+        h = self.stage2(self.stage1(self.stem(x)))
+        return F.sum(self.head(self.stage4(self.stage3(h))), axis=(2, 3))
+
+
+class OfArrays(chainer.Chain):
+    """It takes arrays only."""
+
+    def __init__(self):
+        super().__init__(l1=L.Linear(4, 5), l2=L.Linear(5, 3))
+
+    def forward(self, x):
+        return self.l2(F.relu(self.l1(x.astype(np.float64))))
+
+
 IMAGES = np.random.RandomState(0).rand(2, 3, 16, 16)
 
 
@@ -1107,6 +1145,8 @@ IMAGES = np.random.RandomState(0).rand(2, 3, 16, 16)
         (Mobile, IMAGES, ["input", "block_3", "block_5"]),
         (LeNet, IMAGES, ["input", "bn1", "conv2"]),
         (Auto, IMAGES, ["input", "down", "deep"]),
+        (Dilated, IMAGES, ["input", "stage1", "stage2"]),
+        (OfArrays, batch()[0], ["input", "l1"]),
         (Tokens, np.zeros((2, 3), np.int32), ["embed"]),
         (TwoInputs, (batch()[0], np.ones((4, 2))), ["input"]),
         (TwoInputs, (batch()[0], np.ones((4, 2)), np.ones((4, 3), bool)), ["input"]),

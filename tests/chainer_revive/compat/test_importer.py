@@ -128,7 +128,11 @@ def source_of(name):
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", patches.PATCHES)
+def is_installed(name):
+    return importlib.util.find_spec(name.partition(".")[0]) is not None
+
+
+@pytest.mark.parametrize("name", filter(is_installed, patches.PATCHES))
 def test_patches_match_and_keep_line_numbers(name):
     source = source_of(name)
     patched = importer.patched(name, source)
@@ -153,6 +157,32 @@ def test_another_chainer_is_named(python, tmp_path):
     assert "1 time(s), found it 0 time(s)" in error
     assert "written for Chainer 7.8.1 and ChainerCV 0.13.1" in error
     assert "installed: Chainer 7.8.1, ChainerCV 0.13.1" in error
+
+
+def test_a_separate_chainermn_is_named(python, tmp_path):
+    """ChainerMN 1.3.1 overwrites files of Chainer 7.8.1."""
+    for name in ("chainermn", "chainermn-1.3.1.dist-info"):
+        (tmp_path / name).mkdir()
+    metadata = "Metadata-Version: 2.1\nName: chainermn\nVersion: 1.3.1\n"
+    (tmp_path / "chainermn-1.3.1.dist-info" / "METADATA").write_text(metadata)
+    extensions = tmp_path / "chainermn" / "extensions"
+    extensions.mkdir()
+    for folder in (tmp_path / "chainermn", extensions):
+        (folder / "__init__.py").touch()
+    (extensions / "observation_aggregator.py").touch()
+    error = python("import chainermn.extensions.observation_aggregator", fails=True)
+    assert "PatchMismatch: cannot patch chainermn.extensions" in error
+    assert "chainermn 1.3.1 is installed over the ChainerMN that belongs" in error
+    assert "pip uninstall chainermn" in error
+
+
+def test_a_package_around_chainer_is_named(python, tmp_path):
+    (tmp_path / "chainerrl").mkdir()
+    (tmp_path / "chainerrl" / "__init__.py").touch()
+    (tmp_path / "chainerrl" / "recurrent.py").write_text("import typing\n")
+    code = "import chainer_revive, chainerrl.recurrent"
+    error = python(code, fails=True)
+    assert "written for chainerrl 0.8.0; installed: no chainerrl" in error
 
 
 def test_chainer_without_sources_is_refused(python, tmp_path):
