@@ -35,6 +35,10 @@ class MixupPolicy:
     time. Chainer's extensions that shift an attribute of an optimizer take a policy
     as well: ``LinearShift("prob", (1, 0), (0, 10000), optimizer=model.policy)``.
 
+    Under :func:`chainermn.create_multi_node_optimizer`, each rank draws for itself: all
+    ranks have the generator of rank 0, and make one of their own of each number that it
+    gives. So all ranks have one state to save, from which any number of them may go on.
+
     Source: arXiv 1806.05236, section 2. There, one layer and one :math:`\lambda`
     serve a whole minibatch. Pairs, CutMix and switching follow timm's ``Mixup``.
 
@@ -65,6 +69,11 @@ class MixupPolicy:
             is drawn; the alphas then only tell whether there is mixup and CutMix, and
             layers and partners are those of the same seed without it. ``None``, the
             default, to draw :math:`\lambda`.
+        common_draw (bool): Whether all ranks of a multi-node optimizer mix at the same
+            layer by the same :math:`\lambda`, each with partners of its own (and a
+            :math:`\lambda` of its own a pair or a sample). Ranks with minibatches of
+            :math:`b` then do what one process does with all of them that mixes within
+            groups of :math:`b`. The default is ``False``: each draws its own.
 
     Raises:
         TypeError: If a mixing point is neither an integer nor a string.
@@ -84,6 +93,7 @@ class MixupPolicy:
         switch_prob: float = 0.5,
         seed: int | None = None,
         fixed_lam: float | None = None,
+        common_draw: bool = False,
     ) -> None:
         if per not in ("batch", "pair", "sample"):
             raise ValueError(f"per must be 'batch', 'pair' or 'sample', not {per!r}")
@@ -95,6 +105,8 @@ class MixupPolicy:
         self.cutmix_alpha = float(cutmix_alpha)
         self.switch_prob = float(switch_prob)
         self.fixed_lam = None if fixed_lam is None else float(fixed_lam)
+        self.common_draw = common_draw
+        self._rank, self._n_rank = 0, 1
         self._check()
         check_seed(seed)
         self._rng = np.random.Generator(np.random.PCG64(seed))
@@ -133,31 +145,61 @@ class MixupPolicy:
             another and uniform but for :math:`\\lambda`; or ``None`` if this minibatch
             is not to be mixed.
         """
-        if not self.mixes or (self.prob < 1 and self._rng.random() >= self.prob):
+        if not self.mixes:
+            return None
+        rng, own = self._generators()
+        if self.prob < 1 and rng.random() >= self.prob:
             return None
         points = self.layer_mix or points
-        layer = points[int(self._rng.integers(len(points)))] if points else None
+        layer = points[int(rng.integers(len(points)))] if points else None
         cut = self.cutmix_alpha > 0
         if cut and self.alpha > 0:
-            cut = self._rng.random() < self.switch_prob
+            cut = rng.random() < self.switch_prob
         alpha = self.cutmix_alpha if cut else self.alpha
         n_pair = (batch_size + 1) // 2
         size = {"batch": None, "pair": n_pair, "sample": batch_size}[self.per]
-        lam: Any = self._rng.beta(alpha, alpha, size)
+        if size is not None:
+            rng = own
+        lam: Any = rng.beta(alpha, alpha, size)
         if self.fixed_lam is not None:
             lam = np.full(np.shape(lam), self.fixed_lam)
         if self.fold:
             lam = np.maximum(lam, 1 - lam)
-        perm = self._rng.permutation(batch_size)
+        perm = own.permutation(batch_size)
         center = None
         if cut:
-            center = self._rng.random(3 if size is None else (size, 3))
+            center = rng.random(3 if size is None else (size, 3))
         if self.per == "pair":
             perm, pair = _pair_off(perm)
             lam = lam[pair]
             center = None if center is None else center[pair]
         lam = float(lam) if size is None else lam.astype(np.float32)
         return MixupDraw(layer, lam, perm, center)
+
+    def _generators(self) -> tuple[np.random.Generator, np.random.Generator]:
+        """Returns what to draw from for the whole minibatch, and for each sample."""
+        if self._n_rank == 1:
+            return self._rng, self._rng
+        step = int(self._rng.integers(1 << 63))
+        common, own = (
+            np.random.Generator(np.random.PCG64([step, stream]))
+            for stream in (0, 1 + self._rank)
+        )
+        return common if self.common_draw else own, own
+
+    def use_communicator(self, communicator: Any) -> None:
+        """Draws for this rank from now on.
+
+        The classifier calls it before its first step under a multi-node optimizer.
+
+        Args:
+            communicator (~chainermn.CommunicatorBase): One of ChainerMN's. All its
+                ranks must call this at the same time, and take the generator of rank 0.
+        """
+        self._rank, self._n_rank = communicator.rank, communicator.size
+        if self._n_rank > 1:
+            state = self._rng.bit_generator.state if self._rank == 0 else None
+            self._rng.bit_generator.state = communicator.bcast_obj(state)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the state of the random generator.
