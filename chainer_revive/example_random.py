@@ -87,6 +87,7 @@ class Draws(NamedTuple):
 
     seeds: Seeds
     count: int = 0  # the examples read so far
+    share: tuple[int, int] = (0, 1)  # which part of each batch is read, of how many
 
     def after(self, n: int) -> Draws:
         return self._replace(count=self.count + n)
@@ -97,13 +98,18 @@ def new_draws(iterator: Any) -> Draws:
     seeds = Seeds(is_first=not hasattr(iterator, "_state"))
     if getattr(getattr(iterator, "_prefetch_loop", None), "thread", None):
         seeds.choose()  # before that thread does it
-    return Draws(seeds)
+    return Draws(seeds, share=_share(iterator))
+
+
+def _share(iterator: Any) -> tuple[int, int]:
+    """Returns which part of each batch an iterator reads: its order sampler knows."""
+    return getattr(iterator.order_sampler, "share", (0, 1))
 
 
 def draws_of(iterator: Any) -> Draws:
     """Returns the draws of an iterator, new ones if it is being made."""
     state = getattr(iterator, "_state", None)
-    return getattr(state, "draws", None) or Draws(Seeds())
+    return getattr(state, "draws", None) or Draws(Seeds(), share=_share(iterator))
 
 
 def serialize_draws(serializer: Callable, iterator: Any) -> Draws:
@@ -119,7 +125,7 @@ def serialize_draws(serializer: Callable, iterator: Any) -> Draws:
     count, python, numpy = map(int, values)
     if (python, numpy) == draws.seeds.chosen():
         return draws._replace(count=count)
-    return Draws(Seeds(python, numpy), count)
+    return Draws(Seeds(python, numpy), count, draws.share)
 
 
 class _Reading:
@@ -148,12 +154,11 @@ def _as_it_was() -> Iterator[None]:
 def fetch(dataset: Sequence, indices: Sequence[int], draws: Draws) -> list:
     """Reads a batch; ``draws`` is that of the state after it."""
     with _as_it_was():
-        reading = _local.reading = _Reading(draws.seeds, draws.count - len(indices))
         batch = []
-        for index in indices:
-            batch.append(dataset[index])
-            reading.number += 1
+        reading = _local.reading = _Reading(draws.seeds, 0)
+        for index, reading.number, _ in visits(indices, draws):
             reading.generator = None
+            batch.append(dataset[index])
         return batch
 
 
@@ -167,8 +172,11 @@ class Visit(NamedTuple):
 
 def visits(indices: Sequence[int], draws: Draws) -> list[Visit]:
     """Lists the examples of a batch; ``draws`` is that of the state after it."""
-    numbers = range(draws.count - len(indices), draws.count)
-    return [Visit(*item, draws.seeds) for item in zip(indices, numbers, strict=True)]
+    n = len(indices)
+    part, parts = draws.share
+    own = range(n * part // parts, n * (part + 1) // parts)
+    first = draws.count - n
+    return [Visit(indices[i], first + i, draws.seeds) for i in own]
 
 
 def tasks(indices: Sequence[int], draws: Draws) -> list[Visit]:

@@ -36,6 +36,22 @@ def share(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x <= 1, "in [0, 1]")
 
 
+def gpus(text: str) -> str:
+    """Checks a list of numbers with commas, such as ``0,1``."""
+    gpu_numbers(text)
+    return text
+
+
+def gpu_numbers(text: str) -> list[int]:
+    """Returns the numbers."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers of GPUs with commas, such as 0,1,2,3, not {text}"
+        ) from None
+
+
 def path(text: str) -> str:
     """Makes a path absolute, so that a run may be resumed from another folder."""
     return os.path.abspath(os.path.expanduser(text))

@@ -20,6 +20,7 @@ from chainer_mmix.cli import argument_types as types
 from chainer_mmix.mixing import softmax_binary_cross_entropy
 from chainer_mmix.models.resnet import STEMS
 from chainer_mmix.runs.record import Setting
+from chainer_mmix.training.multinode.launch import COMMUNICATORS
 
 # What depends on the dataset: enough for digits in minutes on a CPU; for CIFAR, and
 # what is like it, as in the original Chainer implementation.
@@ -37,6 +38,8 @@ BATCHSIZE = {
     "folder:PATH": 32,
 }
 FOLDER_SIZE = 224  # as ImageNet's
+# How the learning rate grows with the number of ranks, as a power.
+LR_SCALING = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}
 LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
 
 
@@ -487,6 +490,40 @@ GROUPS: dict[str, Sequence[Option]] = {
             "print no table and no progress bar",
         ),
     ),
+    "several processes": (
+        Option(
+            *("communicator", PLACE, "auto", _one_of(*COMMUNICATORS)),
+            "ChainerMN's, by which the ranks that mpiexec starts train together, each "
+            "on --batchsize images; auto is pure_nccl on GPUs and naive on CPUs, and "
+            "none without mpiexec",
+        ),
+        Option(
+            *("gpus", PLACE, None, _value(types.gpus, "N,N")),
+            "the GPU of each rank of a machine, such as 0,1,2,3; without mpiexec, as "
+            "many ranks are started here",
+        ),
+        Option(
+            *("common_draw", MIXING | NAMED, False, {}),
+            "mix at the same layer by the same lambda on all ranks",
+        ),
+        Option(
+            *("sync_bn", SETTING | NAMED, False, {}),
+            "batch normalisation with the statistics of all ranks together",
+        ),
+        Option(
+            *("lr_scaling", SETTING | NAMED, "none", _one_of(*LR_SCALING)),
+            "multiply the learning rate by the number of ranks, or by its square root",
+        ),
+        Option(
+            *("warmup", SETTING, None, _value(types.natural, "N")),
+            "epochs in which the learning rate grows to that (default: 5, or half of "
+            "them all)",
+        ),
+        Option(
+            *("rank_timeout", PLACE, 6.0, _value(types.not_negative, "S")),
+            "end all ranks when one has not answered for so many seconds; 0 for never",
+        ),
+    ),
     "what is kept": (
         Option(
             *("snapshot_every", PLACE, None, _value(types.every, "N")),
@@ -551,16 +588,27 @@ def changed_words(
     return words
 
 
-def setting_of(args: argparse.Namespace) -> Setting:
-    """Returns the setting that arguments mean, after defaults were filled in."""
+# Not said unless they are given, since older records lack them.
+_NEW = ("early_stopping", "common_draw", "sync_bn", "lr_scaling", "warmup")
+
+
+def setting_of(args: argparse.Namespace, ranks: int = 1) -> Setting:
+    """Returns the setting that arguments mean, after defaults were filled in.
+
+    Args:
+        args (argparse.Namespace): The arguments.
+        ranks (int): By how many the batch size is multiplied.
+    """
     mixes = args.mixup != "none"
     names = [option.name for option in options_with(SETTING | MIXING)]
     mixing = [option.name for option in options_with(MIXING)]
     said = {name for name in names if mixes or name not in mixing[1:]} - {"epoch"}
-    if args.early_stopping is None:  # older records lack it
-        said.remove("early_stopping")
+    said -= {name for name in _NEW if getattr(args, name) == OPTIONS[name].default}
+    values = {name: getattr(args, name) for name in names if name in said}
+    if ranks > 1:
+        values["ranks"] = ranks
     return Setting(
-        {name: getattr(args, name) for name in names if name in said},
+        values,
         args.epoch,
         f"{args.model} on {datasets.short_name(args.dataset)}",
         mixing,

@@ -13,7 +13,7 @@ from chainer_mmix.runs.record import read_record
 from chainer_mmix.training import SnapshotError, find_good_snapshot
 
 # What a resumed run does not take from the record.
-_OWN = ("resume", "out", "gpu", "quiet")
+_OWN = ("resume", "out", "gpu", "gpus", "communicator", "quiet")
 
 
 def parse(

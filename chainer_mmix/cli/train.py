@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import chainer
 import numpy as np
@@ -23,6 +23,13 @@ from chainer_mmix.cli import options, recipes
 from chainer_mmix.cli.argument_types import parse_every
 from chainer_mmix.cli.augmentation import check_image, transforms_of
 from chainer_mmix.cli.options import naming
+from chainer_mmix.cli.ranks import (
+    find_device,
+    find_ranks,
+    let_the_first_speak,
+    quiet_ranks,
+    scale_rate,
+)
 from chainer_mmix.cli.resume import (
     check_same_data,
     check_same_run,
@@ -41,6 +48,7 @@ from chainer_mmix.training.extensions import (
     MixupOff,
     TensorBoardReport,
 )
+from chainer_mmix.training.multinode import Ranks, Watchdog, synchronize_statistics
 from chainer_revive import cudnn
 from chainer_revive.cpu import compiled
 
@@ -104,30 +112,51 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
         129 when Ctrl-C, SIGTERM or SIGHUP stopped it. Bad arguments exit with 2.
     """
     parser = get_parser(prog)
-    words = sys.argv[1:] if argv is None else argv
+    words = list(sys.argv[1:] if argv is None else argv)
+    with quiet_ranks(errors=True):
+        given = parser.parse_args(words)
     try:
-        args = parse(parser, words, _find_out)
-    except ValueError as e:
+        ranks = find_ranks(given, words)
+    except (ImportError, ValueError) as e:
+        let_the_first_speak()
         parser.error(" ".join(str(e).split()))  # one line
-    if args.recipe == "list":
-        print(recipes.table())
+    if given.recipe == "list":
+        with quiet_ranks():
+            print(recipes.table())
         return 0
-    dtype = training.DTYPES[args.dtype]
-    config = chainer.using_config("dtype", dtype)
-    with lasting_streams(), config, plain_warnings(prog):
-        return train(parser, args, words)
+    with quiet_ranks():
+        try:
+            args = ranks.on_first(lambda: parse(parser, words, _find_out))
+        except ValueError as e:
+            refuse(parser, ranks, e)
+        dtype = training.DTYPES[args.dtype]
+        config = chainer.using_config("dtype", dtype)
+        with lasting_streams(), config, plain_warnings(prog, ranks):
+            return train(parser, args, words, ranks)
+
+
+def refuse(parser: argparse.ArgumentParser, ranks: Ranks, error: Exception) -> NoReturn:
+    """Ends the command, on all ranks, with what was wrong in one line."""
+    text = " ".join(str(error).split())
+    if ranks.is_first and text:
+        parser.error(text)
+    sys.exit(2)
 
 
 @contextlib.contextmanager
-def plain_warnings(prog: str) -> Iterator[None]:
-    """Writes warnings for users as one line, without a place in the source."""
+def plain_warnings(prog: str, ranks: Ranks) -> Iterator[None]:
+    """Writes warnings for users as one line, without a place in the source.
+
+    All ranks have the same; the first one writes them.
+    """
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def show_plainly(message, category, *place, **more) -> None:
             if category is UserWarning:
                 text = " ".join(str(message).split())
-                print(f"{prog}: warning: {text}", file=sys.stderr)
+                if ranks.is_first:
+                    print(f"{prog}: warning: {text}", file=sys.stderr)
             else:
                 show(message, category, *place, **more)
 
@@ -136,40 +165,60 @@ def plain_warnings(prog: str) -> Iterator[None]:
 
 
 def train(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str]
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    words: Sequence[str],
+    ranks: Ranks,
 ) -> int:
     """Trains as the arguments say; see :func:`main`."""
     compiled.before_compiling = _tell_of_compiling
+    watchdog = Watchdog(ranks, args.rank_timeout)
+    stop = functools.partial(_stop, parser.prog, out=args.out)
     try:
-        trainer, record, lock = prepare(args, f"{parser.prog} {shlex.join(words)}")
-        if lock is None:
+        command = f"{parser.prog} {shlex.join(words)}"
+        trainer, record, lock = prepare(args, command, ranks)
+        if training.is_done(trainer):
+            watchdog.close()
             return finish(args, trainer)
     except (ImportError, OSError, ValueError) as e:
-        parser.error(" ".join(str(e).split()))  # one line
+        try:
+            ranks.fail(e)
+        except (ImportError, OSError, ValueError) as error:
+            refuse(parser, ranks, error)
     except KeyboardInterrupt:
-        return _stop(parser.prog, "interrupted", args.out, 130)
+        return _end(ranks, stop("interrupted", code=130))
+    watchdog.watch(trainer)
     try:
-        training.run(trainer, record)
-    except DivergedError as e:
-        remedy = f"try a lower --lr than {args.lr:g}, or a larger --batchsize"
-        return _stop(parser.prog, f"the training failed: {e}", args.out, 1, remedy)
+        training.run(trainer, record, ranks)
     except datasets.UnreadablePictureError as e:
         remedy = (
             "put a whole picture there and go on with --resume, or train anew with "
             "--skip-corrupt"
         )
-        return _stop(parser.prog, f"the training stopped: {e}", args.out, 1, remedy)
+        return _end(ranks, stop(f"the training stopped: {e}", remedy=remedy))
     except OSError as e:
+        on = f" on rank {ranks.rank}" if ranks.rank else ""
         what = f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e)
-        return _stop(parser.prog, f"the training failed: {what}", args.out, 1)
-    except training.MetricError as e:
-        return _stop(parser.prog, str(e), args.out, 1, "name another --keep-best")
-    except training.StoppedError as e:
-        return _stop(parser.prog, str(e), args.out, 128 + e.signum)
+        return _end(ranks, stop(f"the training failed{on}: {what}"))
     except KeyboardInterrupt:
-        return _stop(parser.prog, "interrupted", args.out, 130)
+        return _end(ranks, stop("interrupted", code=130))
+    except (DivergedError, training.MetricError, training.StoppedError) as e:
+        # On all ranks alike.
+        watchdog.close()
+        code = 128 + e.signum if isinstance(e, training.StoppedError) else 1
+        if not ranks.is_first:
+            return code
+        if isinstance(e, training.StoppedError):
+            return stop(str(e), code=code)
+        if isinstance(e, training.MetricError):
+            return stop(str(e), remedy="name another --keep-best")
+        remedy = f"try a lower --lr than {args.lr:g}, or a larger --batchsize"
+        return stop(f"the training failed: {e}", remedy=remedy)
     finally:
-        lock.release()
+        lock.close()
+    watchdog.close()
+    if record is None:
+        return 0
     result = record.content
     on_test = ""
     if result["test_accuracy"] is not None:
@@ -187,6 +236,12 @@ def _tell_of_compiling() -> None:
     print("compiling loops for this machine, once: some seconds", flush=True)
 
 
+def _end(ranks: Ranks, code: int) -> int:
+    """Ends the other ranks, which know nothing of what has stopped this one."""
+    ranks.abort(code)
+    return code
+
+
 def finish(args: argparse.Namespace, trainer) -> int:
     """Does what is left of a run that is trained: its analysis, if it is wanted."""
     if args.analyse and training.analyse_finished(trainer):
@@ -200,7 +255,7 @@ def finish(args: argparse.Namespace, trainer) -> int:
     return 0
 
 
-def _stop(prog: str, reason: str, out: str, code: int, remedy: str = "") -> int:
+def _stop(prog: str, reason: str, out: str, code: int = 1, remedy: str = "") -> int:
     """Says why a run has ended and how it goes on; returns the exit code."""
     try:
         last = out and training.find_snapshot(out)
@@ -212,29 +267,32 @@ def _stop(prog: str, reason: str, out: str, code: int, remedy: str = "") -> int:
     return code
 
 
-def prepare(args: argparse.Namespace, command: str) -> tuple:
+def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
     """Checks all arguments and builds everything, the output folder last.
 
     Args:
         args (argparse.Namespace): What the parser gave; defaults are filled in.
         command (str): The command line, for the record.
+        ranks (Ranks): The processes that train together, all of which prepare it.
 
     Returns:
         tuple: The Trainer, the :class:`~chainer_mmix.training.RunRecord` and the lock
-        of the output folder, ``None`` if there is nothing to train.
+        of the output folder; no record on other ranks than the first, and nothing to
+        release there or where nothing is left to train.
 
     Raises:
         ImportError, OSError, ValueError: If something is wrong, in one sentence.
     """
     tensorboard = TensorBoardReport() if args.tensorboard else None
     with naming("gpu", "device"):
-        device = training.get_device(args.gpu if args.device is None else args.device)
+        device = find_device(args, ranks)
     if args.graph and not isinstance(device, chainer.backend.GpuDevice):
         raise ValueError(
             f"--graph is for a GPU, not {device}: leave it out, or add --gpu"
         )
     model_class = lookup(models.MODELS, args.model, "model")
     fill_in(args, model_class)
+    rate_scale = scale_rate(args, options.LR_SCALING, ranks.size)
     with naming("dataset"):
         dataset = datasets.find(
             args.dataset,
@@ -244,16 +302,10 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
             seed=args.seed,
             skip_corrupt=args.skip_corrupt,
         )
-    asked, again = args.resume, False
+    asked = args.resume
     if asked:
-        if os.path.isdir(args.out) and os.access(args.out, os.W_OK):
-            # A run at work there would take away the snapshot that is found.
-            training.RunLock(args.out).release()
-        with naming("resume"):
-            args.resume, flaws = newest_snapshot(asked, args.out)
-        for flaw in flaws:
-            print(f"warning: {flaw}: going on from {args.resume}", file=sys.stderr)
-        again = args.resume is None
+        args.resume = ranks.on_first(lambda: _find_snapshot(asked, args.out))
+    again = bool(asked) and args.resume is None
     arguments = vars(args) | {"device": str(device)}
 
     training.set_seed(args.seed, device)
@@ -271,6 +323,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
             cutmix_minmax=args.cutmix_minmax,
             fmix_alpha=args.fmix_alpha or 0.0,
             resizemix_minmax=args.resizemix_minmax,
+            common_draw=args.common_draw,
         )
     n_class = dataset.n_class
     if args.top_k is not None and args.top_k >= n_class:
@@ -291,21 +344,29 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         clean_weight=args.clean_weight or 0.0,
         top_k=args.top_k,
     )
-    if args.resume:
-        # A schedule ends with the last epoch.
-        scheduled = args.alpha_end is not None or args.mixup_prob_end is not None
-        fixed = {"epoch", "batchsize"} if scheduled else ()
-        check_same_run(os.path.dirname(args.resume) or ".", arguments, fixed)
-    with naming("out", "resume"):
-        training.check_output(args.out, args.resume, again)
+    if args.sync_bn and ranks.communicator is not None:
+        with naming("sync_bn"):
+            synchronize_statistics(classifier, ranks.communicator)
 
-    splits = datasets.load_splits(
-        dataset,
-        name=args.dataset,
-        train_size=args.train_size,
-        label_noise=args.label_noise,
-        augment=args.augment,
-        seed=args.seed,
+    def check() -> None:
+        if args.resume:
+            # A schedule ends with the last epoch.
+            scheduled = args.alpha_end is not None or args.mixup_prob_end is not None
+            fixed = {"epoch", "batchsize"} if scheduled else ()
+            check_same_run(os.path.dirname(args.resume) or ".", arguments, fixed)
+        with naming("out", "resume"):
+            training.check_output(args.out, args.resume, again)
+
+    ranks.on_first(check)
+    splits = ranks.in_turn(
+        lambda: datasets.load_splits(
+            dataset,
+            name=args.dataset,
+            train_size=args.train_size,
+            label_noise=args.label_noise,
+            augment=args.augment,
+            seed=args.seed,
+        )
     )
     train, held_out = splits.train, splits.held_out
     data = {
@@ -316,7 +377,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         **datasets.describe_inputs(held_out),
     }
     if args.resume:
-        check_same_data(args.resume, data)
+        ranks.on_first(lambda: check_same_data(args.resume, data))
     if args.remix_kappa is not None:
         labels = datasets.labels_of(datasets.without_augmentation(train))
         counts = np.bincount(labels, minlength=n_class)
@@ -328,9 +389,11 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     transforms = transforms_of(args, constants.get("mean", [0.0]))
     check_image(transforms, held_out[0][0])
     train = datasets.transformed(train, list(transforms.values()))
-    if args.batchsize > len(train):
+    batchsize = args.batchsize * ranks.size
+    if batchsize > len(train):
+        on = f" on {ranks.size} ranks" if ranks.size > 1 else ""
         raise ValueError(
-            f"--batchsize {args.batchsize} is more than the {len(train)} training "
+            f"--batchsize {args.batchsize}{on} is more than the {len(train)} training "
             "examples: choose a smaller one"
         )
     classifier.to_device(device)
@@ -357,48 +420,66 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         graph=args.graph,
         data_on_device=args.data_on_device,
         workers=args.workers,
+        ranks=ranks,
+        rate_scale=rate_scale,
+        warmup=args.warmup or 0,
         **keeping(args),
     )
     if policy.pastes:
         check_pasting(classifier, held_out[0], device, options.pasting(args)[0])
     at_end = {"epoch": args.epoch, "batchsize": args.batchsize, "device": device}
-    if args.analyse:
+    if args.analyse and ranks.is_first:
         names = splits.class_names
         training.analyse(trainer, train, held_out, class_names=names, **at_end)
     if splits.test is not None and splits.test is not held_out:
-        training.evaluate_at_end(trainer, splits.test, **at_end)
-    if tensorboard:
+        training.evaluate_at_end(trainer, splits.test, **at_end, ranks=ranks)
+    if tensorboard and ranks.is_first:
         trainer.extend(tensorboard)
-    schedule(trainer, args, policy, -(-args.epoch * len(train) // args.batchsize))
+    schedule(trainer, args, policy, -(-args.epoch * len(train) // batchsize))
     if args.pretrained and not args.resume:
         models.load_pretrained(classifier.predictor, args.pretrained)
     if args.resume:
         with naming("resume"):
-            training.load_snapshot(args.resume, trainer)
-
-    record = RunRecord(
-        args.out,
-        arguments,
-        command,
-        device,
-        args.seed,
-        resumed_from=args.resume,
-        epoch=epochs_done(trainer.updater),
-        setting=options.setting_of(args),
-        data=data,
-    )
+            # Others need not see the folder.
+            members = ranks.on_first(lambda: training.read_snapshot(args.resume))
+            training.load_snapshot(args.resume, trainer, members)
     if args.resume and training.is_done(trainer):
-        return trainer, record, None
-    lock = open_output(args.out)
-    try:
-        begin(trainer, record, args, asked, again)
-    except BaseException:
-        lock.release()
-        raise
+        if ranks.size > 1 and args.analyse:
+            raise ValueError("--analyse of a finished run takes one process, not ranks")
+        return trainer, None, None
+
+    lock = contextlib.ExitStack()
+    records = []
+
+    def open_() -> None:
+        record = RunRecord(
+            args.out,
+            arguments,
+            command,
+            device,
+            args.seed,
+            resumed_from=args.resume,
+            epoch=epochs_done(trainer.updater),
+            setting=options.setting_of(args, ranks.size),
+            data=data,
+            ranks=ranks.size,
+        )
+        lock.callback(open_output(args.out).release)
+        try:
+            begin(trainer, record, args, asked, again)
+        except BaseException:
+            lock.close()
+            raise
+        records.append(record)
+
+    ranks.on_first(open_)
+    if not records:
+        return trainer, None, lock
+    (record,) = records
     print(f"device: {device}, {record.content['device_name']}")
     if isinstance(device, chainer.backend.GpuDevice):
         print(cudnn.describe())
-    print(describe(args, data))
+    print(describe(args, data, ranks.size, rate_scale))
     return trainer, record, lock
 
 
@@ -427,6 +508,18 @@ def standardise(
         known = {key: list(values) for key, values in found._asdict().items()}
     predictor.standardise(**known)
     return known
+
+
+def _find_snapshot(asked: str | bool, out: str) -> str | None:
+    """Finds the snapshot to go on from; says which newer ones are damaged."""
+    if os.path.isdir(out) and os.access(out, os.W_OK):
+        # A run at work there would take away the snapshot that is found.
+        training.RunLock(out).release()
+    with naming("resume"):
+        found, flaws = newest_snapshot(asked, out)
+    for flaw in flaws:
+        print(f"warning: {flaw}: going on from {found}", file=sys.stderr)
+    return found
 
 
 def open_output(out: str) -> training.RunLock:
@@ -616,7 +709,12 @@ def default_out(args: argparse.Namespace, model_class: Any) -> str:
     return os.path.join("result", f"{name}_seed{args.seed}")
 
 
-def describe(args: argparse.Namespace, data: Mapping[str, Any]) -> str:
+def describe(
+    args: argparse.Namespace,
+    data: Mapping[str, Any],
+    ranks: int = 1,
+    rate_scale: float = 1.0,
+) -> str:
     """Returns the setting in one line."""
     name = datasets.short_name(args.dataset)
     mixing = "no mixup"
@@ -624,10 +722,16 @@ def describe(args: argparse.Namespace, data: Mapping[str, Any]) -> str:
         layers = " ".join(map(str, args.layer_mix))
         mixing = f"{args.mixup} mixup with alpha {args.alpha:g} at layer {layers}"
     changed = "".join(f", {word}" for word in options.changed_words(args))
+    scaled = ""
+    if rate_scale != 1:
+        scaled = f" times {rate_scale:g} after {args.warmup} epochs"
+    batches = f"{args.batchsize}"
+    if ranks > 1:
+        batches += f" on each of {ranks} ranks"
     return (
         f"setting: {args.model} on {name} ({data['n_train']} training and "
         f"{data['n_held_out']} {data['held_out']} images), {mixing}{changed}, "
-        f"{args.optimizer} with lr {args.lr:g}, batches of {args.batchsize}, "
+        f"{args.optimizer} with lr {args.lr:g}{scaled}, batches of {batches}, "
         f"{args.epoch} epochs, seed {args.seed}"
     )
 

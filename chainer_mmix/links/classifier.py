@@ -222,6 +222,17 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             return draw
         return dataclasses.replace(draw, layer_mix=point)
 
+    def use_communicator(self, communicator: Any) -> None:
+        """Lets the policy draw for this rank.
+
+        A multi-node optimizer of :mod:`chainermn` calls it before its first step, if
+        this is its target, a child of that, or its loss function.
+
+        Args:
+            communicator (~chainermn.CommunicatorBase): The optimizer's.
+        """
+        self.policy.use_communicator(communicator)
+
     def compute_loss(self, draw: MixupDraw | None, *args, **kwargs) -> chainer.Variable:
         """Computes and reports the loss of a batch that is mixed by a given draw.
 

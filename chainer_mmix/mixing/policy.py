@@ -44,6 +44,10 @@ class MixupPolicy:
     time. Chainer's extensions that shift an attribute of an optimizer take a policy
     as well: ``LinearShift("prob", (1, 0), (0, 10000), optimizer=model.policy)``.
 
+    Under :func:`chainermn.create_multi_node_optimizer`, each rank draws for itself: all
+    ranks have the generator of rank 0, and make one of their own of each number that it
+    gives. So all ranks have one state to save, from which any number of them may go on.
+
     Source: arXiv 1806.05236, section 2. There, one layer and one :math:`\lambda`
     serve a whole minibatch. Pairs, CutMix and its bounds, and what is drawn for each
     pair or sample follow timm's ``Mixup``; FMix is from arXiv 2002.12047, ResizeMix
@@ -91,6 +95,11 @@ class MixupPolicy:
             uniform between these two numbers; of maps with one or three axes, its
             volume has the share :math:`\tau^2`. The paper has (0.1, 0.8). ``None``, the
             default, for none.
+        common_draw (bool): Whether all ranks of a multi-node optimizer mix at the same
+            layer by the same :math:`\lambda`, each with partners of its own (and a
+            :math:`\lambda` of its own a pair or a sample). Ranks with minibatches of
+            :math:`b` then do what one process does with all of them that mixes within
+            groups of :math:`b`. The default is ``False``: each draws its own.
 
     Raises:
         TypeError: If a mixing point is neither an integer nor a string.
@@ -114,6 +123,7 @@ class MixupPolicy:
         cutmix_minmax: Sequence[float] | None = None,
         fmix_alpha: float = 0.0,
         resizemix_minmax: Sequence[float] | None = None,
+        common_draw: bool = False,
     ) -> None:
         if per not in ("batch", "pair", "sample"):
             raise ValueError(f"per must be 'batch', 'pair' or 'sample', not {per!r}")
@@ -128,6 +138,8 @@ class MixupPolicy:
         self.cutmix_minmax = _bounds("cutmix_minmax", cutmix_minmax)
         self.fmix_alpha = float(fmix_alpha)
         self.resizemix_minmax = _bounds("resizemix_minmax", resizemix_minmax)
+        self.common_draw = common_draw
+        self._rank, self._n_rank = 0, 1
         self._check()
         check_seed(seed)
         self._rng = np.random.Generator(np.random.PCG64(seed))
@@ -194,19 +206,21 @@ class MixupPolicy:
         """
         if not self.mixes:
             return None
+        rng, own = self._generators()
+        each = rng if self.per == "batch" else own
         n = {"batch": 1, "pair": (batch_size + 1) // 2, "sample": batch_size}[self.per]
         is_mixed = np.ones(n, bool)
         if self.prob < 1:
-            is_mixed = self._rng.random(n) < self.prob
+            is_mixed = each.random(n) < self.prob
         if not is_mixed.any():
             return None
         points = self.layer_mix or points
-        layer = points[int(self._rng.integers(len(points)))] if points else None
-        method = np.where(is_mixed, self._methods(n), "none")
-        lam, sides = self._weights(method)
-        perm = self._rng.permutation(batch_size)
+        layer = points[int(rng.integers(len(points)))] if points else None
+        method = np.where(is_mixed, self._methods(n, each), "none")
+        lam, sides = self._weights(method, each)
+        perm = own.permutation(batch_size)
         pastes = np.isin(method, ("none", "mixup"), invert=True).any()
-        center = self._rng.random((n, 3)) if pastes else None
+        center = each.random((n, 3)) if pastes else None
         of: Any = slice(None)  # which draw each sample has
         if self.per == "batch":
             of = 0
@@ -224,19 +238,19 @@ class MixupPolicy:
         lam = lam[of].astype(np.float32)
         return MixupDraw(layer, lam, perm, center, method[of], sides)
 
-    def _methods(self, n: int) -> np.ndarray:
+    def _methods(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draws which method mixes."""
         pastes = self.pastes
         if not pastes:
             return np.full(n, "mixup")
-        which = 0 if len(pastes) == 1 else self._rng.integers(len(pastes), size=n)
+        which = 0 if len(pastes) == 1 else rng.integers(len(pastes), size=n)
         method = np.broadcast_to(np.array(pastes)[which], n)
         if self.alpha > 0:
-            switches = self._rng.random(n) < self.switch_prob
+            switches = rng.random(n) < self.switch_prob
             method = np.where(switches, method, "mixup")
         return method
 
-    def _weights(self, method: np.ndarray) -> tuple:
+    def _weights(self, method: np.ndarray, rng: np.random.Generator) -> tuple:
         """Draws lambda, and the sides of CutMix's boxes if they have bounds."""
         n = len(method)
         alphas = {
@@ -247,19 +261,44 @@ class MixupPolicy:
         alpha = np.ones(n)
         for name, value in alphas.items():
             alpha[(method == name) & (value > 0)] = value
-        lam = self._rng.beta(alpha, alpha)
+        lam = rng.beta(alpha, alpha)
         if self.resizemix_minmax:
-            side = self._rng.uniform(*self.resizemix_minmax, n)
+            side = rng.uniform(*self.resizemix_minmax, n)
             lam = np.where(method == "resizemix", 1 - side**2, lam)
         sides = None
         if self.cutmix_minmax:
-            sides = self._rng.uniform(*self.cutmix_minmax, (n, 3))
+            sides = rng.uniform(*self.cutmix_minmax, (n, 3))
             lam = np.where(method == "cutmix", 1 - sides[:, 0] * sides[:, 1], lam)
         if self.fixed_lam is not None:
             lam = np.full(n, self.fixed_lam)
         if self.fold:
             lam = np.maximum(lam, 1 - lam)
         return np.where(method == "none", 1.0, lam), sides
+
+    def _generators(self) -> tuple[np.random.Generator, np.random.Generator]:
+        """Returns what to draw from for the whole minibatch, and for each sample."""
+        if self._n_rank == 1:
+            return self._rng, self._rng
+        step = int(self._rng.integers(1 << 63))
+        common, own = (
+            np.random.Generator(np.random.PCG64([step, stream]))
+            for stream in (0, 1 + self._rank)
+        )
+        return common if self.common_draw else own, own
+
+    def use_communicator(self, communicator: Any) -> None:
+        """Draws for this rank from now on.
+
+        The classifier calls it before its first step under a multi-node optimizer.
+
+        Args:
+            communicator (~chainermn.CommunicatorBase): One of ChainerMN's. All its
+                ranks must call this at the same time, and take the generator of rank 0.
+        """
+        self._rank, self._n_rank = communicator.rank, communicator.size
+        if self._n_rank > 1:
+            state = self._rng.bit_generator.state if self._rank == 0 else None
+            self._rng.bit_generator.state = communicator.bcast_obj(state)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the state of the random generator.

@@ -98,6 +98,7 @@ class RunRecord:
         epoch (float): The epochs that are done. The default is 0.
         setting (Setting): What is trained; ``None``, the default, if it is not known.
         data (mapping): What it is trained on, of JSON types.
+        ranks (int): How many processes train it. The default is 1.
 
     Attributes:
         content (dict): What ``run.json`` holds.
@@ -119,6 +120,7 @@ class RunRecord:
         epoch: float = 0,
         setting: Setting | None = None,
         data: Mapping[str, Any] | None = None,
+        ranks: int = 1,
     ) -> None:
         self._path = Path(out) / FILENAME
         start: dict[str, Any] = {
@@ -129,6 +131,7 @@ class RunRecord:
             "revive": chainer_revive.state(),
             "device": str(device),
             "device_name": device_name(device),
+            "ranks": ranks,
             "platform": platform.platform(),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "resumed_from": None if resumed_from is None else Path(resumed_from).name,
@@ -330,7 +333,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def _basis(start: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the numbers of a start depend on besides its arguments."""
-    basis = {name: start[name] for name in ("device", "device_name") if name in start}
+    names = ("device", "device_name", "ranks")
+    basis = {name: start[name] for name in names if name in start}
     for kind in ("versions", "revive"):
         for name, value in (start.get(kind) or {}).items():
             parts = value if isinstance(value, dict) else {"": value}

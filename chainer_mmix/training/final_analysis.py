@@ -17,6 +17,7 @@ from chainer_mmix.training.extensions import (
     MixupPreview,
 )
 from chainer_mmix.training.lock import RunLock
+from chainer_mmix.training.multinode.ranks import Ranks
 from chainer_mmix.training.precision import convert_examples
 
 _NAMES = [
@@ -78,6 +79,7 @@ def evaluate_at_end(
     epoch: int,
     batchsize: int,
     device: chainer.backend.Device,
+    ranks: Ranks | None = None,
 ) -> None:
     """Has a Trainer evaluate the trained network once on a test set of its own.
 
@@ -87,10 +89,14 @@ def evaluate_at_end(
         trainer (~chainer.training.Trainer): The Trainer.
         test (sequence): Test examples ``(image, label)``.
         epoch, batchsize, device: As for :func:`analyse`.
+        ranks (Ranks): All ranks, each of which evaluates its share. The default is this
+            process alone.
     """
+    ranks = ranks or Ranks()
+    test = ranks.share_of(test)
     data = SerialIterator(test, batchsize, repeat=False, shuffle=False)
     target = trainer.updater.get_optimizer("main").target
-    evaluator = Evaluator(data, target, convert_examples, device)
+    evaluator = ranks.evaluator(Evaluator(data, target, convert_examples, device))
     evaluator.name = "test"
     trainer.extend(evaluator, name="test", trigger=_at_end(epoch))
 

@@ -58,7 +58,11 @@ def optimizer_of(
     Raises:
         ValueError: If there are several, none of which is called ``"main"``.
     """
-    optimizers = trainer.updater.get_all_optimizers()
+    optimizers = {
+        # What a multi-node optimizer of chainermn wraps.
+        name: getattr(optimizer, "actual_optimizer", optimizer)
+        for name, optimizer in trainer.updater.get_all_optimizers().items()
+    }
     if "main" in optimizers:
         return optimizers["main"]
     if len(optimizers) != 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import chainer
 from chainer.training import extensions
@@ -84,13 +85,19 @@ class SnapshotTrigger:
     Args:
         guard (FailOnNonNumber): Which looks.
         every (tuple): A number and ``"iterations"`` or ``"minutes"``, or ``None``.
+        largest (callable): Returns the largest of the values of all ranks, which have
+            clocks of their own. The default is for one.
     """
 
     def __init__(
-        self, guard: FailOnNonNumber, every: tuple[float, str] | None = None
+        self,
+        guard: FailOnNonNumber,
+        every: tuple[float, str] | None = None,
+        largest: Callable[[float], float] = float,
     ) -> None:
         self._guard = guard
         self._every = every
+        self._largest = largest
         self._saved = time.monotonic()
 
     def __call__(self, trainer: chainer.training.Trainer) -> bool:
@@ -101,7 +108,7 @@ class SnapshotTrigger:
             if unit == "iterations":
                 fires = updater.iteration % number == 0
             else:
-                fires = time.monotonic() - self._saved >= 60 * number
+                fires = self._largest(time.monotonic() - self._saved) >= 60 * number
             if fires:
                 self._guard.check_parameters(trainer)
         if fires:

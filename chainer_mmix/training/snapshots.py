@@ -85,7 +85,11 @@ def _newest_first(out: Path, pattern: re.Pattern[str] = _NAME) -> Iterator[Path]
             yield found[n]
 
 
-def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:
+def load_snapshot(
+    path: str | Path,
+    trainer: chainer.training.Trainer,
+    members: Mapping[str, Any] | None = None,
+) -> None:
     """Restores a Trainer from its snapshot.
 
     Unlike :func:`chainer.serializers.load_npz`, it runs no code from the file, and it
@@ -95,11 +99,13 @@ def load_snapshot(path: str | Path, trainer: chainer.training.Trainer) -> None:
         path (str or path-like): The snapshot.
         trainer (~chainer.training.Trainer): A Trainer made as the one that was saved.
             After an error its state is undefined.
+        members (mapping): The arrays in the file, if they have been read.
 
     Raises:
         SnapshotError: If the file is no snapshot, or not of such a Trainer.
     """
-    members = read_snapshot(path)
+    if members is None:
+        members = read_snapshot(path)
     deserializer = _StrictDeserializer(members)
     try:
         deserializer.load(trainer)

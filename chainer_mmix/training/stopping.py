@@ -22,6 +22,7 @@ _SIGNALS = [
     if hasattr(signal, name)
 ]
 _received: list[int] = []
+_breaks_off = [True]
 _handled: list[int] = []
 _mask = threading.local()
 
@@ -66,7 +67,9 @@ class StoppedError(RuntimeError):
 
 
 @contextlib.contextmanager
-def stoppable(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
+def stoppable(
+    at_once: Callable[[], None] = lambda: None, breaks_off: bool = True
+) -> Iterator[None]:
     """Lets signals stop a run where nothing is lost.
 
     In the ``with`` block, SIGINT (Ctrl-C), SIGTERM and SIGHUP are noted, for
@@ -79,6 +82,8 @@ def stoppable(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
 
     Args:
         at_once (callable): What to do at the second signal.
+        breaks_off (bool): Whether evaluations are broken off, which ranks that evaluate
+            together cannot. The default is ``True``.
     """
 
     def handle(signum: int, frame: object) -> None:
@@ -93,6 +98,7 @@ def stoppable(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
         return
     before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
     _received.clear()
+    _breaks_off[0] = breaks_off
     try:
         for signum, handler in before.items():
             if handler != signal.SIG_IGN:
@@ -115,7 +121,7 @@ def check_stop(extension: object) -> None:
     Raises:
         StoppedError: If one has.
     """
-    if _received:
+    if _received and _breaks_off[0]:
         raise StoppedError(_received[0], extension)
 
 
@@ -128,13 +134,20 @@ class StopOnSignal(extension.Extension):
 
     Args:
         save (callable): Called with the Trainer to save a snapshot.
+        largest (callable): Returns the largest of the values of all ranks, which have
+            to stop after the same iteration. The default is for one.
     """
 
     trigger = 1, "iteration"
     priority = -1000  # after all others
 
-    def __init__(self, save: Callable[[chainer.training.Trainer], None]) -> None:
+    def __init__(
+        self,
+        save: Callable[[chainer.training.Trainer], None],
+        largest: Callable[[float], float] = float,
+    ) -> None:
         self._save = save
+        self._largest = largest
         self._rest: tuple[str, dict] | None = None
 
     @property
@@ -159,9 +172,10 @@ class StopOnSignal(extension.Extension):
                     entry.extension(trainer)
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
-        if _received:
+        signum = int(self._largest(_received[0] if _received else 0))
+        if signum:
             self._save(trainer)
-            raise StoppedError(_received[0])
+            raise StoppedError(signum)
 
     def save_in_iteration(
         self, trainer: chainer.training.Trainer, stopped: object

@@ -4,9 +4,9 @@ import contextlib
 import functools
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import chainer
 import numpy as np
@@ -31,9 +31,15 @@ from chainer_mmix.training.extensions import (
 from chainer_mmix.training.extensions.plot_report import PlotReport
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
+from chainer_mmix.training.multinode.observation_mean import ObservationMean
+from chainer_mmix.training.multinode.rank_snapshot import RankSnapshot
+from chainer_mmix.training.multinode.rank_states import RankStates
+from chainer_mmix.training.multinode.ranks import Ranks
+from chainer_mmix.training.multinode.shared_order import SharedOrder
 from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
 from chainer_mmix.training.run_progress import RunProgress, SnapshotTrigger
 from chainer_mmix.training.stopping import StopOnSignal, StoppedError, stoppable
+from chainer_revive.example_random import draws_of
 
 _COLUMNS = [
     "epoch",
@@ -65,6 +71,9 @@ def build_trainer(
     graph: bool = False,
     data_on_device: bool = False,
     workers: int = 0,
+    ranks: Ranks | None = None,
+    rate_scale: float = 1.0,
+    warmup: int = 0,
 ) -> training.Trainer:
     """Builds a Trainer that evaluates, logs, draws and saves.
 
@@ -102,6 +111,12 @@ def build_trainer(
         workers (int): Processes that read and augment the training examples, and as
             many the validation examples. Batches are the same with any number. The
             default is 0: this process does it.
+        ranks (Ranks): The processes that train together; all must build a Trainer. Each
+            takes ``batchsize`` examples of a minibatch, evaluates its share, and
+            reports the means over all. The first one alone prints and writes. The
+            default is this process alone.
+        rate_scale (float): By what to multiply the learning rate. The default is 1.
+        warmup (int): In how many epochs it grows to that. The default is 0.
 
     Returns:
         ~chainer.training.Trainer: Ready to run, or to be given to
@@ -113,32 +128,89 @@ def build_trainer(
     for name, data in (("train", train), ("test", test)):
         if len(data) == 0:
             raise ValueError(f"{name} has no examples: give at least one")
-    _initialize(optimizer.target, test[0], device)
+    model = optimizer.target
+    _initialize(model, test[0], device)
+    ranks = ranks or Ranks()
+    test = ranks.share_of(test)
     convert = convert_test = convert_examples
     if data_on_device:
         convert, convert_test = (DeviceBatches(data, device) for data in (train, test))
         train, test = convert.indices, convert_test.indices
     elif workers:
         (train, convert), (test, convert_test) = map(keep_bytes, (train, test))
+    together, order = optimizer, None
+    if ranks.communicator is not None:
+        together, order = _join(optimizer, ranks)
+    iterator = iterate(train, batchsize * ranks.size, workers, order_sampler=order)
+    if order is not None and workers:
+        draws_of(iterator).seeds.choose()  # while all ranks choose the same
     updater = (GraphUpdater if graph else StandardUpdater)(
-        iterate(train, batchsize, workers),
-        optimizer,
-        converter=convert,
-        device=device,
+        iterator, together, converter=convert, device=device
     )
-    log_report = extensions.LogReport()
+    log_report = extensions.LogReport(log_name="log" if ranks.is_first else None)
     progress = RunProgress(log_report, epoch, keep_best, early_stopping)
     trainer = training.Trainer(updater, progress, str(out))
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
     guard = FailOnNonNumber(interval=1 if is_cpu else 20)
     trainer.extend(guard)
     validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
-    trainer.extend(Evaluator(validation, optimizer.target, convert_test, device))
-    trainer.extend(LearningRate(lr_drop))
+    evaluator = Evaluator(validation, model, convert_test, device)
+    trainer.extend(ranks.evaluator(evaluator))
+    trainer.extend(LearningRate(lr_drop, scale=rate_scale, warmup=warmup))
     if is_half():
         trainer.extend(HalfPrecision(optimizer))
-    trainer.extend(MixupReport())
+    trainer.extend(MixupReport(communicator=ranks.communicator))
     trainer.extend(log_report)
+    if ranks.is_first:
+        _show(trainer, quiet)
+    if order is None:
+        trainer.extend(RandomState())
+    else:
+        from chainermn.extensions import AllreducePersistent
+
+        communicator = ranks.communicator
+        trainer.extend(ObservationMean(communicator))
+        trainer.extend(AllreducePersistent(model, communicator))
+        states = RankStates(communicator, order, model)
+        trainer.extend(states, name="RandomState")
+    # Weights hardly shrink by compression, which takes longer than an epoch of digits.
+    save = functools.partial(save_npz, compression=False)
+
+    def add_snapshot(name: str, trigger: Callable, **options) -> Callable:
+        snapshot = extensions.snapshot(save, **options)
+        if order is not None:
+            snapshot = RankSnapshot(ranks.communicator, snapshot)
+        trainer.extend(snapshot, name=name, trigger=trigger)
+        return snapshot
+
+    if keep_best is not None:
+        best = "best_iter_{.updater.iteration}"
+        add_snapshot("best", progress.is_best, filename=best, n_retains=1)
+    trigger = SnapshotTrigger(guard, snapshot_every, ranks.largest)
+    snapshot = add_snapshot("_Snapshot", trigger, n_retains=n_retains)
+
+    def save_good(trainer: training.Trainer) -> None:
+        guard.check_parameters(trainer)
+        snapshot(trainer)
+
+    trainer.extend(StopOnSignal(save_good, ranks.largest))
+    return trainer
+
+
+def _join(optimizer: chainer.GradientMethod, ranks: Ranks) -> tuple[Any, SharedOrder]:
+    """Returns the optimizer of all ranks, whose first step counts, and their order."""
+    from chainermn import create_multi_node_optimizer
+
+    ranks.check()
+    together = create_multi_node_optimizer(optimizer, ranks.communicator)
+    # Which it would do in its first step, and leave that out.
+    ranks.communicator.bcast_data(optimizer.target)
+    together.is_changed(optimizer.target)
+    return together, SharedOrder(ranks)
+
+
+def _show(trainer: training.Trainer, quiet: bool) -> None:
+    """Lets a Trainer print and draw what it logs."""
     if not quiet:
         # Triggers without a state, which a snapshot of a quiet run would lack.
         table = extensions.PrintReport(_COLUMNS, out=_plain(sys.stdout))
@@ -152,30 +224,19 @@ def build_trainer(
             PlotReport(keys, "epoch", _is_new_epoch, filename=f"{key}.png"),
             name=f"plot_{key}",
         )
-    trainer.extend(RandomState())
-    # Weights hardly shrink by compression, which takes longer than an epoch of digits.
-    save = functools.partial(save_npz, compression=False)
-    if keep_best is not None:
-        best = extensions.snapshot(save, "best_iter_{.updater.iteration}", n_retains=1)
-        trainer.extend(best, name="best", trigger=progress.is_best)
-    snapshot = extensions.snapshot(savefun=save, n_retains=n_retains)
-    trainer.extend(snapshot, trigger=SnapshotTrigger(guard, snapshot_every))
-
-    def save_good(trainer: training.Trainer) -> None:
-        guard.check_parameters(trainer)
-        snapshot(trainer)
-
-    trainer.extend(StopOnSignal(save_good))
-    return trainer
 
 
-def run(trainer: training.Trainer, record: RunRecord) -> None:
+def run(
+    trainer: training.Trainer, record: RunRecord | None, ranks: Ranks | None = None
+) -> None:
     """Runs a Trainer and keeps its record, whichever way it ends.
 
     Args:
         trainer (~chainer.training.Trainer): One with a
             :class:`~chainer.training.extensions.LogReport`.
-        record (RunRecord): The record, started.
+        record (RunRecord): The record, started; ``None`` on all ranks but the first.
+        ranks (Ranks): The processes that train together. The default is this process
+            alone.
 
     Raises:
         StoppedError: If a signal stopped it. It is saved.
@@ -185,9 +246,11 @@ def run(trainer: training.Trainer, record: RunRecord) -> None:
 
     def fail(reason: str) -> None:
         with contextlib.suppress(OSError):  # the disk may be full
-            record.fail(reason, log_report.log, trainer.elapsed_time)
+            if record is not None:
+                record.fail(reason, log_report.log, trainer.elapsed_time)
 
-    with stoppable(lambda: fail("stopped at once")):
+    alone = ranks is None or ranks.size == 1
+    with stoppable(lambda: fail("stopped at once"), breaks_off=alone):
         try:
             _run(trainer)
         except StoppedError as e:
@@ -199,7 +262,8 @@ def run(trainer: training.Trainer, record: RunRecord) -> None:
         except BaseException as e:
             fail(str(e) or type(e).__name__)
             raise
-        record.finish(log_report.log, trainer.elapsed_time)
+        if record is not None:
+            record.finish(log_report.log, trainer.elapsed_time)
 
 
 def is_done(trainer: training.Trainer) -> bool:

@@ -502,6 +502,21 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "            summary.add(observation)\n",
             "            summary.add(_mmix.weighted(observation, batch))\n",
         ),
+        Patch("return summary.compute_mean()", "return _mmix.mean_of(self, summary)"),
+    ),
+    # Likewise, where ranks have unequal numbers of examples.
+    "chainermn.extensions.multi_node_evaluator": (
+        _with_runtime("import copy"),
+        Patch(
+            "global_mean_dict = {\n",
+            "global_mean_dict = _mmix.mean_over_ranks(self, local_mean_dict) or {\n",
+        ),
+    ),
+    # --- Several processes -----------------------------------------------------------
+    # Links that draw random numbers have to know that there are other ranks.
+    "chainermn.optimizers": (
+        _with_runtime("import copy"),
+        Patch("target = self.target\n", "target = _mmix.joined(self, lossfun)\n", 2),
     ),
     # --- Others ----------------------------------------------------------------------
     # A list with a lambda function cannot be pickled, but copied.

@@ -6,6 +6,7 @@ import copy
 import re
 import sys
 import warnings
+import weakref
 
 import numpy
 
@@ -342,6 +343,49 @@ def weighted(observation: dict, batch) -> dict:
     return {
         k: v if isinstance(v, tuple) else (v, weight) for k, v in observation.items()
     }
+
+
+def mean_of(evaluator, summary) -> dict:
+    """Returns the means of an evaluation, whose weights the evaluator keeps."""
+    weights = {name: one._n for name, one in summary._summaries.items()}
+    evaluator._mmix_weights = weights
+    return summary.compute_mean()
+
+
+def mean_over_ranks(evaluator, means: dict) -> dict:
+    """Weighs the means of each rank; none if a rank does not know the weights."""
+    weights = vars(evaluator).pop("_mmix_weights", None)
+    own = weights and {name: (float(means[name]), weights[name]) for name in means}
+    all_ranks = evaluator._mn_communicator.allreduce_obj([own])
+    if None in all_ranks:
+        return {}
+    found = {}
+    for name in sorted(set().union(*all_ranks)):
+        pairs = [rank[name] for rank in all_ranks if name in rank]
+        n = sum(weight for _, weight in pairs)
+        total = sum(mean * weight for mean, weight in pairs if weight)
+        found[name] = total / n if n else float("nan")
+    return found
+
+
+def joined(optimizer, lossfun=None):
+    """Returns the target of a multi-node optimizer, whose links know that it is one.
+
+    Each link of the target, and of a loss function that is one, is told the
+    communicator once, before its first step, by its method ``use_communicator``.
+    """
+    import chainer
+
+    target = optimizer.target
+    told = vars(optimizer).setdefault("_mmix_told", weakref.WeakSet())
+    for root in (target, lossfun):
+        if isinstance(root, chainer.Link) and root not in told:
+            for link in root.links():
+                use = getattr(link, "use_communicator", None)
+                if use is not None and link not in told:
+                    use(optimizer.communicator)
+                told.add(link)
+    return target
 
 
 def deepcopy_sequential(sequential, memo: dict):

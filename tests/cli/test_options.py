@@ -75,6 +75,11 @@ OTHERS = {
     "workers": "2",
     "out": "elsewhere",
     "resume": "snapshot",
+    "communicator": "naive",
+    "gpus": "0,1",
+    "lr_scaling": "linear",
+    "warmup": "3",
+    "rank_timeout": "3",
     "snapshot_every": "30min",
     "keep": "3",
     "keep_best": "validation/main/loss",
@@ -84,6 +89,8 @@ OTHERS = {
 NEWER = (
     *("quiet", "data_root", "workers", "top_k", "recipe"),
     *("snapshot_every", "keep", "keep_best", "early_stopping"),
+    *("communicator", "gpus", "common_draw", "sync_bn", "rank_timeout"),
+    *("lr_scaling", "warmup"),
 )
 
 

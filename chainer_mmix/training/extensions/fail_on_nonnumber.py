@@ -15,6 +15,10 @@ class FailOnNonNumber(extensions.FailOnNonNumber):
     A loss is what was reported under a name whose last part has ``loss`` in it, such as
     ``main/loss`` or ``gen/loss_adv``.
 
+    Under a multi-node optimizer of :mod:`chainermn`, it belongs on every rank, with a
+    :class:`~chainer_mmix.training.multinode.ObservationMean`, which tells all ranks
+    of the bad loss of one.
+
     It runs before all other extensions, so the log does not see the bad epoch, and a
     snapshot of each epoch's end is a good one.
 

@@ -21,6 +21,7 @@ class MixupOff(EpochSchedule):
 
     The copies of a :class:`~chainer.training.updaters.ParallelUpdater` are switched off
     too. Those of a MultiprocessParallelUpdater are in other processes, out of reach.
+    Under a multi-node optimizer of :mod:`chainermn`, it belongs on every rank.
 
     Source: ``mixup_off_epoch`` of timm.
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import chainer
 import numpy as np
@@ -19,7 +21,8 @@ class MixupReport(extension.Extension):
 
     It reads ``draw`` of a :class:`~chainer_mmix.ManifoldMixupClassifier` after each
     iteration, that is, the draw of its last call, and draws nothing itself. With an
-    updater that trains several replicas, it sees the main one.
+    updater that trains several replicas, it sees the main one. On one rank of a
+    multi-node optimizer, it sees that rank.
 
     For :class:`~chainer.training.extensions.LogReport`, it reports
     ``mixup/layer/<point>``, 1 if that point mixed and else 0, whose mean is the share
@@ -50,6 +53,10 @@ class MixupReport(extension.Extension):
         classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier. By default,
             it is the main optimizer's target, or else the only one that the updater
             trains. With none at all, nothing mixes.
+        communicator (~chainermn.CommunicatorBase): Where it is on every rank, to write
+            one file on rank 0 with the iterations of all ranks, and to save all in a
+            :class:`~chainer_mmix.training.multinode.RankSnapshot`. The default is
+            ``None``: this process alone.
 
     Raises:
         ValueError: If there are several classifiers, when the run begins.
@@ -69,17 +76,22 @@ class MixupReport(extension.Extension):
         filename: str = "mixup.json",
         trigger: tuple[int, str] = (1, "epoch"),
         classifier: ManifoldMixupClassifier | None = None,
+        communicator: Any = None,
     ) -> None:
+        self._communicator = communicator
+        if communicator is not None:
+            self.priority += 100  # before an ObservationMean
         self._filename = filename
         self._classifier = classifier
         # Not self.trigger, by which the Trainer would skip iterations.
         self._write_trigger = get_trigger(trigger)
         self._settings: dict | None = None
         self._points = ["none"]
-        self._layer = dict.fromkeys(self._points, 0)
+        self._layer: dict[str, int] = {}
         self._loss = DictSummary()
-        self._method = {"mixup": 0, "cutmix": 0}
+        self._method: dict[str, int] = {}
         self._lam, self._bin_edges = np.histogram([], bins=20, range=(0, 1))
+        self._reset()
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         target = self._classifier or classifier_of(trainer, type(self).__name__)
@@ -118,7 +130,10 @@ class MixupReport(extension.Extension):
         for point in self._layer:
             trainer.observation[f"{prefix}/layer/{point}"] = float(point == drawn)
         if self._write_trigger(trainer):
-            self._write(Path(trainer.out))
+            if self._communicator is not None:
+                self.take_parts(self._communicator.gather_obj(self.rank_part()))
+            if self._communicator is None or self._communicator.rank == 0:
+                self._write(Path(trainer.out))
 
     def _check_nothing_mixes(self, observation: dict) -> None:
         for key, value in observation.items():
@@ -142,6 +157,30 @@ class MixupReport(extension.Extension):
         with not_essential(out / self._filename):
             counts.write(out / self._filename)
 
+    def rank_part(self) -> tuple:
+        """Returns what was counted on this rank."""
+        means = self._loss.compute_mean()
+        loss = {k: (means[k], s._n) for k, s in self._loss._summaries.items()}
+        part = (self._layer, self._method, self._lam, loss)
+        if self._communicator is not None and self._communicator.rank:
+            self._reset()  # for it is counted on rank 0 from now on
+        return part
+
+    def take_parts(self, parts: Sequence[tuple] | None) -> None:
+        """Adds what the other ranks have counted, on rank 0."""
+        for layer, method, lam, loss in (parts or ())[1:]:
+            for counts, more in ((self._layer, layer), (self._method, method)):
+                for key, n in more.items():
+                    counts[key] = counts.get(key, 0) + n
+            self._lam = self._lam + lam
+            self._loss.add(loss)
+
+    def _reset(self) -> None:
+        self._layer = dict.fromkeys(self._points, 0)
+        self._loss = DictSummary()
+        self._method = {"mixup": 0, "cutmix": 0}
+        self._lam = np.zeros_like(self._lam)
+
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the counts."""
         if hasattr(self._write_trigger, "serialize"):
@@ -151,3 +190,6 @@ class MixupReport(extension.Extension):
         self._loss.serialize(serializer["_loss"])
         self._method = json.loads(serializer("_method", json.dumps(self._method)))
         self._lam = serializer("_lam", self._lam)
+        is_loaded = isinstance(serializer, chainer.Deserializer)
+        if is_loaded and self._communicator is not None and self._communicator.rank:
+            self._reset()  # rank 0 has counted that

@@ -26,6 +26,10 @@ class PredictorEvaluator(Evaluator):
     discarded, so that an error stops the run before it has cost anything. Parameters
     that have no shape yet are zeros in this trial.
 
+    With several ranks it belongs on rank 0, with all examples.
+    :func:`chainermn.create_multi_node_evaluator` would take the mean of what each rank
+    measures, and is refused.
+
     Like the Evaluator, it leaves the network as it found it and draws no random numbers
     itself. It changes neither gradients nor what the classifier keeps of its last
     call.
@@ -71,6 +75,18 @@ class PredictorEvaluator(Evaluator):
         self._n_batch: int | None = None
         self._findings = Findings({})
         self._prefix: str | None = None
+
+    @property
+    def _mn_communicator(self) -> None:
+        """What :func:`chainermn.create_multi_node_evaluator` sets."""
+
+    @_mn_communicator.setter
+    def _mn_communicator(self, communicator: object) -> None:
+        raise TypeError(
+            f"{type(self).__name__} measures all examples together, of which the mean "
+            "over ranks is something else: extend the Trainer of rank 0 with it, as it "
+            "is, over the whole dataset"
+        )
 
     @property
     def default_name(self) -> str:

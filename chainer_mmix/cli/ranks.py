@@ -1,0 +1,108 @@
+"""What the training command does where several processes run it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from chainer_mmix import training
+from chainer_mmix.cli.argument_types import gpu_numbers
+from chainer_mmix.training import multinode
+from chainer_mmix.training.multinode import Ranks
+
+
+@contextlib.contextmanager
+def quiet_ranks(errors: bool = False) -> Iterator[None]:
+    """Lets the first rank alone print in the ``with`` block.
+
+    Args:
+        errors (bool): Whether to keep back standard error too. The default is
+            ``False``.
+    """
+    started = multinode.started_ranks()
+    if started is None or started[0] == 0:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        if errors:
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
+def let_the_first_speak() -> None:
+    """Waits, so that what all ranks have to say is said by the first, which ends."""
+    if (multinode.started_ranks() or (0, 1))[0]:
+        time.sleep(2)
+
+
+def find_ranks(args: argparse.Namespace, words: Sequence[str]) -> Ranks:
+    """Joins the other ranks, or starts them, as the arguments say.
+
+    Raises:
+        ImportError: If MPI is wanted and missing.
+        ValueError: If an argument does not go with the number of ranks.
+    """
+    if args.gpus is not None:
+        gpus = gpu_numbers(args.gpus)
+        if args.device is not None or args.gpu >= 0:
+            raise ValueError("--gpus takes the place of --gpu and --device")
+        if len(gpus) > 1 and multinode.started_ranks() is None:
+            multinode.start(len(gpus), words)
+        is_gpu = max(gpus) >= 0
+    else:
+        is_gpu = args.gpu >= 0 or "cu" in (args.device or "")
+    ranks = multinode.join(args.communicator, is_gpu)
+    if ranks.communicator is None:
+        return ranks
+    from chainermn import global_except_hook
+
+    global_except_hook.add_hook()
+    if any(other != words for other in ranks.communicator.mpi_comm.allgather(words)):
+        raise ValueError("the ranks were started with different arguments")
+    if args.graph:
+        raise ValueError("--graph is for one process, not for ranks: leave it out")
+    if is_gpu and args.gpus is None:
+        raise ValueError(
+            "--gpu is for one process: give each rank of a machine one by --gpus, such "
+            "as --gpus 0,1"
+        )
+    if args.gpus is not None and len(gpus) < ranks.communicator.intra_size:
+        raise ValueError(
+            f"--gpus names {len(gpus)} GPUs for {ranks.communicator.intra_size} ranks "
+            "of a machine: name one for each"
+        )
+    return ranks
+
+
+def find_device(args: argparse.Namespace, ranks: Ranks) -> Any:
+    """Returns the device of this rank."""
+    spec = args.gpu if args.device is None else args.device
+    if args.gpus is not None:
+        place = 0 if ranks.communicator is None else ranks.communicator.intra_rank
+        spec = gpu_numbers(args.gpus)[place]
+    return training.get_device(spec)
+
+
+def scale_rate(args: argparse.Namespace, powers: dict[str, float], size: int) -> float:
+    """Returns by what to multiply the learning rate, and fills in ``--warmup``.
+
+    Raises:
+        ValueError: If the warm-up has nothing to warm up to, or never ends.
+    """
+    if args.lr_scaling == "none":
+        if args.warmup:
+            raise ValueError("--warmup is for --lr-scaling linear or sqrt")
+        return 1.0
+    if args.warmup is None:
+        args.warmup = min(5, args.epoch // 2)
+    elif args.warmup >= args.epoch:
+        raise ValueError(
+            f"--warmup {args.warmup} takes all of --epoch {args.epoch}: choose less"
+        )
+    return size ** powers[args.lr_scaling]
