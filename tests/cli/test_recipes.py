@@ -12,6 +12,7 @@ from PIL import Image
 from chainer_mmix import datasets, models
 from chainer_mmix.cli import recipes, train
 from chainer_mmix.cli.recipes import RECIPES
+from chainer_mmix.training.multinode import Ranks
 
 PARSER = train.get_parser()
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -109,11 +110,11 @@ def stand_ins(tmp_path, monkeypatch):
 def test_each_trains_a_step(stand_ins, name):
     words = ["--recipe", name, "--batchsize", "4", "--quiet"]
     args = recipes.parse(PARSER, words)
-    trainer, record, lock = train.prepare(args, "")
+    trainer, record, lock = train.prepare(args, "", Ranks())
     classifier = trainer.updater.get_optimizer("main").target
     before = {k: p.array.copy() for k, p in classifier.namedparams()}
     trainer.updater.update()
-    lock.release()
+    lock.close()
     assert args.out.startswith(f"result/{name}_{args.mixup}_alpha{args.alpha:g}_")
     assert record.content["arguments"]["recipe"] == name
     moved = [k for k, p in classifier.namedparams() if np.any(p.array != before[k])]
