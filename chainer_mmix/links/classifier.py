@@ -102,10 +102,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     Attributes:
         policy (MixupPolicy): Draws mixing points, :math:`\lambda` and partners.
         draw (MixupDraw): The draw of the last call; ``None`` if it did not mix. After
-            CutMix, its ``lam`` is the share of the map that was left.
+            places were pasted, its ``lam`` is the share of the map that was left.
 
     Raises:
-        TypeError: If the predictor does not accept the arguments of a mixing call.
+        TypeError: If the predictor does not accept the arguments of a mixing call, or
+            ``remix`` is no :class:`~chainer_mmix.mixing.Remix`.
         ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor has no
             such mixing point as in ``layer_mix``, ``label_smoothing`` is outside
             :math:`[0, 1]`, as is ``clean_weight``, ``top_k`` is no whole number >= 1,
@@ -136,6 +137,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if not 0 <= clean_weight <= 1:
             raise ValueError(f"clean_weight must lie in [0, 1], not {clean_weight}")
         self.clean_weight = clean_weight
+        if not isinstance(remix, (Remix, type(None))):
+            raise TypeError(f"remix must be a Remix, not {type(remix).__name__}")
         self.remix = remix
         if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be a whole number >= 1, not {top_k}")
@@ -248,6 +251,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             weights = of_labels = Weights.of(self.draw.lam, len(target))
             if self.remix is not None:
                 of_labels = self.remix.weights(weights, a, b)
+                if self.y.shape[1] != len(self.remix.class_counts):
+                    raise ValueError(
+                        f"remix has counts of {len(self.remix.class_counts)} classes, "
+                        f"but the predictor has {self.y.shape[1]} outputs"
+                    )
             report = self._measure(a, b, of_labels)
         self.loss, self.accuracy = report["loss"], report.get("accuracy")
         if has_clean:

@@ -142,7 +142,7 @@ def _paste(x, draw: MixupDraw, regions: Regions) -> chainer.Variable:
     if (regions.methods == "resizemix").any():
         (partner,) = Resize(regions.places()).apply((partner,))
     device = backend.get_device_from_array(base.array)
-    mask = device.send(np.broadcast_to(regions.mask[:, None], x.shape))
+    mask = device.xp.broadcast_to(device.send(regions.mask[:, None]), x.shape)
     return F.where(mask, partner, base)
 
 

@@ -188,3 +188,12 @@ def test_what_a_loss_function_reports_is_of_the_mixed_minibatch():
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
         ManifoldMixupClassifier(MixupLayers(Net(), ["l1"]), **options)
+
+
+def test_counts_of_other_classes_are_an_error():
+    net = MixupLayers(Net(), ["l1"])
+    with pytest.raises(TypeError, match="remix must be a Remix, not list"):
+        ManifoldMixupClassifier(net, remix=[1, 2, 3])
+    model = ManifoldMixupClassifier(net, remix=Remix([1, 2]), seed=0)
+    with pytest.raises(ValueError, match=r"counts of 2 classes, .* has 3 outputs"):
+        model(np.zeros((2, 4), "f"), np.zeros(2, "i"))
