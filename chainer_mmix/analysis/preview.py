@@ -16,11 +16,12 @@ from chainer_mmix.mixing.regions import NAMES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_OFF = {
-    "mixup": ("alpha", 0.0),
-    "cutmix": ("cutmix_alpha", 0.0),
-    "fmix": ("fmix_alpha", 0.0),
-    "resizemix": ("resizemix_minmax", None),
+_OFF = {  # the attributes of a policy that switch methods on
+    "alpha": ("mixup", 0.0),
+    "cutmix_alpha": ("cutmix", 0.0),
+    "cutmix_minmax": ("cutmix", None),
+    "fmix_alpha": ("fmix", 0.0),
+    "resizemix_minmax": ("resizemix", None),
 }
 
 
@@ -65,11 +66,9 @@ def mixed_pairs(policy: MixupPolicy, x: np.ndarray, t: np.ndarray) -> list[Mixed
     for method in (*has_mixup, *policy.pastes):
         alone = copy.copy(policy)
         alone._rng, alone.prob = rng, 1.0
-        for other, (name, value) in _OFF.items():
+        for name, (other, value) in _OFF.items():
             if other != method:
                 setattr(alone, name, value)
-        if method != "cutmix":
-            alone.cutmix_minmax = None
         for n in range(len(x)):
             draw = alone.draw(len(x))
             assert draw is not None

@@ -347,9 +347,9 @@ GROUPS: dict[str, Sequence[Option]] = {
             "then only tell how to mix",
         ),
         Option(
-            *("clean_weight", MIXING | NAMED, None, _value(types.positive, "W")),
-            "add the loss of the unmixed minibatch with this weight, 1 as in "
-            "RegMixup; a step takes about twice as long (default: do not)",
+            *("clean_weight", MIXING | NAMED, None, _value(types.share, "W")),
+            "let the loss of the unmixed minibatch be this share of the loss, 0.5 as "
+            "in RegMixup; it is a second forward and backward pass (default: none)",
         ),
         Option(
             *("remix_kappa", MIXING | NAMED, None, _value(types.at_least_one, "K")),

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,11 +87,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             the classes, in training. The default is 0.
         label_key (int or str): Which argument of a call is the target, by its place
             or its name. The default is -1, the last.
-        clean_weight (float): The loss is the loss of the mixed minibatch plus this
-            weight times the loss of the unmixed one, a second forward pass; in a step
-            that is not mixed, the loss times one plus this weight. Both are reported as
-            ``loss``, and the unmixed one alone as ``clean_loss`` and
-            ``clean_accuracy``. 1 is RegMixup (arXiv 2206.14502). The default is 0.
+        clean_weight (float): In :math:`[0, 1]`: the loss is this weight times the loss
+            of the unmixed minibatch, a second forward pass, plus one minus this weight
+            times the loss of the mixed one. It is reported as ``loss``, and what
+            belongs to the unmixed one as ``clean_loss`` and ``clean_accuracy``. 0.5 is
+            the published code of RegMixup (arXiv 2206.14502). The default is 0.
         remix (Remix): Gives mixtures of a frequent and a rare class the label of the
             rare one, in loss and accuracy; ``lam`` is the weight of the sample still.
             ``None``, the default, for the weights of the samples.
@@ -103,15 +102,15 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     Attributes:
         policy (MixupPolicy): Draws mixing points, :math:`\lambda` and partners.
         draw (MixupDraw): The draw of the last call; ``None`` if it did not mix. After
-            CutMix, its ``lam`` is the share of the map that was left.
+            places were pasted, its ``lam`` is the share of the map that was left.
 
     Raises:
-        TypeError: If the predictor does not accept the arguments of a mixing call.
+        TypeError: If the predictor does not accept the arguments of a mixing call, or
+            ``remix`` is no :class:`~chainer_mmix.mixing.Remix`.
         ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor has no
             such mixing point as in ``layer_mix``, ``label_smoothing`` is outside
-            :math:`[0, 1]`, ``clean_weight`` is negative, ``top_k`` is no whole number
-            >= 1, or ``policy`` comes together with one of the arguments that
-            it replaces.
+            :math:`[0, 1]`, as is ``clean_weight``, ``top_k`` is no whole number >= 1,
+            or ``policy`` comes together with one of the arguments that it replaces.
     """
 
     def __init__(
@@ -135,11 +134,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         self.compute_accuracy = accfun is not None
         check_label_smoothing(label_smoothing)
         self.label_smoothing = label_smoothing
-        if not (clean_weight >= 0 and math.isfinite(clean_weight)):
-            raise ValueError(
-                f"clean_weight must be a finite number >= 0, not {clean_weight}"
-            )
+        if not 0 <= clean_weight <= 1:
+            raise ValueError(f"clean_weight must lie in [0, 1], not {clean_weight}")
         self.clean_weight = clean_weight
+        if not isinstance(remix, (Remix, type(None))):
+            raise TypeError(f"remix must be a Remix, not {type(remix).__name__}")
         self.remix = remix
         if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k must be a whole number >= 1, not {top_k}")
@@ -263,10 +262,16 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             weights = of_labels = Weights.of(self.draw.lam, len(target))
             if self.remix is not None:
                 of_labels = self.remix.weights(weights, a, b)
+                if self.y.shape[1] != len(self.remix.class_counts):
+                    raise ValueError(
+                        f"remix has counts of {len(self.remix.class_counts)} classes, "
+                        f"but the predictor has {self.y.shape[1]} outputs"
+                    )
             report = self._measure(a, b, of_labels)
         self.loss, self.accuracy = report["loss"], report.get("accuracy")
         if has_clean:
-            self.loss = self.loss + self.clean_weight * clean["loss"]
+            share = self.clean_weight
+            self.loss = (1 - share) * self.loss + share * clean["loss"]
             named = {f"clean_{name}": value for name, value in clean.items()}
             report = {**report, **named, "loss": self.loss}
         if train:

@@ -184,8 +184,8 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
     is_cut = draw.center is not None and np.any(draw.lam != 1)
     if outputs[1] is target and is_cut and target.ndim > 2:
         raise RuntimeError(
-            f"{name}.forward returned the targets as it was given them, but CutMix cut "
-            "them as it cut the samples: return what mixup_data gives"
+            f"{name}.forward returned the targets as it was given them, but places "
+            "were pasted, in them as in the samples: return what mixup_data gives"
         )
     is_dead = mixture.mixed and all(node() is None for node in mixture.mixed)
     # An array may go into a function that does not keep it.

@@ -80,7 +80,7 @@ class Mixing:
             mixture.draw = dataclasses.replace(draw, lam=1.0)
 
     def _mix(self, parts: tuple) -> tuple:
-        # Not a tuple of one, since CutMix takes a single map only.
+        # Not a tuple of one, since pasting takes a single map only.
         h = parts if len(parts) > 1 else parts[0]
         mixed, *self.targets = mixup_data(h, self.target, self.lam)
         return mixed if len(parts) > 1 else (mixed,)

@@ -17,8 +17,8 @@ def mixup_data(x, target, lam, perm=None):
 
     This is the call that a link makes at the mixing point, and there only. Within
     :class:`~chainer_mmix.ManifoldMixupClassifier` the partners come from its policy,
-    which may ask for CutMix in place of mixup; elsewhere they are drawn from
-    :mod:`numpy.random`.
+    which may ask for CutMix, FMix or ResizeMix in place of mixup; elsewhere they are
+    drawn from :mod:`numpy.random`.
 
     Source: ``mixup_process`` of the paper's published code.
 
@@ -32,11 +32,12 @@ def mixup_data(x, target, lam, perm=None):
 
     Returns:
         tuple: ``(mixed, target_a, target_b)``: the mixed samples, their targets, and
-        those of their partners, ``target[perm]``. After CutMix, targets of each place,
-        such as label maps, are cut as the samples are and have one label a place: both
-        are then that one array. The samples are a Variable if ``x``
-        is one, an array if it is an array, as the input is in evaluation too, and a
-        tuple if ``x`` has several parts: arrays if all parts are, else Variables.
+        those of their partners, ``target[perm]``. If places of a map were pasted,
+        targets of each place, such as label maps, are pasted as the samples are and
+        have one label a place: both are then that one array, but for samples of the
+        minibatch that are mixed otherwise. The samples are a Variable if ``x`` is one,
+        an array if it is an array, as the input is in evaluation too, and a tuple if
+        ``x`` has several parts: arrays if all parts are, else Variables.
 
     Raises:
         RuntimeError: If it is called within :func:`chainer.functions.forget`, which
@@ -45,8 +46,8 @@ def mixup_data(x, target, lam, perm=None):
         TypeError: If ``x`` is not of a float dtype, or ``target`` is ``None``.
         ValueError: If ``x`` and ``target`` differ in length, if ``lam`` is not the
             one that the classifier gave to the link, as :func:`~chainer_mmix.mix`,
-            and if CutMix is asked for where ``x`` is not a single map, or ``target``
-            has more than two axes, but not the proportions of the map.
+            and if places are to be pasted where ``x`` is not a single map, or
+            ``target`` has more than two axes, but not the proportions of the map.
     """
     if chainer.config._will_recompute:
         raise RuntimeError(
@@ -77,7 +78,7 @@ def mixup_data(x, target, lam, perm=None):
     if perm is None:
         n = len(target)
         perm = np.random.permutation(n) if mixture is None else mixture.draw.perm
-    if mixture is not None and mixture.times_mixed == 0:  # CutMix then corrects lam
+    if mixture is not None and mixture.times_mixed == 0:  # pasting then corrects lam
         _check_passed_on(lam, mixture.draw.lam, len(target))
     if mixture is not None and mixture.draw.center is not None:
         draw = dataclasses.replace(mixture.draw, perm=perm)

@@ -13,6 +13,40 @@ from chainer_mmix.mixing.regions import NAMES, Regions
 from chainer_mmix.mixing.weights import Weights
 
 
+class Resize(chainer.FunctionNode):
+    """Takes each element of a map from another place of it, or zero from none.
+
+    A place is taken once at most, so that the gradient is the same function with the
+    inverse places.
+
+    Args:
+        places (array): Integers of shape (1 or N, d), numbers of places in the maps
+            with all axes as one of length d; -1 for none.
+    """
+
+    def __init__(self, places: np.ndarray) -> None:
+        super().__init__()
+        self.places = places
+
+    def forward(self, inputs):
+        (x,) = inputs
+        device = backend.get_device_from_array(x)
+        places = device.send(self.places)
+        y = x.reshape(*x.shape[:2], -1)
+        if len(places) == 1:
+            y = y.take(places[0].clip(0), axis=2)
+        else:
+            y = device.xp.take_along_axis(y, places.clip(0)[:, None], axis=2)
+        y[device.xp.broadcast_to(places[:, None] < 0, y.shape)] = 0
+        return (y.reshape(x.shape),)
+
+    def backward(self, indexes, grad_outputs):
+        inverse = np.full_like(self.places, -1)
+        row, place = np.nonzero(self.places >= 0)
+        inverse[row, self.places[row, place]] = place
+        return Resize(inverse).apply(grad_outputs)
+
+
 def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
     r"""Pastes a box of each sample's partner over the sample.
 
@@ -106,26 +140,10 @@ def _paste(x, draw: MixupDraw, regions: Regions) -> chainer.Variable:
         base = mix(x, lam, draw.perm)
     partner = mix(x, 0.0, draw.perm)
     if (regions.methods == "resizemix").any():
-        partner = _resized(partner, regions)
+        (partner,) = Resize(regions.places()).apply((partner,))
     device = backend.get_device_from_array(base.array)
-    mask = device.send(np.broadcast_to(regions.mask[:, None], x.shape))
+    mask = device.xp.broadcast_to(device.send(regions.mask[:, None]), x.shape)
     return F.where(mask, partner, base)
-
-
-def _resized(x: chainer.Variable, regions: Regions) -> chainer.Variable:
-    """Resizes each map into its box."""
-    dtype = np.promote_types(x.dtype, np.float32)
-    device = backend.get_device_from_array(x.array)
-    y = F.cast(x, dtype)
-    for axis in range(x.ndim - 2):
-        matrices = device.send(regions.averages(axis).astype(dtype))
-        n = matrices.shape[-1]
-        y = F.moveaxis(y, axis + 2, -1)
-        shape = y.shape
-        y = F.reshape(y, (len(matrices), -1, n))
-        y = F.reshape(F.matmul(y, matrices, transb=True), shape)
-        y = F.moveaxis(y, -1, axis + 2)
-    return F.cast(y, x.dtype)
 
 
 def _is_of_places(target: tuple[int, ...], x: tuple[int, ...]) -> bool:

@@ -90,8 +90,8 @@ class MixupPolicy:
             partner is where noise of low frequencies (decay power 3) is largest. The
             default is 0: no FMix.
         resizemix_minmax (sequence of float): ResizeMix: the whole map of the partner is
-            resized, by the mean over what becomes one element, and pasted into a random
-            box within the map. Its sides are the share :math:`\tau` of the axes,
+            resized, to the nearest element, and pasted into a random box within the
+            map. Its sides are the share :math:`\tau` of the axes,
             uniform between these two numbers; of maps with one or three axes, its
             volume has the share :math:`\tau^2`. The paper has (0.1, 0.8). ``None``, the
             default, for none.

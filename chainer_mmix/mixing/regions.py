@@ -81,20 +81,19 @@ class Regions:
         resized = (middle // (2 * np.maximum(high - low, 1))).clip(0, n - 1)
         return np.where((self.methods == "resizemix")[:, None], resized, at)
 
-    def averages(self, axis: int) -> np.ndarray:
-        """Returns matrices (1 or N, n, n) that resize an axis of n into the boxes.
+    def places(self) -> np.ndarray:
+        """Returns the places of the partner that each element has, (1 or N, elements).
 
-        An element is the mean of the partner over the stretch that it stands for.
+        They are numbers of elements, -1 outside of the box of a resized map.
         """
-        at, n = np.arange(self.size[axis]), self.size[axis]
-        low, high = self.low[:, axis, None], self.high[:, axis, None]
-        stretch = n / np.maximum(high - low, 1)
-        start = ((at - low) * stretch)[..., None]
-        stop = ((at - low + 1) * stretch)[..., None]
-        overlap = np.minimum(stop, at + 1) - np.maximum(start, at)
-        resized = overlap.clip(0) / stretch[..., None]
-        is_resized = (self.methods == "resizemix")[:, None, None]
-        return np.where(is_resized, resized, np.eye(n))
+        flat = np.zeros((len(self.mask), *self.size), np.int64)
+        for axis, n in enumerate(self.size):
+            shape = (n if k == axis else 1 for k in range(len(self.size)))
+            flat = flat * n + self.sources(axis, n).reshape(-1, *shape)
+        is_resized = self.methods == "resizemix"
+        flat = flat.reshape(len(flat), -1)
+        outside = ~self.mask.reshape(len(flat), -1) & is_resized[:, None]
+        return np.where(outside, -1, flat)
 
 
 def _of_noise(rest: float, place: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -31,10 +31,10 @@ class GraphUpdater(StandardUpdater):
     a StandardUpdater.
 
     These steps run as usual: those of a batch that has another shape than the first
-    one, and those of CutMix, whose boxes are computed on the host. If a step cannot be
-    captured, since its forward computation waits for the GPU, copies from the host,
-    draws random numbers or reports a number of the host, a warning says so once, and
-    all steps run as usual.
+    one, and those of CutMix, FMix and ResizeMix, whose places are computed on the host.
+    If a step cannot be captured, since its forward computation waits for the GPU,
+    copies from the host, draws random numbers or reports a number of the host, a
+    warning says so once, and all steps run as usual.
 
     What the forward computation does on the host happens once for each graph. A model
     that decides anew in each step what to compute, by a counter of its own, say, must

@@ -90,7 +90,7 @@ BAD_INPUT = [
     ("--resizemix-minmax 0.1 0.8 --model cnn", "(layer 2, --resizemix-minmax)"),
     ("--fmix-alpha 0", "must be a finite number > 0, not 0"),
     ("--fmix-alpha 1", "FMix takes places from maps of shape (N, C, H, W)"),
-    ("--clean-weight -1", "must be a finite number > 0, not -1"),
+    ("--clean-weight -1", "must be in [0, 1], not -1"),
     ("--remix-kappa 0.5", "must be a finite number >= 1, not 0.5"),
     ("--remix-tau 0.5", "--remix-tau is for --remix-kappa"),
     ("--top-k 10", "--top-k 10 is not below the 10 classes"),
@@ -296,17 +296,17 @@ def test_every_mode_of_mixing_reaches_the_policy(main):
 
 
 def test_clean_loss_remix_and_top_k_are_logged(main, monkeypatch):
-    options = "--clean-weight 0.5 --remix-kappa 1.5 --remix-tau 0.9 --top-k 3"
+    options = "--clean-weight 0.4 --remix-kappa 1.5 --remix-tau 0.9 --top-k 3"
     words = [*QUICK, "--quiet", "--augment", *options.split()]
     seen, weights = [], Remix.weights
     monkeypatch.setattr(Remix, "weights", lambda *a: seen.append(a[0]) or weights(*a))
     assert main(words) == 0
     (out,) = pathlib.Path("result").iterdir()
-    assert "clean-weight-0.5_remix-kappa-1.5_remix-tau-0.9" in out.name
+    assert "clean-weight-0.4_remix-kappa-1.5_remix-tau-0.9" in out.name
     (entry,) = log(out)[-1:]
     for name in ("main/", "main/clean_", "validation/main/"):
         assert 0 <= entry[f"{name}accuracy"] <= entry[f"{name}top3_accuracy"] <= 1
-    assert entry["main/loss"] > 0.5 * entry["main/clean_loss"] > 0
+    assert entry["main/loss"] > 0.4 * entry["main/clean_loss"] > 0
     (remix,) = set(seen)
     assert (remix.kappa, remix.tau) == (1.5, 0.9)
     assert remix.class_counts.sum() == 40 and len(remix.class_counts) == 10

@@ -58,7 +58,7 @@ def expected_of(net, draw, x, t, remix=None):
 
 @pytest.mark.parametrize("per", ["batch", "pair", "sample"])
 @pytest.mark.parametrize("n", [1, 4, 7])
-@pytest.mark.parametrize("clean_weight", [0, 0.5])
+@pytest.mark.parametrize("clean_weight", [0, 0.3])
 @pytest.mark.parametrize("remix", [None, Remix(COUNTS)])
 def test_what_it_reports_is_that_of_numpy(per, n, clean_weight, remix):
     rng = np.random.RandomState(0)
@@ -85,7 +85,7 @@ def test_what_it_reports_is_that_of_numpy(per, n, clean_weight, remix):
         mixed = expected_of(net, draw, x, t, draw and remix)
         clean = expected_of(net, None, x, t)
         values = {
-            "loss": mixed[0] + clean_weight * clean[0],
+            "loss": (1 - clean_weight) * mixed[0] + clean_weight * clean[0],
             "accuracy": mixed[1],
             "top2_accuracy": mixed[2],
             "lam": 1 if draw is None else np.mean(draw.lam),
@@ -111,7 +111,7 @@ def test_the_gradient_is_that_of_both_losses():
     rng = np.random.RandomState(0)
     x, t = rng.randn(6, 4).astype("f"), rng.randint(0, 3, 6).astype("i")
     net, gradients = Net(), []
-    for clean_weight, mixes in ((0.5, True), (0, True), (0, False)):
+    for clean_weight, mixes in ((0.3, True), (0, True), (0, False)):
         model = ManifoldMixupClassifier(
             MixupLayers(net, ["l1"]),
             mixup_hidden=mixes,
@@ -123,7 +123,9 @@ def test_the_gradient_is_that_of_both_losses():
         model(x, t).backward()
         gradients.append([param.grad.copy() for param in net.params()])
     for both, mixed, clean in zip(*gradients, strict=True):
-        np.testing.assert_allclose(both, mixed + 0.5 * clean, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            both, 0.7 * mixed + 0.3 * clean, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_batch_normalization_sees_each_minibatch_by_itself():
@@ -150,7 +152,7 @@ def test_what_a_loss_function_reports_is_of_the_mixed_minibatch():
                     MixupLayers(Net(), ["l1"]),
                     lossfun=self.lossfun,
                     mixup_alpha=1,
-                    clean_weight=1,
+                    clean_weight=0.5,
                     seed=0,
                 )
 
@@ -171,14 +173,14 @@ def test_what_a_loss_function_reports_is_of_the_mixed_minibatch():
         float(observation[f"main{name}"].array)
         for name in ("/model/loss", "/model/clean_loss", "/own")
     )
-    assert own == pytest.approx(total - clean, rel=1e-5) and own != clean
+    assert own == pytest.approx(2 * total - clean, rel=1e-5) and own != clean
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clean_weight": -1}, "clean_weight must be a finite number >= 0, not -1"),
-        ({"clean_weight": float("nan")}, "clean_weight must be .* not nan"),
+        ({"clean_weight": 1.5}, r"clean_weight must lie in \[0, 1\], not 1.5"),
+        ({"clean_weight": float("nan")}, "clean_weight must lie .* not nan"),
         ({"top_k": 0}, "top_k must be a whole number >= 1, not 0"),
         ({"top_k": 2.5}, "top_k must be a whole number >= 1, not 2.5"),
     ],
@@ -186,3 +188,12 @@ def test_what_a_loss_function_reports_is_of_the_mixed_minibatch():
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
         ManifoldMixupClassifier(MixupLayers(Net(), ["l1"]), **options)
+
+
+def test_counts_of_other_classes_are_an_error():
+    net = MixupLayers(Net(), ["l1"])
+    with pytest.raises(TypeError, match="remix must be a Remix, not list"):
+        ManifoldMixupClassifier(net, remix=[1, 2, 3])
+    model = ManifoldMixupClassifier(net, remix=Remix([1, 2]), seed=0)
+    with pytest.raises(ValueError, match=r"counts of 2 classes, .* has 3 outputs"):
+        model(np.zeros((2, 4), "f"), np.zeros(2, "i"))

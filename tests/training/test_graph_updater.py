@@ -16,7 +16,7 @@ from chainer.training import Trainer, extensions
 from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, current_draw, mixup_data
-from chainer_mmix.mixing import softmax_binary_cross_entropy
+from chainer_mmix.mixing import Remix, softmax_binary_cross_entropy
 from chainer_mmix.training import DeviceBatches, GraphUpdater
 from chainer_mmix.training.extensions import MixupReport
 
@@ -206,6 +206,8 @@ CASES = {
     "smooth": {"label_smoothing": 0.1},
     "bce": {"lossfun": softmax_binary_cross_entropy},
     "no accuracy": {"accfun": None},
+    "clean": {"clean_weight": 0.5, "top_k": 2},
+    "some samples": {"policy": {"per": "sample", "prob": 0.7}},
 }
 
 
@@ -309,6 +311,13 @@ def test_cutmix_runs_as_usual():
     assert ours.graphs.captured == 1
     n_mixup = sum(draw[-1] is None for _, draw in ours.seen)
     assert len(ours.graphs.replayed) == n_mixup - 2 < ours.updater.iteration - 4
+
+
+def test_remix_runs_as_usual():
+    settings = {"remix": Remix([9, 3, 1])}
+    with pytest.warns(UserWarning, match="Remix needs lambda on the host"):
+        ours = run(GraphUpdater, classify(**settings))
+    assert_same(ours, run(StandardUpdater, classify(**settings)))
 
 
 class RandomNet(Net):
