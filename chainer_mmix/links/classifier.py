@@ -17,6 +17,7 @@ from chainer_mmix.links.contract import (
     check_predictor,
     target_name,
 )
+from chainer_mmix.links.forms import explained
 from chainer_mmix.links.hooks import is_of_training
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
 from chainer_mmix.mixing.draw import MixupDraw, using_draw
@@ -195,6 +196,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             return draw
         return dataclasses.replace(draw, layer_mix=point)
 
+    @explained
     def compute_loss(self, draw: MixupDraw | None, *args, **kwargs) -> chainer.Variable:
         """Computes and reports the loss of a batch that is mixed by a given draw.
 
