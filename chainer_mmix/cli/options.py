@@ -297,6 +297,19 @@ GROUPS: dict[str, Sequence[Option]] = {
             "divide the learning rate by 10 after these epochs (default: never)",
         ),
         Option(
+            *("warmup", SETTING | NAMED, 0, _value(types.natural, "N")),
+            "let the learning rate grow to its value in so many epochs",
+        ),
+        Option(
+            *("cosine", SETTING | NAMED, False, {}),
+            "let the learning rate fall to 0 along half a cosine until the last epoch",
+        ),
+        Option(
+            *("grad_clip", SETTING | NAMED, None, _value(types.positive, "NORM")),
+            "scale gradients down to this L2 norm, that of all together (default: "
+            "they stay)",
+        ),
+        Option(
             *(
                 "weight_decay",
                 SETTING | CHANGES,
@@ -427,14 +440,17 @@ def changed_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
+# Not said unless they are given, since older records lack them.
+_NEW = ("early_stopping", "warmup", "cosine", "grad_clip")
+
+
 def setting_of(args: argparse.Namespace) -> Setting:
     """Returns the setting that arguments mean, after defaults were filled in."""
     mixes = args.mixup != "none"
     names = [option.name for option in options_with(SETTING | MIXING)]
     mixing = [option.name for option in options_with(MIXING)]
     said = {name for name in names if mixes or name not in mixing[1:]} - {"epoch"}
-    if args.early_stopping is None:  # older records lack it
-        said.remove("early_stopping")
+    said -= {name for name in _NEW if getattr(args, name) == OPTIONS[name].default}
     return Setting(
         {name: getattr(args, name) for name in names if name in said},
         args.epoch,

@@ -15,7 +15,7 @@ from typing import Any
 
 import chainer
 import numpy as np
-from chainer.training.extensions import LinearShift, observe_value
+from chainer.training.extensions import observe_value
 
 import chainer_mmix
 from chainer_mmix import datasets, models, training
@@ -38,6 +38,7 @@ from chainer_mmix.runs.record import RunRecord
 from chainer_mmix.training.extensions import (
     DivergedError,
     MixupOff,
+    MixupShift,
     TensorBoardReport,
 )
 from chainer_revive import cudnn
@@ -273,7 +274,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     if args.resume:
         # A schedule ends with the last epoch.
         scheduled = args.alpha_end is not None or args.mixup_prob_end is not None
-        fixed = {"epoch", "batchsize"} if scheduled else ()
+        fixed = {"epoch", "batchsize"} if scheduled or args.cosine else ()
         check_same_run(os.path.dirname(args.resume) or ".", arguments, fixed)
     with naming("out", "resume"):
         training.check_output(args.out, args.resume, again)
@@ -310,6 +311,7 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         args.weight_decay,
         args.momentum,
         args.nesterov,
+        args.grad_clip,
     )
     training.scale_loss(optimizer, args.loss_scale)
     trainer = training.build_trainer(
@@ -321,6 +323,8 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         out=args.out,
         device=device,
         lr_drop=args.lr_drop,
+        warmup=args.warmup,
+        cosine=args.cosine,
         quiet=args.quiet,
         graph=args.graph,
         data_on_device=args.data_on_device,
@@ -453,7 +457,7 @@ def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> Non
     for attribute, end in (("alpha", args.alpha_end), ("prob", args.mixup_prob_end)):
         if end is not None:
             values = getattr(policy, attribute), end
-            shift = LinearShift(attribute, values, (0, n_iteration), policy)
+            shift = MixupShift(attribute, values, (0, n_iteration), policy)
             trainer.extend(shift, name=f"shift_{attribute}")
             trainer.extend(
                 observe_value(
@@ -512,6 +516,7 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         raise ValueError(f"--nesterov is for --optimizer sgd, not {args.optimizer}")
     if args.nesterov and not args.momentum:
         raise ValueError("--nesterov needs a --momentum above 0, such as 0.9")
+    check_rate(args)
     if args.switch_prob != 0.5 and 0 in (args.alpha, args.cutmix_alpha):
         raise ValueError("--switch-prob is for --cutmix-alpha and --alpha above 0")
     if args.fixed_lam is not None and args.alpha_end is not None:
@@ -523,6 +528,25 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         )
     if args.out is None:
         args.out = default_out(args, model_class)
+
+
+def check_rate(args: argparse.Namespace) -> None:
+    """Checks that what is to happen to the learning rate happens before the end."""
+    late = [drop for drop in args.lr_drop if drop >= args.epoch]
+    if late:
+        raise ValueError(
+            f"--lr-drop {late[0]} never comes, for --epoch is {args.epoch}: choose an "
+            "earlier one, or train longer"
+        )
+    if args.lr_drop and args.cosine:
+        raise ValueError("--cosine and --lr-drop both lower the rate: leave out one")
+    if args.warmup >= args.epoch:
+        raise ValueError(
+            f"--warmup {args.warmup} takes all of --epoch {args.epoch}: choose less"
+        )
+    if args.grad_clip is not None and args.dtype != "float32":
+        # Chainer's hook looks at gradients that are still scaled.
+        raise ValueError(f"--grad-clip is for --dtype float32, not {args.dtype}")
 
 
 def default_out(args: argparse.Namespace, model_class: Any) -> str:

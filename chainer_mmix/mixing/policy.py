@@ -32,8 +32,7 @@ class MixupPolicy:
     file of weights.
 
     ``alpha``, ``prob`` and the other numbers are attributes that may be changed at any
-    time. Chainer's extensions that shift an attribute of an optimizer take a policy
-    as well: ``LinearShift("prob", (1, 0), (0, 10000), optimizer=model.policy)``.
+    time, such as by :class:`~chainer_mmix.training.extensions.MixupShift`.
 
     Source: arXiv 1806.05236, section 2. There, one layer and one :math:`\lambda`
     serve a whole minibatch. Pairs, CutMix and switching follow timm's ``Mixup``.

@@ -57,6 +57,8 @@ def build_trainer(
     out: str | Path,
     device: chainer.backend.Device,
     lr_drop: Sequence[int] = (),
+    warmup: int = 0,
+    cosine: bool = False,
     n_retains: int = 2,
     snapshot_every: tuple[float, str] | None = None,
     keep_best: tuple[str, bool] | None = None,
@@ -85,6 +87,10 @@ def build_trainer(
         device (chainer.backend.Device): Where to compute.
         lr_drop (sequence of int): Epochs after which the learning rate is divided
             by 10. The default is none.
+        warmup (int): Epochs in which the learning rate grows to its value. The default
+            is 0.
+        cosine (bool): Whether it then falls to 0 along half a cosine until the last
+            epoch. The default is ``False``.
         n_retains (int): Snapshots to keep. The default is 2.
         snapshot_every (tuple): When to save besides the end of each epoch:
             ``(n, "iterations")`` or ``(n, "minutes")``. The default is never.
@@ -134,7 +140,8 @@ def build_trainer(
     trainer.extend(guard)
     validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
     trainer.extend(Evaluator(validation, optimizer.target, convert_test, device))
-    trainer.extend(LearningRate(lr_drop))
+    falls = epoch if cosine else None
+    trainer.extend(LearningRate(lr_drop, warmup=warmup, cosine=falls))
     if is_half():
         trainer.extend(HalfPrecision(optimizer))
     trainer.extend(MixupReport())

@@ -47,6 +47,8 @@ OTHERS = {
     "momentum": "0.8",
     "lr": "0.5",
     "lr_drop": "4",
+    "warmup": "1",
+    "grad_clip": "5",
     "weight_decay": "0.1",
     "seed": "9",
     "gpu": "0",
@@ -65,6 +67,7 @@ OTHERS = {
 NEWER = (
     *("quiet", "data_root", "workers"),
     *("snapshot_every", "keep", "keep_best", "early_stopping"),
+    *("warmup", "cosine", "grad_clip"),
 )
 
 
