@@ -134,6 +134,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if self.mixes:
             check_contract(predictor)
 
+    def __repr__(self) -> str:
+        name = type(self.predictor).__name__
+        how = f"{self.policy!r}, points {self.points}" if self.mixes else "no mixing"
+        return f"{type(self).__name__}({name}, {how})"
+
     @property
     def mixes(self) -> bool:
         """Whether it mixes in training."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import numbers
@@ -110,6 +111,16 @@ class MixupPolicy:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {value}")
+
+    def __repr__(self) -> str:
+        parameters = inspect.signature(type(self)).parameters.values()
+        values = {p.name: getattr(self, p.name, p.default) for p in parameters}
+        told = [
+            f"{p.name}={values[p.name]!r}"
+            for p in parameters
+            if p.name == "alpha" or values[p.name] != p.default
+        ]
+        return f"{type(self).__name__}({', '.join(told)})"
 
     @property
     def mixes(self) -> bool:

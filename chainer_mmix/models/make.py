@@ -23,7 +23,8 @@ def make_model(
     Args:
         name (str): A name in ``MODELS``.
         n_class (int): The number of outputs.
-        stem (str), downsample_fb (bool): Of the ResNets.
+        stem (str): Of the ResNets.
+        downsample_fb (bool): Of the ResNets.
         published (bool): Of the PreActResNets and WideResNets.
 
     Returns:

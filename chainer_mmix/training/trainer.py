@@ -26,8 +26,10 @@ from chainer_mmix.training.extensions import (
     HalfPrecision,
     LearningRate,
     MixupReport,
+    NotebookReport,
     RandomState,
 )
+from chainer_mmix.training.extensions.notebook_report import in_notebook
 from chainer_mmix.training.extensions.plot_report import PlotReport
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
@@ -100,7 +102,9 @@ def build_trainer(
         early_stopping (int): Stop after so many epochs without a better value of that
             key. The default is never.
         quiet (bool): Whether to leave out the table and, on a terminal, the progress
-            bar. The default is ``False``.
+            bar, or in a notebook the
+            :class:`~chainer_mmix.training.extensions.NotebookReport`. The default is
+            ``False``.
         graph (bool): Whether to replay CUDA graphs
             (:class:`~chainer_mmix.training.GraphUpdater`). The default is ``False``.
         data_on_device (bool): Whether to keep all examples on the device
@@ -146,8 +150,10 @@ def build_trainer(
         trainer.extend(HalfPrecision(optimizer))
     trainer.extend(MixupReport())
     trainer.extend(log_report)
-    if not quiet:
-        # Triggers without a state, which a snapshot of a quiet run would lack.
+    # Triggers without a state, which a snapshot of a quiet run would lack.
+    if not quiet and in_notebook():
+        trainer.extend(NotebookReport(), trigger=lambda trainer: True)
+    elif not quiet:
         table = extensions.PrintReport(_COLUMNS, out=_plain(sys.stdout))
         trainer.extend(table, trigger=_is_new_epoch)
         if sys.stdout.isatty():

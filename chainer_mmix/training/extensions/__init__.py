@@ -22,6 +22,7 @@ from chainer_mmix.training.extensions.mixup_off import MixupOff
 from chainer_mmix.training.extensions.mixup_preview import MixupPreview
 from chainer_mmix.training.extensions.mixup_report import MixupReport
 from chainer_mmix.training.extensions.mixup_shift import MixupShift
+from chainer_mmix.training.extensions.notebook_report import NotebookReport
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 from chainer_mmix.training.extensions.random_state import RandomState
 from chainer_mmix.training.extensions.representation_plot import RepresentationPlot
@@ -43,6 +44,7 @@ __all__ = [
     "MixupPreview",
     "MixupReport",
     "MixupShift",
+    "NotebookReport",
     "PredictorEvaluator",
     "RandomState",
     "RepresentationPlot",
