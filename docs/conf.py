@@ -68,7 +68,7 @@ def read_outside(app, docname: str, source: list[str]) -> None:
 def read_modules(app, docname: str, source: list[str]) -> None:
     """Lists the modules of the packages whose names are used with their module's."""
     package = f"chainer_mmix.{Path(docname).name}"
-    if docname not in ("reference/analysis", "reference/runs"):
+    if docname not in ("reference/analysis", "reference/inference", "reference/runs"):
         return
     for _, name, _ in pkgutil.iter_modules(pydoc.locate(package).__path__):
         source[0] += (

@@ -407,6 +407,20 @@ GROUPS: dict[str, Sequence[Option]] = {
             "divide the learning rate by 10 after these epochs (default: never)",
         ),
         Option(
+            *("warmup", SETTING | NAMED, None, _value(types.natural, "N")),
+            "let the learning rate grow to its value in so many epochs (default: 0; "
+            "with --lr-scaling 5, or half of them all)",
+        ),
+        Option(
+            *("cosine", SETTING | NAMED, False, {}),
+            "let the learning rate fall to 0 along half a cosine until the last epoch",
+        ),
+        Option(
+            *("grad_clip", SETTING | NAMED, None, _value(types.positive, "NORM")),
+            "scale gradients down to this L2 norm, that of all together (default: "
+            "they stay)",
+        ),
+        Option(
             *(
                 "weight_decay",
                 SETTING | CHANGES,
@@ -515,11 +529,6 @@ GROUPS: dict[str, Sequence[Option]] = {
             "multiply the learning rate by the number of ranks, or by its square root",
         ),
         Option(
-            *("warmup", SETTING, None, _value(types.natural, "N")),
-            "epochs in which the learning rate grows to that (default: 5, or half of "
-            "them all)",
-        ),
-        Option(
             *("rank_timeout", PLACE, 6.0, _value(types.not_negative, "S")),
             "end all ranks when one has not answered for so many seconds; 0 for never",
         ),
@@ -589,7 +598,10 @@ def changed_words(
 
 
 # Not said unless they are given, since older records lack them.
-_NEW = ("early_stopping", "common_draw", "sync_bn", "lr_scaling", "warmup")
+_NEW = (
+    *("early_stopping", "common_draw", "sync_bn", "lr_scaling"),
+    *("warmup", "cosine", "grad_clip"),
+)
 
 
 def setting_of(args: argparse.Namespace, ranks: int = 1) -> Setting:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import chainer
 import numpy as np
-from chainer.training.extensions import LinearShift, observe_value
+from chainer.training.extensions import observe_value
 
 import chainer_mmix
 from chainer_mmix import datasets, models, training
@@ -46,6 +46,7 @@ from chainer_mmix.runs.record import RunRecord, read_record
 from chainer_mmix.training.extensions import (
     DivergedError,
     MixupOff,
+    MixupShift,
     TensorBoardReport,
 )
 from chainer_mmix.training.multinode import Ranks, Watchdog, synchronize_statistics
@@ -352,7 +353,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         if args.resume:
             # A schedule ends with the last epoch.
             scheduled = args.alpha_end is not None or args.mixup_prob_end is not None
-            fixed = {"epoch", "batchsize"} if scheduled else ()
+            fixed = {"epoch", "batchsize"} if scheduled or args.cosine else ()
             check_same_run(os.path.dirname(args.resume) or ".", arguments, fixed)
         with naming("out", "resume"):
             training.check_output(args.out, args.resume, again)
@@ -405,6 +406,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         args.weight_decay,
         args.momentum,
         args.nesterov,
+        args.grad_clip,
     )
     training.scale_loss(optimizer, args.loss_scale)
     trainer = training.build_trainer(
@@ -416,13 +418,14 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         out=args.out,
         device=device,
         lr_drop=args.lr_drop,
+        warmup=args.warmup or 0,
+        cosine=args.cosine,
         quiet=args.quiet,
         graph=args.graph,
         data_on_device=args.data_on_device,
         workers=args.workers,
         ranks=ranks,
         rate_scale=rate_scale,
-        warmup=args.warmup or 0,
         **keeping(args),
     )
     if policy.pastes:
@@ -607,7 +610,7 @@ def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> Non
     for attribute, end in (("alpha", args.alpha_end), ("prob", args.mixup_prob_end)):
         if end is not None:
             values = getattr(policy, attribute), end
-            shift = LinearShift(attribute, values, (0, n_iteration), policy)
+            shift = MixupShift(attribute, values, (0, n_iteration), policy)
             trainer.extend(shift, name=f"shift_{attribute}")
             trainer.extend(
                 observe_value(
@@ -676,6 +679,7 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         raise ValueError("--cutmix-minmax is in place of --cutmix-alpha: leave out one")
     if args.remix_tau is not None and args.remix_kappa is None:
         raise ValueError("--remix-tau is for --remix-kappa: add it, or leave it out")
+    check_rate(args)
     if args.fixed_lam is not None and args.alpha_end is not None:
         raise ValueError("--alpha-end changes nothing with --fixed-lam: leave out one")
     if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:
@@ -685,6 +689,25 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         )
     if args.out is None:
         args.out = default_out(args, model_class)
+
+
+def check_rate(args: argparse.Namespace) -> None:
+    """Checks that what is to happen to the learning rate happens before the end."""
+    late = [drop for drop in args.lr_drop if drop >= args.epoch]
+    if late:
+        raise ValueError(
+            f"--lr-drop {late[0]} never comes, for --epoch is {args.epoch}: choose an "
+            "earlier one, or train longer"
+        )
+    if args.lr_drop and args.cosine:
+        raise ValueError("--cosine and --lr-drop both lower the rate: leave out one")
+    if args.warmup is not None and args.warmup >= args.epoch:
+        raise ValueError(
+            f"--warmup {args.warmup} takes all of --epoch {args.epoch}: choose less"
+        )
+    if args.grad_clip is not None and args.dtype != "float32":
+        # Chainer's hook looks at gradients that are still scaled.
+        raise ValueError(f"--grad-clip is for --dtype float32, not {args.dtype}")
 
 
 def default_out(args: argparse.Namespace, model_class: Any) -> str:

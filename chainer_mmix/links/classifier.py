@@ -17,6 +17,7 @@ from chainer_mmix.links.contract import (
     check_predictor,
     target_name,
 )
+from chainer_mmix.links.forms import explained
 from chainer_mmix.links.hooks import is_of_training
 from chainer_mmix.mixing.accuracy import top_k_accuracy
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
@@ -159,6 +160,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if self.mixes:
             check_contract(predictor)
 
+    def __repr__(self) -> str:
+        name = type(self.predictor).__name__
+        how = f"{self.policy!r}, points {self.points}" if self.mixes else "no mixing"
+        return f"{type(self).__name__}({name}, {how})"
+
     @property
     def mixes(self) -> bool:
         """Whether it mixes in training."""
@@ -232,6 +238,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         """
         self.policy.use_communicator(communicator)
 
+    @explained
     def compute_loss(self, draw: MixupDraw | None, *args, **kwargs) -> chainer.Variable:
         """Computes and reports the loss of a batch that is mixed by a given draw.
 

@@ -46,6 +46,8 @@ def check_predictor(predictor: chainer.Link) -> None:
     own = type(predictor).__call__ is not chainer.Link.__call__
     if not (own or callable(getattr(predictor, "forward", None))):
         raise TypeError(f"predictor is a {name}, which has no forward: give it one")
+    if isinstance(predictor, chainer.Sequential) and not len(predictor):
+        raise TypeError(f"predictor is a {name} of no links: give it some")
     if isinstance(predictor, chainer.links.Classifier):
         raise TypeError(
             f"predictor is a {name}, which computes a loss itself: give its predictor"
@@ -68,12 +70,12 @@ def check_contract(predictor: chainer.Link) -> None:
     try:
         inspect.signature(call).bind_partial(mixup_hidden=True, lam=1.0, layer_mix=None)
     except TypeError as e:
-        name = f"{type(predictor).__name__}.{call.__name__}"
+        name = type(predictor).__name__
         raise TypeError(
-            f"{name} must accept (x, target, mixup_hidden, lam, layer_mix) to be "
-            f"trained with mixing, but it takes {inspect.signature(call)}: {e}. "
-            "MixupLayers(net, names) makes such a predictor of any network, and "
-            "MixupLayers.suggest(net, x) finds the names"
+            f"{name} does not mix by itself: wrap it, MixupLayers(net, names), with "
+            "names that MixupLayers.suggest(net, x) finds; or let "
+            f"{name}.{call.__name__} accept (x, target, mixup_hidden, lam, layer_mix), "
+            f"of which it takes {inspect.signature(call)}: {e}"
         ) from None
 
 

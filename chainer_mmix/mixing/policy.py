@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import numbers
@@ -41,8 +42,7 @@ class MixupPolicy:
     file of weights.
 
     ``alpha``, ``prob`` and the other numbers are attributes that may be changed at any
-    time. Chainer's extensions that shift an attribute of an optimizer take a policy
-    as well: ``LinearShift("prob", (1, 0), (0, 10000), optimizer=model.policy)``.
+    time, such as by :class:`~chainer_mmix.training.extensions.MixupShift`.
 
     Under :func:`chainermn.create_multi_node_optimizer`, each rank draws for itself: all
     ranks have the generator of rank 0, and make one of their own of each number that it
@@ -169,6 +169,16 @@ class MixupPolicy:
                 "the boxes of cutmix_minmax have sides of their own, which no lambda "
                 f"tells: leave out {other}, or use cutmix_alpha"
             )
+
+    def __repr__(self) -> str:
+        parameters = inspect.signature(type(self)).parameters.values()
+        values = {p.name: getattr(self, p.name, p.default) for p in parameters}
+        told = [
+            f"{p.name}={values[p.name]!r}"
+            for p in parameters
+            if p.name == "alpha" or values[p.name] != p.default
+        ]
+        return f"{type(self).__name__}({', '.join(told)})"
 
     @property
     def mixes(self) -> bool:

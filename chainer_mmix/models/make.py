@@ -24,8 +24,10 @@ def make_model(
     Args:
         name (str): A name in ``MODELS``.
         n_class (int): The number of outputs.
-        stem (str), downsample_fb (bool): Of the ResNets.
-        published (bool), stem_stride (int): Of the PreActResNets and WideResNets.
+        stem (str): Of the ResNets.
+        downsample_fb (bool): Of the ResNets.
+        published (bool): Of the PreActResNets and WideResNets.
+        stem_stride (int): Of the PreActResNets and WideResNets.
 
     Returns:
         ~chainer.Chain: The network.

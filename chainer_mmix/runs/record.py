@@ -88,7 +88,7 @@ class RunRecord:
     """Writes ``run.json``; the module's documentation lists what is in it.
 
     Args:
-        out (str or path-like): The output folder, which must exist when it is written.
+        out (str or path-like): The output folder.
         arguments (mapping): All arguments of the run, of JSON types.
         command (str): The command line.
         device (chainer.backend.Device): Where the run computes.
@@ -145,11 +145,12 @@ class RunRecord:
         self.content["data"] = dict(data or {})
 
     def start(self, log: Sequence[Mapping[str, float]] = ()) -> None:
-        """Writes the record of a run that has just begun.
+        """Writes the record of a run that has just begun, and makes its folder.
 
         Args:
             log (list of dict): What there is of the log, if the run was resumed.
         """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         duration = log[-1].get("elapsed_time", 0.0) if log else 0.0
         self._write("running", None, duration, log)
 

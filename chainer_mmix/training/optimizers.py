@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import chainer
 from chainer import optimizers
-from chainer.optimizer_hooks import WeightDecay
+from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
 from chainer_mmix.training.sgd import SGD
 
@@ -20,6 +20,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     momentum: float = 0.9,
     nesterov: bool = False,
+    grad_clip: float | None = None,
 ) -> chainer.GradientMethod:
     """Makes an optimizer by name and sets it up.
 
@@ -36,6 +37,9 @@ def make_optimizer(
         momentum (float): Of the last three; the others have none. The default is 0.9.
         nesterov (bool): Whether ``"sgd"`` has Nesterov's momentum. The default is
             ``False``.
+        grad_clip (float): The L2 norm that the gradient of all parameters together is
+            scaled down to where it is larger
+            (:class:`~chainer.optimizer_hooks.GradientClipping`). The default is none.
 
     Returns:
         chainer.GradientMethod: The optimizer of ``model``.
@@ -43,10 +47,9 @@ def make_optimizer(
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
         optimizer = optimizers.AdamW(alpha=lr, weight_decay_rate=lr * weight_decay)
-        return optimizer.setup(model)
-    if name == "sgd":
-        return SGD(lr, momentum, weight_decay, nesterov).setup(model)
-    if name == "adam":
+    elif name == "sgd":
+        optimizer = SGD(lr, momentum, weight_decay, nesterov)
+    elif name == "adam":
         optimizer = optimizers.Adam(lr)
     elif name == "rmsprop":
         optimizer = optimizers.RMSprop(lr, alpha=0.9, eps=1e-7)
@@ -57,6 +60,8 @@ def make_optimizer(
         }[name]
         optimizer = make(lr, momentum)
     optimizer.setup(model)
-    if weight_decay:
+    if grad_clip is not None:
+        optimizer.add_hook(GradientClipping(grad_clip))
+    if weight_decay and name not in ("adamw", "sgd"):  # which have their own
         optimizer.add_hook(WeightDecay(weight_decay))
     return optimizer

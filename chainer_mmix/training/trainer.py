@@ -26,8 +26,10 @@ from chainer_mmix.training.extensions import (
     HalfPrecision,
     LearningRate,
     MixupReport,
+    NotebookReport,
     RandomState,
 )
+from chainer_mmix.training.extensions.notebook_report import in_notebook
 from chainer_mmix.training.extensions.plot_report import PlotReport
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
@@ -63,6 +65,8 @@ def build_trainer(
     out: str | Path,
     device: chainer.backend.Device,
     lr_drop: Sequence[int] = (),
+    warmup: int = 0,
+    cosine: bool = False,
     n_retains: int = 2,
     snapshot_every: tuple[float, str] | None = None,
     keep_best: tuple[str, bool] | None = None,
@@ -73,7 +77,6 @@ def build_trainer(
     workers: int = 0,
     ranks: Ranks | None = None,
     rate_scale: float = 1.0,
-    warmup: int = 0,
 ) -> training.Trainer:
     """Builds a Trainer that evaluates, logs, draws and saves.
 
@@ -94,6 +97,10 @@ def build_trainer(
         device (chainer.backend.Device): Where to compute.
         lr_drop (sequence of int): Epochs after which the learning rate is divided
             by 10. The default is none.
+        warmup (int): Epochs in which the learning rate grows to its value. The default
+            is 0.
+        cosine (bool): Whether it then falls to 0 along half a cosine until the last
+            epoch. The default is ``False``.
         n_retains (int): Snapshots to keep. The default is 2.
         snapshot_every (tuple): When to save besides the end of each epoch:
             ``(n, "iterations")`` or ``(n, "minutes")``. The default is never.
@@ -103,7 +110,9 @@ def build_trainer(
         early_stopping (int): Stop after so many epochs without a better value of that
             key. The default is never.
         quiet (bool): Whether to leave out the table and, on a terminal, the progress
-            bar. The default is ``False``.
+            bar, or in a notebook the
+            :class:`~chainer_mmix.training.extensions.NotebookReport`. The default is
+            ``False``.
         graph (bool): Whether to replay CUDA graphs
             (:class:`~chainer_mmix.training.GraphUpdater`). The default is ``False``.
         data_on_device (bool): Whether to keep all examples on the device
@@ -116,7 +125,6 @@ def build_trainer(
             reports the means over all. The first one alone prints and writes. The
             default is this process alone.
         rate_scale (float): By what to multiply the learning rate. The default is 1.
-        warmup (int): In how many epochs it grows to that. The default is 0.
 
     Returns:
         ~chainer.training.Trainer: Ready to run, or to be given to
@@ -156,7 +164,9 @@ def build_trainer(
     validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
     evaluator = Evaluator(validation, model, convert_test, device)
     trainer.extend(ranks.evaluator(evaluator))
-    trainer.extend(LearningRate(lr_drop, scale=rate_scale, warmup=warmup))
+    falls = epoch if cosine else None
+    rate = LearningRate(lr_drop, scale=rate_scale, warmup=warmup, cosine=falls)
+    trainer.extend(rate)
     if is_half():
         trainer.extend(HalfPrecision(optimizer))
     trainer.extend(MixupReport(communicator=ranks.communicator))
@@ -211,8 +221,10 @@ def _join(optimizer: chainer.GradientMethod, ranks: Ranks) -> tuple[Any, SharedO
 
 def _show(trainer: training.Trainer, quiet: bool) -> None:
     """Lets a Trainer print and draw what it logs."""
-    if not quiet:
-        # Triggers without a state, which a snapshot of a quiet run would lack.
+    # Triggers without a state, which a snapshot of a quiet run would lack.
+    if not quiet and in_notebook():
+        trainer.extend(NotebookReport(), trigger=lambda trainer: True)
+    elif not quiet:
         table = extensions.PrintReport(_COLUMNS, out=_plain(sys.stdout))
         trainer.extend(table, trigger=_is_new_epoch)
         if sys.stdout.isatty():

@@ -66,6 +66,8 @@ OTHERS = {
     "momentum": "0.8",
     "lr": "0.5",
     "lr_drop": "4",
+    "warmup": "1",
+    "grad_clip": "5",
     "weight_decay": "0.1",
     "seed": "9",
     "gpu": "0",
@@ -78,7 +80,6 @@ OTHERS = {
     "communicator": "naive",
     "gpus": "0,1",
     "lr_scaling": "linear",
-    "warmup": "3",
     "rank_timeout": "3",
     "snapshot_every": "30min",
     "keep": "3",
@@ -90,7 +91,7 @@ NEWER = (
     *("quiet", "data_root", "workers", "top_k", "recipe"),
     *("snapshot_every", "keep", "keep_best", "early_stopping"),
     *("communicator", "gpus", "common_draw", "sync_bn", "rank_timeout"),
-    *("lr_scaling", "warmup"),
+    *("lr_scaling", "warmup", "cosine", "grad_clip"),
 )
 
 

@@ -718,7 +718,7 @@ def test_a_link_that_knows_nothing_of_mixing_is_named_at_once():
         def forward(self, x):
             return x
 
-    with pytest.raises(TypeError, match=r"MLP.forward must accept .* takes \(x\)"):
+    with pytest.raises(TypeError, match=r"let MLP.forward accept .* takes \(x\)"):
         ManifoldMixupClassifier(MLP())
     ManifoldMixupClassifier(MLP(), mixup_hidden=False)
 

@@ -84,7 +84,7 @@ def test_a_call_that_does_not_obey_the_contract_is_refused_at_once():
         def __call__(self, x):
             return super().__call__(x)
 
-    with pytest.raises(TypeError, match=r"Hidden.__call__ must accept .* takes \(x\)"):
+    with pytest.raises(TypeError, match=r"let Hidden.__call__ accept .* takes \(x\)"):
         ManifoldMixupClassifier(Hidden())
 
 

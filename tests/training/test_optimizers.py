@@ -59,3 +59,15 @@ def test_adamw_decays_by_lr_times_rate():
     decayed = step("adamw", [0.5, 1.0], lr=0.1, weight_decay=0.3)
     plain = step("adamw", [0.5, 1.0], lr=0.1)
     np.testing.assert_allclose(decayed - plain, -0.1 * 0.3 * np.array([1.0, -2.0]))
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum_sgd", "nesterov"])
+@pytest.mark.parametrize("length", [10.0, 0.1])
+def test_a_gradient_is_clipped_to_the_norm_of_all(name, length):
+    gradient = length * np.array([0.6, 0.8])
+    kept = gradient * min(1, 2 / length)
+    after = step(name, gradient, lr=0.1, weight_decay=0.3, grad_clip=2)
+    expected = step(name, kept, lr=0.1, weight_decay=0.3)
+    np.testing.assert_allclose(after, expected, 1e-9)
+    unclipped = step(name, gradient, lr=0.1, weight_decay=0.3)
+    assert np.allclose(after, unclipped) == (length < 2)

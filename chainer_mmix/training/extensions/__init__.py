@@ -21,6 +21,8 @@ from chainer_mmix.training.extensions.log_report import LogReport
 from chainer_mmix.training.extensions.mixup_off import MixupOff
 from chainer_mmix.training.extensions.mixup_preview import MixupPreview
 from chainer_mmix.training.extensions.mixup_report import MixupReport
+from chainer_mmix.training.extensions.mixup_shift import MixupShift
+from chainer_mmix.training.extensions.notebook_report import NotebookReport
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 from chainer_mmix.training.extensions.random_state import RandomState
 from chainer_mmix.training.extensions.representation_plot import RepresentationPlot
@@ -41,6 +43,8 @@ __all__ = [
     "MixupOff",
     "MixupPreview",
     "MixupReport",
+    "MixupShift",
+    "NotebookReport",
     "PredictorEvaluator",
     "RandomState",
     "RepresentationPlot",

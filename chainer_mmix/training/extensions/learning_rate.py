@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from chainer_mmix.training.parts import optimizer_of
 
 
 class LearningRate(EpochSchedule):
-    """Logs the learning rate as ``lr``, and drops it after some epochs.
+    """Logs the learning rate as ``lr``, warms it up and lets it fall.
 
-    The rate is a function of the epoch alone, and is right after a resume too.
+    The rate is a function of the time alone, and is right after a resume too.
     Chainer's :class:`~chainer.training.extensions.ExponentialShift` prefers the old
     rate to a new one when it is resumed.
 
@@ -29,10 +30,14 @@ class LearningRate(EpochSchedule):
         optimizer (chainer.GradientMethod): The optimizer. By default, it is the one
             called ``"main"`` or the only one. The rate of another one in the updater is
             logged as ``lr/<name>``.
+        warmup (int): Epochs in which the rate grows to its value, linearly with the
+            iterations: from 0, or from the optimizer's rate if ``scale`` is another
+            than 1 (arXiv 1706.02677). The default is 0.
+        cosine (int): The epoch at which the rate comes to 0, falling from the end of
+            the warm-up on along half a cosine, an iteration at a time (arXiv
+            1608.03983). The default is none: it stays.
         scale (float): By what to multiply the optimizer's rate, for minibatches that
-            several ranks make larger (arXiv 1706.02677). The default is 1.
-        warmup (int): In how many epochs it grows from the optimizer's rate to that,
-            linearly with the iterations. The default is 0.
+            several ranks make larger. The default is 1.
 
     Raises:
         ValueError: If there are several optimizers, none of which is called ``"main"``,
@@ -46,14 +51,20 @@ class LearningRate(EpochSchedule):
         drops: Sequence[int] = (),
         factor: float = 0.1,
         optimizer: chainer.GradientMethod | None = None,
-        scale: float = 1.0,
         warmup: int = 0,
+        cosine: int | None = None,
+        scale: float = 1.0,
     ) -> None:
+        if cosine is not None and warmup >= cosine:
+            raise ValueError(
+                f"a warm-up of {warmup} epochs leaves nothing of {cosine}: choose less"
+            )
+        self._warmup = warmup
+        self._cosine = cosine
+        if warmup or cosine:
+            self.trigger = 1, "iteration"
         self._drops = tuple(drops)
         self._scale = scale
-        self._warmup = warmup
-        if warmup:
-            self.trigger = 1, "iteration"
         self._factor = factor
         self._optimizer: Any = optimizer
 
@@ -89,11 +100,23 @@ class LearningRate(EpochSchedule):
         super().__call__(trainer)
 
     def set(self, trainer: chainer.training.Trainer) -> None:
-        """Sets the rate of the present epoch, or iteration of the warm-up."""
-        done = sum(drop <= trainer.updater.epoch for drop in self._drops)
-        scale = self._scale
+        """Sets the rate of the iteration that comes next."""
+        updater = trainer.updater
+        done = sum(drop <= updater.epoch for drop in self._drops)
+        rate = self._initial * self._scale * self._factor**done
         if self._warmup:
-            share = min(1.0, trainer.updater.epoch_detail / self._warmup)
-            scale = 1 + share * (scale - 1)
-        rate = self._initial * scale * self._factor**done
+            # As far as the iteration will have come, so that the first is not at 0.
+            share = (updater.epoch_detail + _step(updater)) / self._warmup
+            start = 0 if self._scale == 1 else 1 / self._scale
+            rate *= start + (1 - start) * min(1.0, share)
+        if self._cosine:
+            span = self._cosine - self._warmup
+            share = (updater.epoch_detail - self._warmup) / span
+            rate *= (1 + math.cos(math.pi * min(1.0, max(0.0, share)))) / 2
         setattr(self._optimizer, self._attribute, rate)
+
+
+def _step(updater: chainer.training.Updater) -> float:
+    """Returns the share of an epoch that an iteration takes."""
+    iterator = updater.get_iterator("main")
+    return iterator.batch_size / len(iterator.dataset)

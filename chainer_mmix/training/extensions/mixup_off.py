@@ -17,7 +17,7 @@ class MixupOff(EpochSchedule):
 
     The last epochs without mixing let a network, and the statistics of its batch
     normalisation, settle on samples as they are. To fade mixing out, shift ``prob`` or
-    ``alpha`` of the policy with :class:`~chainer.training.extensions.LinearShift`.
+    ``alpha`` with :class:`~chainer_mmix.training.extensions.MixupShift`.
 
     The copies of a :class:`~chainer.training.updaters.ParallelUpdater` are switched off
     too. Those of a MultiprocessParallelUpdater are in other processes, out of reach.

@@ -1,0 +1,114 @@
+"""Says what is wrong with the form of a batch, where Chainer names a dtype only."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chainer
+from chainer.links import Convolution2D
+from chainer.utils.type_check import InvalidType
+
+from chainer_mmix.links.graph import is_array
+
+
+def explained(compute_loss: Callable) -> Callable:
+    """Has a classifier's ``compute_loss`` name the remedy for arrays of a wrong form.
+
+    What goes through is not changed, but for images with their channels last, which
+    would train without a word if they came to a convolution.
+    """
+
+    @functools.wraps(compute_loss)
+    def wrapper(self, draw, *args, **kwargs):
+        arrays = filter(is_array, (*args, *kwargs.values()))
+        last = any(_has_channels_last(array) for array in arrays)
+        try:
+            with _NoChannelsLast() if last else contextlib.nullcontext():
+                return compute_loss(self, draw, *args, **kwargs)
+        except (InvalidType, TypeError, ValueError, RuntimeError) as e:
+            inputs, named, target = self._split(args, dict(kwargs))
+            flaw = _flaw_of_inputs([*inputs, *named.values()], self.predictor)
+            if flaw is None and not isinstance(e, ValueError):  # which names a remedy
+                flaw = _flaw_of_target(target, getattr(self, "y", None))
+            if flaw is None:
+                raise
+            raise TypeError(flaw) from e
+
+    return wrapper
+
+
+def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | None:
+    for x in filter(is_array, inputs):
+        if x.dtype == "uint8":
+            return (
+                "an input is of dtype uint8: make x.astype(numpy.float32) / 255 of "
+                "images, and x.astype(numpy.int32) of indices"
+            )
+        dtypes = {p.dtype for p in predictor.params(include_uninit=False)}
+        if x.dtype == "float64" and dtypes and x.dtype not in dtypes:
+            names = " and ".join(sorted(dtype.name for dtype in dtypes))
+            return (
+                f"an input is of dtype float64, but the network of {names}: convert "
+                f"it, as by x.astype(numpy.{min(dtype.name for dtype in dtypes)})"
+            )
+    return None
+
+
+def _flaw_of_target(t: Any, y: Any) -> str | None:
+    kind, shape = t.dtype.kind, t.shape
+    if kind in "USO":
+        return (
+            f"the labels are of dtype {t.dtype}: number them, as by "
+            "class_names, t = numpy.unique(labels, return_inverse=True), and "
+            "t.astype(numpy.int32)"
+        )
+    if kind in "iub" and len(shape) == 2 and shape[1] == 1:
+        return (
+            f"the labels have shape {shape}, but one number a sample is needed, shape "
+            f"({shape[0]},): t.ravel().astype(numpy.int32)"
+        )
+    if kind in "ub":
+        return (
+            f"the labels are of dtype {t.dtype}, but Chainer's losses take signed "
+            "integers: t.astype(numpy.int32)"
+        )
+    scores: tuple[int, ...] = getattr(y, "shape", ())
+    if kind == "f" and len(shape) == 1 and len(scores) == 2 and scores[1] > 1:
+        return (
+            f"the labels are of dtype {t.dtype} and shape {shape}: give class numbers, "
+            "t.astype(numpy.int32)"
+        )
+    if kind == "i" and len(shape) == 2 and scores == shape:
+        return (
+            f"the labels have shape {shape} and dtype {t.dtype}, as one-hot vectors "
+            "have: give class numbers, t.argmax(axis=1).astype(numpy.int32), or "
+            "probabilities, t.astype(numpy.float32)"
+        )
+    return None
+
+
+def _has_channels_last(x: Any) -> bool:
+    if x.ndim != 4 or x.shape[3] not in (1, 3, 4) or x.shape[1] < 5:
+        return False
+    return x.shape[1] == x.shape[2] or (x.shape[3] > 1 and min(x.shape[1:3]) >= 16)
+
+
+class _NoChannelsLast(chainer.LinkHook):
+    """Raises an error if a convolution gets images whose channels come last."""
+
+    name = "NoChannelsLast"
+
+    def forward_preprocess(self, args) -> None:
+        if not (isinstance(args.link, Convolution2D) and args.args):
+            return
+        x = args.args[0]
+        if _has_channels_last(x):
+            raise ValueError(
+                f"a convolution gets {x.shape[1]} channels of {x.shape[2]}x"
+                f"{x.shape[3]} pixels, shape {x.shape}, as of images with their "
+                "channels last, (N, H, W, C): Chainer's have them first, "
+                "x.transpose(0, 3, 1, 2)"
+            )

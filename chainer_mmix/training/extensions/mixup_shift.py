@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import chainer
+from chainer.training.extensions import LinearShift
+
+from chainer_mmix.mixing import MixupPolicy
+from chainer_mmix.training.parts import classifier_of
+
+_ATTRIBUTES = ("alpha", "prob", "cutmix_alpha", "switch_prob", "fixed_lam")
+
+
+class MixupShift(LinearShift):
+    """Shifts a number of the policy linearly, such as its ``alpha``.
+
+    It is :class:`~chainer.training.extensions.LinearShift` for the policy of a
+    :class:`~chainer_mmix.ManifoldMixupClassifier`. That one, without
+    ``optimizer=policy``, sets the ``alpha`` of the optimizer: Adam's learning rate.
+
+    Args:
+        attr (str): ``"alpha"``, ``"prob"``, ``"cutmix_alpha"``, ``"switch_prob"`` or
+            ``"fixed_lam"``.
+        value_range (tuple of float): The first and the last value.
+        time_range (tuple of int): The first and the last call between which it shifts:
+            iterations, unless :meth:`~chainer.training.Trainer.extend` is given
+            another trigger.
+        policy (MixupPolicy): The policy. The default is that of the Trainer's
+            classifier.
+
+    Raises:
+        ValueError: If there is no such attribute, a value is none that it may have,
+            the time goes backwards, or, when the run begins, there is no classifier,
+            or several.
+    """
+
+    _optimizer: Any  # what it shifts, as Chainer calls it
+
+    def __init__(
+        self,
+        attr: str,
+        value_range: tuple[float, float],
+        time_range: tuple[int, int],
+        policy: MixupPolicy | None = None,
+    ) -> None:
+        if attr not in _ATTRIBUTES:
+            names = ", ".join(_ATTRIBUTES)
+            raise ValueError(f"attr must be one of {names}, not {attr!r}")
+        for value in value_range:
+            given: Any = {attr: value}
+            MixupPolicy(**given)  # checks it
+        if not time_range[0] < time_range[1]:
+            raise ValueError(f"time_range must be (first, later), not {time_range}")
+        super().__init__(attr, value_range, time_range, policy)
+
+    def _get_optimizer(self, trainer: chainer.training.Trainer) -> MixupPolicy:
+        if self._optimizer is None:
+            classifier = classifier_of(trainer, type(self).__name__)
+            if classifier is None:
+                raise ValueError(
+                    "MixupShift finds no ManifoldMixupClassifier in the updater: give "
+                    "the policy, MixupShift(..., policy=model.policy)"
+                )
+            self._optimizer = classifier.policy
+        return self._optimizer

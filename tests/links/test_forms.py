@@ -1,0 +1,133 @@
+"""Arrays of a wrong form, and what is no predictor."""
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+
+from chainer_mmix import ManifoldMixupClassifier, MixupLayers, training
+from chainer_mmix.models import CNN
+
+RNG = np.random.RandomState(0)
+X = RNG.rand(6, 3, 16, 16).astype(np.float32)
+T = np.arange(6, dtype=np.int32) % 3
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("x", "t", "remedy"),
+    [
+        (X.transpose(0, 2, 3, 1), T, r"x.transpose\(0, 3, 1, 2\)"),
+        (X[:, :1].transpose(0, 2, 3, 1), T, r"x.transpose\(0, 3, 1, 2\)"),
+        ((255 * X).astype(np.uint8), T, r"x.astype\(numpy.float32\) / 255"),
+        (X.astype(np.float64), T, r"x.astype\(numpy.float32\)"),
+        (X, T.astype(np.uint8), r"t.astype\(numpy.int32\)"),
+        (X, T.astype(bool), r"t.astype\(numpy.int32\)"),
+        (X, np.array(["cat", "dog", "hen"])[T], r"t = numpy.unique\("),
+        (X, T[:, None], r"t.ravel\(\).astype\(numpy.int32\)"),
+        (X, np.eye(3, dtype=int)[T], r"t.argmax\(axis=1\).astype"),
+        (X, T.astype(np.float32), r"t.astype\(numpy.int32\)|signed integer dtype"),
+    ],
+)
+def test_the_remedy_is_named(x, t, remedy, train):
+    model = ManifoldMixupClassifier(CNN(3), seed=0)
+    with (
+        chainer.using_config("train", train),
+        pytest.raises((TypeError, ValueError), match=remedy),
+    ):
+        model(x, t)
+
+
+def test_the_remedies_are_right():
+    labels = np.array(["cat", "dog", "hen"])[T]
+    _, numbers = np.unique(labels, return_inverse=True)
+    for x, t in [
+        (X.transpose(0, 2, 3, 1).transpose(0, 3, 1, 2), T),
+        ((255 * X).astype(np.uint8).astype(np.float32) / 255, T),
+        (X, numbers.astype(np.int32)),
+        (X, T[:, None].ravel().astype(np.int32)),
+        (X, np.eye(3, dtype=np.float32)[T]),
+    ]:
+        ManifoldMixupClassifier(CNN(3), seed=0)(x, t)
+
+
+def test_a_training_is_refused_before_its_folder_is_made(tmp_path):
+    model = ManifoldMixupClassifier(CNN(3), seed=0)
+    optimizer = chainer.optimizers.Adam().setup(model)
+    data = list(zip(X.transpose(0, 2, 3, 1), T, strict=True))
+    device = chainer.get_device("@numpy")
+    with pytest.raises(ValueError, match="channels last"):
+        training.build_trainer(
+            *(optimizer, data, data), epoch=1, batchsize=2, out=tmp_path / "out",
+            device=device,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_may_take_the_channels_last():
+    class Net(chainer.Chain):
+        def __init__(self):
+            super().__init__(net=CNN(3))
+
+        def forward(self, x):
+            return self.net(x.transpose(0, 3, 1, 2))
+
+    x = X.transpose(0, 2, 3, 1).copy()
+    model = ManifoldMixupClassifier(MixupLayers(Net(), ["input"]), seed=0)
+    optimizer = chainer.optimizers.Adam().setup(model)
+    optimizer.update(model, x, T)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 16, 16), (6, 16, 100, 1), (6, 64, 4, 3)])
+def test_other_shapes_go_to_a_convolution(shape):
+    x = np.zeros(shape, np.float32)
+    net = chainer.Sequential(L.Convolution2D(None, 4, 1), L.Linear(None, 3))
+    ManifoldMixupClassifier(net, mixup_hidden=False)(x, T)
+
+
+def test_another_error_stays_as_it_is():
+    def wrong(y, t):
+        raise ValueError("an error of the loss")
+
+    model = ManifoldMixupClassifier(CNN(3), lossfun=wrong, seed=0)
+    with pytest.raises(ValueError, match=r"^an error of the loss$"):
+        model(X, T)
+
+
+def test_targets_of_other_losses_stay_as_they_are():
+    t = RNG.rand(6, 1).astype(np.float32)
+    net = chainer.Sequential(L.Linear(None, 1))
+    model = ManifoldMixupClassifier(
+        MixupLayers(net, ["input"]), lossfun=F.mean_squared_error, accfun=None
+    )
+    model(X, t)
+    several = ManifoldMixupClassifier(
+        MixupLayers(chainer.Sequential(L.Linear(None, 1)), ["input"]),
+        lossfun=F.sigmoid_cross_entropy,
+        accfun=F.binary_accuracy,
+        mixup_alpha=0,
+    )
+    several(X, T[:, None] % 2)
+
+
+class Plain(chainer.Chain):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("predictor", "error"),
+    [
+        (L.Classifier(CNN(3)), "is a Classifier, which computes a loss itself"),
+        (CNN, "must be a link, not the class CNN: call it"),
+        (chainer.Chain(), "is a Chain, which has no forward"),
+        (chainer.ChainList(), "is a ChainList, which has no forward"),
+        (chainer.Sequential(), "is a Sequential of no links"),
+        (F.relu, "must be a chainer.Link"),
+        (Plain(), r"^Plain does not mix by itself: wrap it, MixupLayers\(net, names\)"),
+    ],
+)
+def test_what_is_no_predictor_is_refused_at_once(predictor, error):
+    with pytest.raises(TypeError, match=error):
+        ManifoldMixupClassifier(predictor)
