@@ -40,7 +40,8 @@ from chainer_mmix.training.extensions import (
     MixupOff,
     TensorBoardReport,
 )
-from chainer_revive import cudnn
+from chainer_revive import cudnn, registry
+from chainer_revive.gpu_check import faults
 
 SCRIPT = "train_manifoldmixup.py"
 
@@ -159,6 +160,10 @@ def train(
         return _stop(parser.prog, str(e), args.out, 1, "name another --keep-best")
     except training.StoppedError as e:
         return _stop(parser.prog, str(e), args.out, 128 + e.signum)
+    except (RuntimeError, MemoryError) as e:
+        if (fault := faults.sentence(e)) is None:
+            raise
+        return _stop(parser.prog, f"the training failed: {fault}", args.out, 1)
     except KeyboardInterrupt:
         return _stop(parser.prog, "interrupted", args.out, 130)
     finally:
@@ -218,6 +223,9 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
     tensorboard = TensorBoardReport() if args.tensorboard else None
     with naming("gpu", "device"):
         device = training.get_device(args.gpu if args.device is None else args.device)
+    if isinstance(device, chainer.backend.GpuDevice):
+        device.use()
+        registry.decide()
     if args.graph and not isinstance(device, chainer.backend.GpuDevice):
         raise ValueError(
             f"--graph is for a GPU, not {device}: leave it out, or add --gpu"

@@ -47,4 +47,4 @@ if __name__ == "__main__":
     import cupy
 
     cupy.cuda.Device(int(device)).use()
-    main(path, run.Gpu(), usable_layers(), modules)
+    main(path, run.Gpu(modules), usable_layers(), modules)

@@ -9,9 +9,6 @@ from chainer.backends import cuda
 
 from chainer_revive import registry
 
-# More functions to check: modules with UNITS, added by packages as they are imported.
-modules: list[str] = []
-
 
 def wait(layers: frozenset[str]) -> None:
     """Has the layers ``cuda`` and ``cudnn``, or one of them, wait for a GPU's use."""
@@ -32,7 +29,7 @@ def _is_on_a_gpu(arguments: tuple) -> bool:
 
 def decide(layers: frozenset[str]) -> None:
     """Switches the layers on, but for what the current card computes wrong."""
-    from chainer_revive.gpu_check import card, faults, verdict
+    from chainer_revive.gpu_check import card, faults, modules, verdict
 
     try:
         device = cuda.cupy.cuda.Device().id

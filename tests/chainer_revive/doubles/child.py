@@ -37,4 +37,4 @@ if __name__ == "__main__":
         faults.plant(function, DAMAGES[fault])
     with open(f"{os.environ['XDG_CACHE_HOME']}/checks", "a") as file:
         file.write("checked\n")
-    main(path, NumpyGpu(), {"cuda", "cudnn", "capture"}, modules)
+    main(path, NumpyGpu(modules), {"cuda", "cudnn", "capture"}, modules)

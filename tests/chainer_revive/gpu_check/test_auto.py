@@ -20,7 +20,7 @@ from numpy_executor import NumpyExecutor
 from numpy_launcher import NumpyLauncher
 
 import chainer_revive
-from chainer_revive import registry
+from chainer_revive import gpu_check, registry
 from chainer_revive.cuda import current
 from chainer_revive.cudnn import executor
 from chainer_revive.gpu_check import card, faults, verdict
@@ -36,6 +36,7 @@ def machine(monkeypatch, tmp_path):
     log = tmp_path / "checks"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(card, "describe", lambda modules: {**CARD, "modules": modules})
+    monkeypatch.setattr(gpu_check, "modules", [])
     monkeypatch.setattr(card, "usable_layers", lambda: {"cuda", "capture", "cudnn"})
     device = SimpleNamespace(id=0)
     cupy = SimpleNamespace(cuda=SimpleNamespace(Device=lambda: device))
