@@ -170,4 +170,4 @@ def table(found: Verdict) -> Iterator[str]:
 
 def _largest(deviations: Iterable[float | None]) -> str:
     found = list(deviations)
-    return "none" if None in found else f"{max(found):.1e}"
+    return "-" if None in found else f"{max(found):.1e}"

@@ -13,8 +13,8 @@ _SENTENCES = (
     ),
     (
         ("cudaErrorInsufficientDriver", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
-        "the driver is too old for this CUDA: update it, or install "
-        "'chainer-mmix[cuda12]', which any driver from 525 on will do for",
+        "NVIDIA's driver is missing or too old for this CUDA: install or update it; "
+        "'chainer-mmix[cuda12]' works with any from 525 on, [cuda13] from 580 on",
     ),
     (
         ("cudaErrorNoDevice", "CUDA_ERROR_NO_DEVICE"),

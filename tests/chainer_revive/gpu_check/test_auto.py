@@ -60,7 +60,7 @@ def plant(monkeypatch, fault="nothing", function="-"):
 def at_once(monkeypatch, tmp_path, **failures):
     """A check that takes no time, and finds what it is told to."""
 
-    def check(card, device):
+    def check(card, device, beside):
         with open(tmp_path / "checks", "a") as file:
             file.write("checked\n")
         good = {"ours": 0.0, "allowed": 1.0, "error": None, "case": "", "precision": ""}
@@ -272,7 +272,7 @@ def test_what_cannot_be_described_is_left_to_chainer(monkeypatch):
 
     monkeypatch.setattr(card, "describe", fail)
     (warning,) = decide()
-    assert "the driver is too old for this CUDA" in warning and "cuda12" in warning
+    assert "driver is missing or too old for this CUDA" in warning and "cuda12" in warning
     assert is_on() == (False, False)
 
 
@@ -290,7 +290,7 @@ def test_a_card_that_is_newer_than_cudnn_8(monkeypatch, capability, warns, tmp_p
     "error, remedy",
     [
         ("OutOfMemoryError: Out of memory allocating 1 bytes", "a smaller batch"),
-        ("cudaErrorInsufficientDriver: insufficient", "the driver is too old"),
+        ("cudaErrorInsufficientDriver: insufficient", "too old"),
         ("CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error", "--resume auto"),
         ("cudaErrorIllegalAddress: an illegal memory access", "--resume auto"),
         (

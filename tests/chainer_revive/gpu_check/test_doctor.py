@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import child
+import numpy as np
 import pytest
 from chainer.backends import cuda
 from numpy_gpu import NumpyGpu
@@ -31,12 +32,16 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.setattr(card, "usable_layers", lambda: {"cuda", "cudnn"})
         monkeypatch.setattr(cuda, "available", True)
         device = SimpleNamespace(use=lambda: None)
-        cupy = SimpleNamespace(cuda=SimpleNamespace(Device=lambda number: device))
+        cupy = SimpleNamespace(
+            cuda=SimpleNamespace(Device=lambda number: device),
+            get_array_module=lambda *arrays: np,
+        )
         monkeypatch.setattr(cuda, "cupy", cupy)
         command = [sys.executable, child.__file__, fault, function]
         monkeypatch.setattr(verdict, "command", command)
         monkeypatch.setattr(run, "Gpu", NumpyGpu)
         monkeypatch.setattr(timing, "_SECONDS", 0)
+        monkeypatch.setattr(timing, "_TURNS", 1)
         monkeypatch.setattr(timing.Shapes.__new__, "__defaults__", (1, 16))
         monkeypatch.setattr(doctor, "environment", lambda: ["Python"])
 
