@@ -144,6 +144,7 @@ def test_a_card_that_is_taken_is_asked_again(monkeypatch):
     (warning,) = decide()
     assert is_on() == (False, False)
     assert "cudaErrorDevicesUnavailable" in warning
+    assert "taken by another process" in warning
     plant(monkeypatch)
     assert decide() == [] and is_on() == (True, True)
 
@@ -272,7 +273,9 @@ def test_what_cannot_be_described_is_left_to_chainer(monkeypatch):
 
     monkeypatch.setattr(card, "describe", fail)
     (warning,) = decide()
-    assert "driver is missing or too old for this CUDA" in warning and "cuda12" in warning
+    assert (
+        "driver is missing or too old for this CUDA" in warning and "cuda12" in warning
+    )
     assert is_on() == (False, False)
 
 

@@ -77,7 +77,7 @@ def test_a_machine_that_is_well(machine, out):
         assert line in text
     timed = text.partition("milliseconds")[2].splitlines()[1:]
     assert len(timed) == 2 * (14 + 4 + 2)
-    assert all(float(line.split()[-1]) > 0 for line in timed)
+    assert all(len(line.split()) > 4 for line in timed)
 
 
 @pytest.mark.slow
