@@ -1,7 +1,8 @@
-# make test, make demo, make docs, make examples, make evidence, make bench, make soak,
-# make zoo: each sets up all it needs in .venv first.
+# make test, make demo, make docs, make examples, make evidence, make bench, make gpu,
+# make soak, make zoo: each sets up all it needs in .venv first.
 # Another interpreter: make PYTHON=python3.12 test
 # Other extras of pyproject.toml: make EXTRAS=dev,cuda13 test
+# Without a network, from a folder of wheels: make WHEELS=folder test
 
 EXTRAS ?= dev
 VENV ?= .venv
@@ -16,7 +17,12 @@ BASE := $(VENV)/base-$(call id,)
 READY := $(VENV)/ready-$(call id,$(EXTRAS))
 OTHERS := $(filter-out $(READY),$(wildcard $(VENV)/ready-*))
 
-.PHONY: venv test lint docs demo examples evidence bench soak zoo
+ifdef WHEELS
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(WHEELS))
+endif
+
+.PHONY: venv test lint docs demo examples evidence bench gpu soak zoo
 
 venv: $(READY)
 
@@ -50,6 +56,14 @@ evidence: $(READY)
 
 bench: $(READY)
 	$(RUN) benchmarks/run.py
+
+# What a GPU computes right, how fast, and beside PyTorch if that is installed; nine
+# minutes at most. With CuPy 13 and cuDNN 8: make CUDA=cuda12 gpu
+CUDA := cuda13
+
+gpu:
+	$(MAKE) --no-print-directory EXTRAS=dev,$(CUDA) venv
+	$(RUN) benchmarks/gpu.py
 
 # Disturbs training runs for an hour: make MINUTES=5 soak
 MINUTES := 60

@@ -2,7 +2,8 @@
 
 Each step mixes at a random layer of the network's default set. Candidates run in turns,
 each in a process of its own. The estimate is what the convolutions need at the rates
-of matrix products and copies that PyTorch reaches on this GPU, measured before.
+of matrix products and copies that PyTorch reaches on this GPU, measured before. Where
+PyTorch is missing, there is none, and ratios are to the first of ours.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import contextlib
 import importlib.metadata
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -37,15 +37,17 @@ N_EXAMPLE = 5120  # of the pipeline: like CIFAR, but random
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     check_device(args.device)
-    for name in ("CHAINER_MMIX_CUDNN", "CHAINER_MMIX_CUDA"):
-        if args.device == "cuda":
-            os.environ.setdefault(name, "1")  # before a process loads Chainer
+    if not find_spec("torch"):
+        print("PyTorch is missing: only chainer-mmix is measured")
+        own = [name for name in args.candidate if CANDIDATES[name][0] == "chainer"]
+        args.candidate = own or sys.exit("nothing is left to measure: install PyTorch")
     print(versions(args.device))
-    rates = call(measure_rates, args.device)
-    tf32, fp16 = (rates[name] / 1e12 for name in PRECISIONS)
-    print(f"copies: {rates['copy'] / 1e9:.0f} GB/s")
-    print(f"matrix products: {tf32:.0f} TFLOP/s in TF32, {fp16:.0f} in float16")
-    if args.device == "cuda":
+    rates = call(measure_rates, args.device) if find_spec("torch") else None
+    if rates:
+        tf32, fp16 = (rates[name] / 1e12 for name in PRECISIONS)
+        print(f"copies: {rates['copy'] / 1e9:.0f} GB/s")
+        print(f"matrix products: {tf32:.0f} TFLOP/s in TF32, {fp16:.0f} in float16")
+    if rates and args.device == "cuda":
         share = call(measure_mix) / rates["copy"]
         print(f"mix, (128, 256, 32, 32) in float16: {share:.0%} of the rate of copies")
     for network in args.network:
@@ -84,17 +86,16 @@ def get_parser() -> argparse.ArgumentParser:
 
 def check_device(device: str) -> None:
     """Ends the process if what is to be compared cannot run here."""
-    if not find_spec("torch"):
-        sys.exit("PyTorch is missing: pip install torch, built for CUDA")
     if device == "cpu":
         return
-    import torch
+    if find_spec("torch"):
+        import torch
 
-    if not torch.cuda.is_available():
-        sys.exit(
-            f"PyTorch {torch.__version__} finds no GPU: this benchmark needs an NVIDIA "
-            "GPU, its driver and a build of PyTorch for CUDA"
-        )
+        if not torch.cuda.is_available():
+            sys.exit(
+                f"PyTorch {torch.__version__} finds no GPU: this benchmark needs an "
+                "NVIDIA GPU, its driver and a build of PyTorch for CUDA"
+            )
     from chainer_mmix.training import get_device
 
     try:
@@ -105,9 +106,7 @@ def check_device(device: str) -> None:
 
 def versions(device: str) -> str:
     """Describes where the figures come from."""
-    import torch
-
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    name = call(gpu_name) if device == "cuda" else "CPU"
     packages = ["torch", "chainer", "chainer-mmix", "cupy-cuda12x", "cupy-cuda13x"]
     packages += ["nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cudnn-frontend"]
     found = []
@@ -117,7 +116,13 @@ def versions(device: str) -> str:
     return f"{name}; {', '.join(found)}"
 
 
-def compare(args, network: str, precision: str, rates: dict) -> None:
+def gpu_name() -> str:
+    import cupy
+
+    return cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+
+
+def compare(args, network: str, precision: str, rates: dict | None) -> None:
     """Prints the table of one network and precision."""
     context = multiprocessing.get_context("spawn")
     ends = {}
@@ -148,12 +153,16 @@ def compare(args, network: str, precision: str, rates: dict) -> None:
         for end in ends.values():
             end.close()
     shape = (args.batchsize, 3, args.size, args.size)
-    estimate = call(estimate_seconds, network, precision, shape, rates)
+    estimate = None
+    if rates:
+        estimate = call(estimate_seconds, network, precision, shape, rates)
     print(f"\n{network}, {precision}, input {shape}, data from the {args.data}")
     print("\n".join(table(times, notes, args.batchsize, estimate)))
 
 
-def table(times: dict, notes: dict, batchsize: int, estimate: float) -> list[str]:
+def table(
+    times: dict, notes: dict, batchsize: int, estimate: float | None
+) -> list[str]:
     """Returns the lines of a table; ratios are to the first candidate's speed."""
     base = next(iter(times.values()))
     lines = [f"{'':<27}{'images/s':>10}{'ms':>9}{'MiB':>8}{'ratio':>7}"]
@@ -165,8 +174,9 @@ def table(times: dict, notes: dict, batchsize: int, estimate: float) -> list[str
             f"{name:<27}{batchsize / median:>10.0f}{1e3 * median:>9.2f}"
             f"{peak / 2**20:>8.0f}{ratio:>7.2f}  {note}".rstrip()
         )
-    speed = batchsize / estimate
-    lines.append(f"{'estimate':<27}{speed:>10.0f}{1e3 * estimate:>9.2f}")
+    if estimate is not None:
+        speed = batchsize / estimate
+        lines.append(f"{'estimate':<27}{speed:>10.0f}{1e3 * estimate:>9.2f}")
     return lines
 
 

@@ -22,8 +22,11 @@ from chainer_mmix.inference import load_predictor
 from chainer_mmix.links import ManifoldMixupClassifier, MixupLayers, MixupSequential
 from chainer_mmix.mixing import MixupPolicy, current_draw, mix, mixup_data
 from chainer_mmix.training.extensions import MixupReport
+from chainer_revive.gpu_check import also_check
 
 __version__ = "0.2.0.dev0"
+
+also_check("chainer_mmix.gpu_check")
 
 __all__ = [
     "ManifoldMixupClassifier",

@@ -117,8 +117,22 @@ def test_table(benchmark):
 
 def test_without_pytorch_or_a_gpu_it_says_what_is_missing(benchmark, monkeypatch):
     monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="PyTorch is missing: pip install"):
+    with pytest.raises(SystemExit, match=r"GPU 0 (cannot be used|needs CuPy)"):
         benchmark.main([])
+    with pytest.raises(SystemExit, match="nothing is left to measure"):
+        benchmark.main(["--device", "cpu", "--candidate", "PyTorch"])
+
+
+@pytest.mark.slow
+def test_without_pytorch_ours_are_measured(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmark, "call", lambda function, *args: function(*args))
+    options = "--device cpu --network preactresnet18 --precision tf32 --batchsize 4"
+    benchmark.main([*options.split(), "--size", "8", "--turns", "1", "--steps", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "PyTorch is missing: only chainer-mmix is measured"
+    assert lines[-2].startswith("chainer-mmix") and lines[-2].split()[-1] == "1.00"
+    assert lines[-1].startswith("chainer-mmix, no mixing")
 
 
 def test_without_a_gpu_it_says_so(benchmark):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from chainer_mmix.cli import compare, evaluate, export, predict, report
+from chainer_revive.gpu_check import doctor
 
 
 class _Version(argparse.Action):
@@ -36,7 +37,20 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_parser(commands)
     evaluate.add_parser(commands)
     export.add_parser(commands)
+    add_doctor(commands)
     return parser
+
+
+def add_doctor(commands) -> None:
+    """Adds the command that checks the GPU."""
+    parser = commands.add_parser(
+        "doctor",
+        help="check what this machine's GPU computes right, and how fast",
+        description="Checks each function for a GPU on small random arrays, times it "
+        "beside Chainer's own code, and writes a file for a bug report.",
+    )
+    doctor.add_arguments(parser)
+    parser.set_defaults(run=doctor.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

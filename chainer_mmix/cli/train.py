@@ -50,8 +50,9 @@ from chainer_mmix.training.extensions import (
     TensorBoardReport,
 )
 from chainer_mmix.training.multinode import Ranks, Watchdog, synchronize_statistics
-from chainer_revive import cudnn
+from chainer_revive import cudnn, registry
 from chainer_revive.cpu import compiled
+from chainer_revive.gpu_check import faults
 
 SCRIPT = "train_manifoldmixup.py"
 _NO_MOMENTUM = ("adam", "adamw", "rmsprop")
@@ -215,6 +216,10 @@ def train(
             return stop(str(e), remedy="name another --keep-best")
         remedy = f"try a lower --lr than {args.lr:g}, or a larger --batchsize"
         return stop(f"the training failed: {e}", remedy=remedy)
+    except (RuntimeError, MemoryError) as e:
+        if (fault := faults.sentence(e)) is None:
+            raise
+        return _end(ranks, stop(f"the training failed: {fault}"))
     finally:
         lock.close()
     watchdog.close()
@@ -287,6 +292,9 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
     tensorboard = TensorBoardReport() if args.tensorboard else None
     with naming("gpu", "device"):
         device = find_device(args, ranks)
+    if isinstance(device, chainer.backend.GpuDevice):
+        device.use()
+        registry.decide()
     if args.graph and not isinstance(device, chainer.backend.GpuDevice):
         raise ValueError(
             f"--graph is for a GPU, not {device}: leave it out, or add --gpu"

@@ -3,6 +3,8 @@ from __future__ import annotations
 import chainer
 from chainer.backends import cuda
 
+from chainer_revive.gpu_check import faults
+
 
 def get_device(spec: str | int) -> chainer.backend.Device:
     """Finds the device that a specifier names, and that it can be used.
@@ -48,9 +50,9 @@ def _check_gpu(gpu: int) -> None:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as e:
+        remedy = faults.sentence(e) or "install NVIDIA's driver, or train on the CPU"
         raise ValueError(
-            f"GPU {gpu} cannot be used, for CuPy finds none ({e}): install NVIDIA's "
-            "driver, or train on the CPU"
+            f"GPU {gpu} cannot be used, for CuPy finds none ({e}): {remedy}"
         ) from e
     if gpu >= count:
         raise ValueError(

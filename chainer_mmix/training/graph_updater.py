@@ -16,6 +16,7 @@ from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.links.held import links_in
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
+from chainer_revive import registry
 
 
 class GraphUpdater(StandardUpdater):
@@ -118,6 +119,8 @@ class GraphUpdater(StandardUpdater):
         arrays = *args, *kwargs.values()
         if not all(isinstance(a, chainer.get_array_types()) for a in arrays):
             self._give_up("the inputs of the model are not arrays")
+        if registry.is_left_off("graphs"):
+            self._give_up("this GPU has been seen to replay graphs wrong")
         if self.reason or (draw is not None and draw.center is not None):
             return False
         optimizer = self._optimizers["main"]

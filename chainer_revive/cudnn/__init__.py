@@ -1,7 +1,7 @@
 """cuDNN 9 under Chainer's own functions on CuPy 14, which has no cuDNN itself.
 
-Experimental, and off unless the environment has ``CHAINER_MMIX_CUDNN=1`` when Chainer
-is imported, or ``chainer_revive.use(cudnn=True)`` is called (docs/gpu.md).
+Used once it has computed right on the card where it is to run, or if the environment
+has ``CHAINER_MMIX_CUDNN=1`` (docs/gpu.md).
 """
 
 import chainer  # noqa: F401  (Chainer comes first)

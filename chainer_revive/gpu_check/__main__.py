@@ -1,6 +1,6 @@
 """Checks all functions, in a process that may crash.
 
-usage: python -m chainer_revive.gpu_check FILE DEVICE [MODULE ...]
+usage: python -m chainer_revive.gpu_check FILE DEVICE BESIDE [MODULE ...]
 
 Writes a line of JSON to the file as each function begins, and one as it ends.
 """
@@ -15,7 +15,7 @@ from chainer_revive.gpu_check.card import usable_layers
 from chainer_revive.gpu_check.verdict import passes
 
 
-def main(path: str, gpu, layers: set[str], modules: list[str]) -> None:
+def main(path: str, gpu, layers: set[str], modules: list[str], beside: bool) -> None:
     """Checks the functions of some layers, and those that use them.
 
     Args:
@@ -23,6 +23,7 @@ def main(path: str, gpu, layers: set[str], modules: list[str]) -> None:
         gpu (Gpu): Where.
         layers: The layers.
         modules: Modules with more functions.
+        beside (bool): Whether Chainer's own code computes there, too.
     """
     passed = []
     with open(path, "w", encoding="utf-8") as file:
@@ -35,7 +36,7 @@ def main(path: str, gpu, layers: set[str], modules: list[str]) -> None:
                 continue
             say(begin=unit.name)
             others = passed if unit.layer is None else []
-            results = run.check(unit, gpu, others)
+            results = run.check(unit, gpu, others, beside)
             say(unit=unit.name, what=unit.what, results=results)
             if all(map(passes, results)):
                 passed.append(unit)
@@ -43,8 +44,8 @@ def main(path: str, gpu, layers: set[str], modules: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    path, device, *modules = sys.argv[1:]
+    path, device, beside, *modules = sys.argv[1:]
     import cupy
 
     cupy.cuda.Device(int(device)).use()
-    main(path, run.Gpu(), usable_layers(), modules)
+    main(path, run.Gpu(modules), usable_layers(), modules, beside == "1")

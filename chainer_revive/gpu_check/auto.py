@@ -9,8 +9,7 @@ from chainer.backends import cuda
 
 from chainer_revive import registry
 
-# More functions to check: modules with UNITS, added by packages as they are imported.
-modules: list[str] = []
+_REPORT = "Please open an issue with the file that 'chainer-mmix doctor' writes"
 
 
 def wait(layers: frozenset[str]) -> None:
@@ -32,21 +31,26 @@ def _is_on_a_gpu(arguments: tuple) -> bool:
 
 def decide(layers: frozenset[str]) -> None:
     """Switches the layers on, but for what the current card computes wrong."""
-    from chainer_revive.gpu_check import card, faults, verdict
+    from chainer_revive.gpu_check import card, faults, modules, verdict
 
     try:
         device = cuda.cupy.cuda.Device().id
         here = card.describe(modules)
         found = verdict.get(here, device)
     except Exception as e:  # Training goes on with Chainer's own code.
-        _warn(f"This GPU could not be checked ({faults.explain(e)})")
+        report = "" if faults.sentence(e) else f". {_REPORT}"
+        warnings.warn(
+            f"This GPU could not be checked ({faults.explain(e)}): Chainer's own code "
+            f"runs{report}",
+            stacklevel=2,
+        )
         return
     if sentence := faults.too_new(here):
         warnings.warn(sentence, stacklevel=2)
     if found.crash is not None:
-        during = found.during and found.units.get(found.during, {}).get("what")
-        where = f" during {during or found.during}" if found.during else ""
-        _warn(f"The check of {here['card']} ended early{where} ({found.crash})")
+        where = f" during {found.during}" if found.during else ""
+        crash = "; ".join(filter(None, (found.crash, faults.sentence(found.crash))))
+        _warn(f"The check of {here['card']} ended early{where} ({crash})")
         return
     failures = {
         name: sentence
@@ -66,7 +70,6 @@ def decide(layers: frozenset[str]) -> None:
 
 def _warn(found: str, where: str = "everywhere") -> None:
     warnings.warn(
-        f"{found}: Chainer's own code runs {where}. Please report it, with the file "
-        "that 'chainer-mmix doctor' writes",
+        f"{found}: Chainer's own code runs {where}. {_REPORT}",
         stacklevel=2,
     )

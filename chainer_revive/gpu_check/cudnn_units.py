@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import chainer
@@ -43,7 +44,7 @@ _CONVOLUTIONS = {
 _PRECISIONS = STRICT, TF32, HALF
 
 
-def _size(x: tuple, w: tuple, options: dict) -> tuple[int, ...]:
+def output_size(x: tuple, w: tuple, options: dict) -> tuple[int, ...]:
     """Returns the shape of the output."""
     node = Convolution2DFunction(**options)
     steps = (node.sy, node.ph, node.dy), (node.sx, node.pw, node.dx)
@@ -54,13 +55,27 @@ def _size(x: tuple, w: tuple, options: dict) -> tuple[int, ...]:
     return x[0], w[0], *sides
 
 
+def convolve(*inputs, **options) -> list:
+    """Convolves x with W, and adds a bias if there is one."""
+    return _arrays(Convolution2DFunction(**options).apply(inputs))
+
+
+def convolve_by_w(x, gy, w, **options) -> list:
+    """Computes the gradient by W of the shape w."""
+    node = Convolution2DFunction(**options)
+    node._use_ideep = False
+    return _arrays(Convolution2DGradW(node, w, x.dtype, None).apply((x, gy)))
+
+
+def convolve_by_x(*inputs, size, **options) -> list:
+    """Computes the gradient by x of a height and width, from gy and W."""
+    return _arrays(Deconvolution2DFunction(outsize=size, **options).apply(inputs))
+
+
 def _forward() -> Iterator[Case]:
     for name, (x, w, options) in _CONVOLUTIONS.items():
         arrays = numbers(x, w, w[:1])
-
-        def compute(*inputs, options=options):
-            return _arrays(Convolution2DFunction(**options).apply(inputs))
-
+        compute = functools.partial(convolve, **options)
         yield Case(f"{name}, bias", tuple(arrays), compute, _PRECISIONS)
         if name == "3x3":
             yield Case(name, tuple(arrays[:2]), compute, _PRECISIONS)
@@ -68,53 +83,51 @@ def _forward() -> Iterator[Case]:
 
 def _gradient_w() -> Iterator[Case]:
     for name, (x, w, options) in _CONVOLUTIONS.items():
-
-        def compute(*inputs, w=w, options=options):
-            node = Convolution2DFunction(**options)
-            node._use_ideep = False
-            gradient = Convolution2DGradW(node, w, inputs[0].dtype, None)
-            return _arrays(gradient.apply(inputs))
-
-        yield Case(name, tuple(numbers(x, _size(x, w, options))), compute, _PRECISIONS)
+        compute = functools.partial(convolve_by_w, w=w, **options)
+        yield Case(
+            name, tuple(numbers(x, output_size(x, w, options))), compute, _PRECISIONS
+        )
 
 
 def _transposed() -> Iterator[Case]:
     for name, (x, w, options) in _CONVOLUTIONS.items():
-        arrays = numbers(_size(x, w, options), w, x[1:2])
-
-        def compute(*inputs, size=x[2:], options=options):
-            node = Deconvolution2DFunction(outsize=size, **options)
-            return _arrays(node.apply(inputs))
-
+        arrays = numbers(output_size(x, w, options), w, x[1:2])
+        compute = functools.partial(convolve_by_x, size=x[2:], **options)
         yield Case(f"{name}, gradient by x", tuple(arrays[:2]), compute, _PRECISIONS)
         if name == "3x3":
             name = f"{name}, bias, deconvolution"
             yield Case(name, tuple(arrays), compute, _PRECISIONS)
 
 
-def _training() -> Iterator[Case]:
-    def compute(x, gamma, beta, mean, var, gy):
-        gamma, beta, mean, var = map(_single, (gamma, beta, mean, var))
-        inputs = [chainer.Variable(a) for a in (x, gamma, beta)]
-        (y,) = BatchNormalization(1e-3, mean, var, 0.8, None).apply(inputs)
-        y.grad = gy
-        y.backward()
-        return y.array, *(v.grad for v in inputs), mean, var
+def normalize(x, gamma, beta, mean, var, gy) -> tuple:
+    """Normalises by the statistics of the batch, forwards and backwards."""
+    gamma, beta, mean, var = map(_single, (gamma, beta, mean, var))
+    inputs = [chainer.Variable(a) for a in (x, gamma, beta)]
+    (y,) = BatchNormalization(1e-3, mean, var, 0.8, None).apply(inputs)
+    y.grad = gy
+    y.backward()
+    return y.array, *(v.grad for v in inputs), mean, var
 
+
+def _training() -> Iterator[Case]:
     for channels in (16, 3):  # cuDNN refuses the second
         shape, c = (5, channels, 7, 3), (channels,)
         x, gy, mean = numbers(shape, shape, c)
         gamma, beta, var = numbers(c, c, c, low=0.5, seed=1)
         x = 2 * x + mean[:, None, None]
         inputs = x.astype(np.float16).astype(np.float64), gamma, beta, mean, var, gy
-        yield Case(f"{channels} channels", inputs, compute, (STRICT, HALF))
+        yield Case(f"{channels} channels", inputs, normalize, (STRICT, HALF))
+
+
+def normalize_as_known(x, gamma, beta, mean, var) -> list:
+    """Normalises by given statistics."""
+    values = map(_single, (gamma, beta, mean, var))
+    return _arrays(FixedBatchNormalization(1e-3).apply((x, *values)))
 
 
 def _inference() -> Iterator[Case]:
-    def compute(x, gamma, beta, mean, var):
-        values = map(_single, (gamma, beta, mean, var))
-        node = FixedBatchNormalization(1e-3)
-        return _arrays(node.apply((channels_last(x), *values)))
+    def compute(x, *values):
+        return normalize_as_known(channels_last(x), *values)
 
     x, mean = numbers((5, 7, 3, 5), (7,))
     gamma, beta, var = numbers((7,), (7,), (7,), low=0.5, seed=1)

@@ -12,9 +12,12 @@ _SENTENCES = (
         "what else runs on it (nvidia-smi lists it)",
     ),
     (
-        ("cudaErrorInsufficientDriver", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
-        "the driver is too old for this CUDA: update it, or install "
-        "'chainer-mmix[cuda12]', which any driver from 525 on will do for",
+        (
+            *("cudaErrorInsufficientDriver", "cudaErrorCallRequiresNewerDriver"),
+            "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+        ),
+        "NVIDIA's driver is missing or too old for this CUDA: install or update it; "
+        "'chainer-mmix[cuda12]' works with any from 525 on, [cuda13] from 580 on",
     ),
     (
         ("cudaErrorNoDevice", "CUDA_ERROR_NO_DEVICE"),
@@ -44,9 +47,9 @@ _SENTENCES = (
 )
 
 
-def sentence(error: BaseException) -> str | None:
+def sentence(error: BaseException | str) -> str | None:
     """Returns what an error of CUDA's means and what helps, or ``None``."""
-    text = f"{type(error).__name__}: {error}"
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     for names, meaning in _SENTENCES:
         if any(name in text for name in names):
             return meaning

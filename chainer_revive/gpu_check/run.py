@@ -19,12 +19,20 @@ from chainer_revive.gpu_check.case import Case, Precision, Unit
 
 
 class Gpu:
-    """The GPU that CuPy is on."""
+    """The GPU that CuPy is on.
 
-    def __init__(self) -> None:
+    Args:
+        modules: Those with more functions.
+
+    Attributes:
+        names: Of all functions.
+    """
+
+    def __init__(self, modules: Iterable[str] = ()) -> None:
         import cupy
 
         self.xp = cupy
+        self.names = {unit.name for unit in units(modules)}
         self.device = chainer.get_device(f"@cupy:{cupy.cuda.Device().id}")
 
     @contextlib.contextmanager
@@ -33,7 +41,7 @@ class Gpu:
         units = tuple(units)
         layers = {unit.layer for unit in units}
         names = {unit.name for unit in units}
-        registry.leave_off(name for name in all_names() if name not in names)
+        registry.leave_off(self.names - names)
         try:
             if "cuda" in layers:
                 current.use(current.on_cupy())
@@ -53,8 +61,7 @@ class Gpu:
 
         def malloc(size: int):
             memory = pool.malloc(size)
-            # All bits set are NaN in each float dtype.
-            memory.memset_async(0xFF, memory.mem.size, stream=cupy.cuda.Stream.null)
+            memory.memset_async(0xFF, size)  # NaN in each float dtype
             return memory
 
         cupy = self.xp
@@ -73,18 +80,16 @@ def units(modules: Iterable[str] = ()) -> tuple[Unit, ...]:
     return *cudnn_units.UNITS, *cuda_units.UNITS, *(u for more in others for u in more)
 
 
-def all_names() -> set[str]:
-    """Returns the names of all functions for a GPU."""
-    return {unit.name for unit in units()}
-
-
-def check(unit: Unit, gpu, others: Iterable[Unit] = ()) -> list[dict[str, Any]]:
+def check(
+    unit: Unit, gpu, others: Iterable[Unit] = (), beside: bool = True
+) -> list[dict[str, Any]]:
     """Computes all cases of a function.
 
     Args:
         unit (Unit): The function.
         gpu (Gpu): Where.
         others: Functions that are used with it.
+        beside (bool): Whether Chainer's own code computes them there, too.
 
     Returns:
         list: For each case and precision, a dict that JSON can hold: ``case``,
@@ -93,11 +98,13 @@ def check(unit: Unit, gpu, others: Iterable[Unit] = ()) -> list[dict[str, Any]]:
     """
     found = []
     for case in unit.cases():
-        with _on_the_cpu():
+        with _on_the_cpu(gpu):
             expected = _hosted(case.compute(*case.inputs))
         for precision in case.precisions:
             ours, error = _deviation(case, precision, gpu, [*others, unit], expected)
-            chainers, _ = _deviation(case, precision, gpu, [], expected)
+            chainers = None
+            if beside:
+                chainers, _ = _deviation(case, precision, gpu, [], expected)
             found.append(
                 {
                     "case": case.name,
@@ -159,12 +166,14 @@ def _hosted(arrays) -> list[np.ndarray]:
 
 
 @contextlib.contextmanager
-def _on_the_cpu() -> Iterator[None]:
+def _on_the_cpu(gpu) -> Iterator[None]:
     """A context in which Chainer's own code computes on NumPy's arrays."""
     path = chainer_revive.state()["cpu"]
     chainer_revive.use(cpu="chainer")
+    registry.leave_off(gpu.names)
     try:
         with chainer.using_device("@numpy"):
             yield
     finally:
+        registry.leave_off(())
         chainer_revive.use(cpu=path)

@@ -562,6 +562,34 @@ def test_interruption_is_recorded(main, capsys, monkeypatch):
     assert (record["status"], record["reason"]) == ("failed", "KeyboardInterrupt")
 
 
+@pytest.mark.parametrize(
+    "base, name, text, remedy",
+    [
+        (MemoryError, "OutOfMemoryError", "Out of memory", "choose a smaller batch"),
+        (RuntimeError, "CUDARuntimeError", "cudaErrorIllegalAddress", "--resume auto"),
+        (RuntimeError, "RuntimeError", "a bug", None),
+    ],
+)
+def test_a_fault_of_the_gpu_is_one_sentence(
+    main, capsys, monkeypatch, base, name, text, remedy
+):
+    from chainer.training.updaters import StandardUpdater
+
+    fault = type(name, (base,), {})(text)
+
+    def fail(self):
+        raise fault
+
+    monkeypatch.setattr(StandardUpdater, "update", fail)
+    if remedy is None:
+        with pytest.raises(RuntimeError, match="a bug"):
+            main([*QUICK, "--quiet", "--out", "run"])
+        return
+    assert main([*QUICK, "--quiet", "--out", "run"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the training failed: the GPU" in error and remedy in error
+
+
 def test_half_precision(main):
     import chainer
 

@@ -34,7 +34,7 @@ class FakeCupy:
 def test_without_a_driver_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy("cudaErrorInsufficientDriver"))
     with pytest.raises(
-        ValueError, match=r"InsufficientDriver.*install NVIDIA's driver"
+        ValueError, match=r"InsufficientDriver.*NVIDIA's driver is missing"
     ):
         get_device(0)
 

@@ -1,6 +1,6 @@
 """What is started in place of ``python -m chainer_revive.gpu_check``: NumPy is the GPU.
 
-usage: child.py FAULT FUNCTION FILE DEVICE [MODULE ...]
+usage: child.py FAULT FUNCTION FILE DEVICE BESIDE [MODULE ...]
 """
 
 import os
@@ -30,11 +30,11 @@ DAMAGES = {
 }
 
 if __name__ == "__main__":
-    fault, function, path, device, *modules = sys.argv[1:]
+    fault, function, path, device, beside, *modules = sys.argv[1:]
     if fault == "no context":
         raise CUDARuntimeError("cudaErrorDevicesUnavailable: busy or unavailable")
     if fault in DAMAGES:
         faults.plant(function, DAMAGES[fault])
     with open(f"{os.environ['XDG_CACHE_HOME']}/checks", "a") as file:
         file.write("checked\n")
-    main(path, NumpyGpu(), {"cuda", "cudnn", "capture"}, modules)
+    main(path, NumpyGpu(modules), {"cuda", "cudnn", "capture"}, modules, beside == "1")

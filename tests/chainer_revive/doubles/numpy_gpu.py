@@ -17,7 +17,8 @@ from chainer_revive.gpu_check import run
 class NumpyGpu:
     xp = np
 
-    def __init__(self):
+    def __init__(self, modules=()):
+        self.names = {unit.name for unit in run.units(modules)}
         self.device = chainer.get_device("@numpy")
         self.executor = NumpyExecutor()
         self.launcher = NumpyLauncher()
@@ -29,7 +30,7 @@ class NumpyGpu:
         layers = {unit.layer for unit in units}
         path = chainer_revive.state()["cpu"]
         chainer_revive.use(cpu="chainer")
-        registry.leave_off(name for name in run.all_names() if name not in names)
+        registry.leave_off(self.names - names)
         try:
             with contextlib.ExitStack() as stack:
                 if "cuda" in layers:

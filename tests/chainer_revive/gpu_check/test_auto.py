@@ -20,7 +20,7 @@ from numpy_executor import NumpyExecutor
 from numpy_launcher import NumpyLauncher
 
 import chainer_revive
-from chainer_revive import registry
+from chainer_revive import gpu_check, registry
 from chainer_revive.cuda import current
 from chainer_revive.cudnn import executor
 from chainer_revive.gpu_check import card, faults, verdict
@@ -36,6 +36,7 @@ def machine(monkeypatch, tmp_path):
     log = tmp_path / "checks"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(card, "describe", lambda modules: {**CARD, "modules": modules})
+    monkeypatch.setattr(gpu_check, "modules", [])
     monkeypatch.setattr(card, "usable_layers", lambda: {"cuda", "capture", "cudnn"})
     device = SimpleNamespace(id=0)
     cupy = SimpleNamespace(cuda=SimpleNamespace(Device=lambda: device))
@@ -59,7 +60,7 @@ def plant(monkeypatch, fault="nothing", function="-"):
 def at_once(monkeypatch, tmp_path, **failures):
     """A check that takes no time, and finds what it is told to."""
 
-    def check(card, device):
+    def check(card, device, beside):
         with open(tmp_path / "checks", "a") as file:
             file.write("checked\n")
         good = {"ours": 0.0, "allowed": 1.0, "error": None, "case": "", "precision": ""}
@@ -143,6 +144,7 @@ def test_a_card_that_is_taken_is_asked_again(monkeypatch):
     (warning,) = decide()
     assert is_on() == (False, False)
     assert "cudaErrorDevicesUnavailable" in warning
+    assert "taken by another process" in warning
     plant(monkeypatch)
     assert decide() == [] and is_on() == (True, True)
 
@@ -271,7 +273,9 @@ def test_what_cannot_be_described_is_left_to_chainer(monkeypatch):
 
     monkeypatch.setattr(card, "describe", fail)
     (warning,) = decide()
-    assert "the driver is too old for this CUDA" in warning and "cuda12" in warning
+    assert (
+        "driver is missing or too old for this CUDA" in warning and "cuda12" in warning
+    )
     assert is_on() == (False, False)
 
 
@@ -289,7 +293,7 @@ def test_a_card_that_is_newer_than_cudnn_8(monkeypatch, capability, warns, tmp_p
     "error, remedy",
     [
         ("OutOfMemoryError: Out of memory allocating 1 bytes", "a smaller batch"),
-        ("cudaErrorInsufficientDriver: insufficient", "the driver is too old"),
+        ("cudaErrorInsufficientDriver: insufficient", "too old"),
         ("CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error", "--resume auto"),
         ("cudaErrorIllegalAddress: an illegal memory access", "--resume auto"),
         (
