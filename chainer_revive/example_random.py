@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import multiprocessing
 import random
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainer_revive import worker_errors
+from chainer_revive.worker_signals import outlast_signals
 
 
 def example_random() -> Any:
@@ -207,7 +207,7 @@ _dataset: Sequence = ()
 
 def _take(dataset: Sequence) -> None:
     global _dataset
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted
+    outlast_signals()
     _dataset = dataset
 
 

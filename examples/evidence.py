@@ -74,7 +74,7 @@ class Stage:
 
 STAGES = (
     Stage("2000", "2,000 images", 2000, 30, 6, 5),
-    Stage("10000", "10,000 images", 10_000, 12, 3, 3, choice_of="2000"),
+    Stage("10000", "10,000 images", 10_000, 9, 3, 3, choice_of="2000"),
     Stage(
         "2000-noise",
         "2,000 images, 40 % wrong labels",

@@ -37,8 +37,13 @@ else:
     instrumented = contextlib.nullcontext()
 with instrumented:
     from chainer_mmix import ManifoldMixupClassifier, MixupSequential
+    from chainer_mmix.cli.command import load
     from chainer_mmix.cli.main import main as command
     from chainer_mmix.models import CNN, load_pretrained
+    from chainer_mmix.runs.files import RunError
+    from chainer_mmix.runs.mixup import MixupCounts
+    from chainer_mmix.runs.reliability import read_reliability
+    from chainer_mmix.runs.table import FORMATS
     from chainer_mmix.training import (
         SnapshotError,
         load_snapshot,
@@ -215,14 +220,16 @@ FILES = {
 }
 
 
-def run_folder(folder, files, commands=("compare", "report")):
-    """Compares and reports a run whose files have this content, bytes by name.
-
-    Files that are not named are good ones.
-    """
+def write_run(folder, files):
+    """Writes a run's folder. Files that are not named are good ones."""
     for name, content in FILES.items():
-        path = folder / name
-        path.write_bytes(files.get(name, json.dumps(content).encode()))
+        good = json.dumps(content).encode()
+        (folder / name).write_bytes(files.get(name, good))
+
+
+def run_folder(folder, files, commands=("compare", "report")):
+    """Compares and reports a run whose files have this content, bytes by name."""
+    write_run(folder, files)
     codes = set()
     for name, out in zip(("compare", "report"), ("a.png", "a.html"), strict=True):
         if name not in commands:
@@ -239,7 +246,21 @@ def run_folder(folder, files, commands=("compare", "report")):
 
 
 def _run_file(name):
-    return lambda folder, content: run_folder(folder, {name: content})
+    """Returns what reads and compares a run, but draws nothing, which takes long."""
+
+    def read(folder):
+        args = argparse.Namespace(runs=[str(folder)], metric=None, best=None)
+        _, comparison = load(args)
+        for write in FORMATS.values():
+            assert not has_control_characters(write(comparison).replace("\n", " "))
+        MixupCounts.read(folder)
+        read_reliability(folder)
+
+    def target(folder, content):
+        write_run(folder, {name: content})
+        return _read(folder, b"", lambda _: read(folder), RunError)
+
+    return target
 
 
 TARGETS = {

@@ -138,7 +138,16 @@ def run_files(draw):
     return name, json.dumps(content).encode()
 
 
-@settings(per_example, max_examples=25)
+@settings(per_example, max_examples=100)
+@given(changed=run_files())
+def test_a_run_with_a_changed_file(changed, tmp_path):
+    name, content = changed
+    with FUZZ["nothing_runs"]():
+        FUZZ["TARGETS"][name](tmp_path, content)
+
+
+@pytest.mark.slow
+@settings(per_example, max_examples=100)
 @given(changed=run_files())
 def test_compare_with_a_changed_file(changed, tmp_path):
     with FUZZ["nothing_runs"]():
@@ -150,11 +159,16 @@ def test_compare_with_a_changed_file(changed, tmp_path):
 @given(changed=run_files())
 def test_report_with_a_changed_file(changed, tmp_path):
     with FUZZ["nothing_runs"]():
-        FUZZ["run_folder"](tmp_path, dict([changed]))
+        FUZZ["run_folder"](tmp_path, dict([changed]), ["report"])
 
 
-@settings(per_example, max_examples=15)
+@per_example
 @given(name=st.sampled_from(sorted(FUZZ["FILES"])), content=st.binary(max_size=50))
-def test_compare_with_any_bytes(name, content, tmp_path):
+def test_a_run_with_any_bytes(name, content, tmp_path):
     with FUZZ["nothing_runs"]():
-        FUZZ["run_folder"](tmp_path, {name: content}, ["compare"])
+        FUZZ["TARGETS"][name](tmp_path, content)
+
+
+def test_a_good_run_is_accepted(tmp_path):
+    assert FUZZ["TARGETS"]["log"](tmp_path, json.dumps(FUZZ["LOG"]).encode())
+    assert FUZZ["run_folder"](tmp_path, {})

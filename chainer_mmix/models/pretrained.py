@@ -103,8 +103,11 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
             try:
                 npz = np.load(file, allow_pickle=False)
                 prefix = next(p for p in _PREFIXES if any(k.startswith(p) for k in npz))
+                # What is no array comes as bytes, which have no view.
                 return {
-                    k.removeprefix(prefix): npz[k] for k in npz if k.startswith(prefix)
+                    k.removeprefix(prefix): npz[k].view()
+                    for k in npz
+                    if k.startswith(prefix)
                 }
             except Exception as e:  # a damaged zip file raises nearly anything
                 raise ValueError(

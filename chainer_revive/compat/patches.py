@@ -300,7 +300,11 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         Patch(
             "import numpy\n",
             "import numpy; from chainer_revive import example_random as _mmix, "
-            "worker_errors as _errors\n",
+            "worker_errors as _errors, worker_signals as _signals\n",
+        ),
+        Patch(
+            "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+            "_signals.outlast_signals()",
         ),
         Patch("thread.setDaemon(True)", "thread.daemon = True"),
         Patch(

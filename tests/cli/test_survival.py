@@ -208,6 +208,25 @@ STARTS = {
 }
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_to_all_processes_of_a_run(undisturbed, name):
+    """As job schedulers and terminals send it."""
+    sender = f"import os, signal; os.killpg({{}}, signal.{name})"
+    what = f"import subprocess; source = {sender!r}.format(os.getpgrp()); "
+    what += "subprocess.run([sys.executable, '-c', source], start_new_session=True)"
+    done = child(
+        [*QUICK, "--workers", "2", "--out", "run"],
+        *(7, what),
+        preexec_fn=os.setpgrp,
+        timeout=120,
+    )
+    assert done.returncode == 128 + getattr(signal, name)
+    (line,) = done.stderr.splitlines()
+    assert f"stopped by {name}; the last good snapshot is run/snapshot_iter_7" in line
+    assert train.main(["--resume", "run", "--workers", "0", "--quiet"]) == 0
+    assert log("run") == log(undisturbed)
+
+
 @pytest.mark.parametrize("how", STARTS)
 @pytest.mark.parametrize("delay", [0.3, 1, 2])
 def test_ctrl_c_while_it_starts_gives_one_line(how, delay):

@@ -180,6 +180,11 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     assert_refused(net, tmp_path / "array.npy", r"array\.npy is no npz file of weights")
     with zipfile.ZipFile(bad, "w") as archive:
         archive.writestr("word/document.xml", "<xml/>")
+    assert_refused(net, bad, r"bad\.npz is no npz file of weights")
+    with zipfile.ZipFile(bad, "w") as archive:
+        archive.writestr("conv1/W.npy", "not an array")
+    assert_refused(net, bad, r"bad\.npz is no npz file of weights")
+    np.savez(bad, strange=np.zeros(3))
     assert_refused(net, bad, r"they lack block1/a/bn1/N and 43 more: choose")
 
 

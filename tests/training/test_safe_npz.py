@@ -125,7 +125,7 @@ ENDLESS = b"Nq\0" + b"h\0h\0\x86q\0" * 40
     ("content", "message"),
     [
         # NumPy raised SystemError for such a state of a dtype.
-        (DTYPE + b"(X\2\0\0\0O8tR(K\3NNNNK\1K\1K\1K\1tb", "of a strange type"),
+        (DTYPE + b"(X\2\0\0\0O8tR(K\3X\1\0\0\0|NNNtb", "of a strange type"),
         # This sets the default arguments of what stands for a function of NumPy.
         (DTYPE + b"N(X\x0c\0\0\0__defaults__(Ntd\x86b", "the opcode DICT"),
         (DTYPE + b"(NNNNNtb", "a state of something that has none"),
