@@ -1,21 +1,45 @@
-"""What Numba cannot say in Python: atomic operations and a product in registers.
-
-Numba's cache knows a function by the file that it is in: after a change here or in
-``geometry.py``, remove ``__pycache__``.
-"""
+"""What Numba cannot say in Python: atomic operations and a product in registers."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
+from collections.abc import Callable
+from pathlib import Path
 
+import llvmlite
 import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-# For what tasks call.
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+@functools.cache
+def _sources() -> str:
+    """Names the sources that loops are compiled from, and the compiler."""
+    digest = hashlib.sha256(llvmlite.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def kept(function: Callable) -> Callable:
+    """Gives a function the name under which Numba keeps its code on disk.
+
+    Numba looks at its own version, the processor and the file of the function, but not
+    at functions and intrinsics of other files.
+    """
+    function.__qualname__ += f"_{_sources()}"
+    return function
+
+
+def jit(function: Callable) -> Callable:
+    """Compiles what tasks call."""
+    options = {"nogil": True, "cache": True, "error_model": "numpy"}
+    return numba.njit(**options)(kept(function))
+
 
 _INT = ir.IntType(64)
 _FLOAT = ir.FloatType()
