@@ -195,7 +195,8 @@ def _softmax_cross_entropy(call: _Call):
     if not (call.is_mixed or call.label_smoothing):
         if call.target_a.ndim == call.y.ndim - 1:
             labels = chainer.as_array(call.target_a)
-            check_range(labels, call.y.shape[1], ignored_label(call.criterion))
+            ignored = call.options.get("ignore_label", -1)
+            check_range(labels, call.y.shape[1], ignored)
         return call.plain()
     # The others say how to compute, or are for soft targets.
     names = ("normalize", "class_weight", "ignore_label", "reduce")

@@ -34,6 +34,12 @@ def watched(own, common) -> bool:
     )
 
 
+def winograd_is_wanted() -> bool:
+    """Tells whether convolutions may need fewer products: ``config.winograd``."""
+    own, common = settings()
+    return own.get("winograd", getattr(common, "winograd", True))
+
+
 def gradient(array: np.ndarray) -> Variable:
     return Variable._init_unchecked(array, is_chainerx_array=False)
 

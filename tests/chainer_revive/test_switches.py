@@ -1,6 +1,7 @@
 import json
 from importlib.metadata import version
 
+import chainer
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -20,6 +21,7 @@ def test_state_without_loops():
     state = chainer_revive.state()
     assert state["cpu"] == "numpy"
     assert state["numba"] is state["threads"] is state["cudnn"] is None
+    assert state["winograd"] is None
     chainer_revive.use(cpu="chainer")
     assert chainer_revive.state()["cpu"] == "chainer"
 
@@ -33,6 +35,9 @@ def test_state_with_loops():
     assert state["cpu"] == "numba" and state["numba"] == version("numba")
     assert state["threads"] == state["blas"]["threads"] == 1
     assert state["blas"]["name"] and state["cuda"] is False
+    assert state["winograd"] is True
+    with chainer.using_config("winograd", False):
+        assert chainer_revive.state()["winograd"] is False
 
 
 def test_describe(monkeypatch):

@@ -9,7 +9,8 @@ import numpy as np
 
 from chainer_revive.cpu.axis import Axis, meet
 from chainer_revive.cpu.buffers import buffer
-from chainer_revive.cpu.numba import products, threads
+from chainer_revive.cpu.function_node import winograd_is_wanted
+from chainer_revive.cpu.numba import products, threads, winograd
 from chainer_revive.cpu.numba.geometry import geometry
 from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
 
@@ -45,10 +46,13 @@ def correlate(
         if few and y_axis.trivial and x_axis.trivial:
             return _correlate_few(x, w, b)
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
-    count = -(-d // COLUMNS)
-    k = w.shape[0] * w.shape[1] * c
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = np.ascontiguousarray(w)
+    if _fewer_products_pay(len(x), c, d, axes, outer=False):
+        winograd.correlate(x, w, axes, b, y)
+        return y
+    count = -(-d // COLUMNS)
+    k = w.shape[0] * w.shape[1] * c
     panels = buffer("panels", (count, k, COLUMNS), x.dtype)
     strides = [stride // w.itemsize for stride in w.strides]
     grain = -(-_MOVES // (k * COLUMNS))
@@ -106,6 +110,8 @@ def correlate_outputs(
     x, axes = _seen(x, axes)
     y_axis, x_axis = axes
     c, d = x.shape[3], y.shape[3]
+    if _fewer_products_pay(len(x), c, d, axes, outer=True):
+        return winograd.correlate_outputs(x, y, axes)
     if y_axis.trivial and x_axis.trivial:
         return _outer(y, x, axes).reshape(d, c, 1, 1)
     total = _outer(x, y, axes)
@@ -192,6 +198,10 @@ def _arriving(axis: Axis, first: int) -> tuple[Axis | None, slice]:
     turned = Axis.of(axis.out, count, len(taps), 1, axis.dilation // common, -seen)
     taps = taps[turned.kernel]
     return turned, slice(taps[0], taps[-1] - 1 if taps[-1] else None, taps.step)
+
+
+def _fewer_products_pay(n, c, d, axes, outer) -> bool:
+    return winograd_is_wanted() and winograd.pays(n, c, d, axes, outer)
 
 
 def _seen(x: np.ndarray, axes: tuple[Axis, Axis]):

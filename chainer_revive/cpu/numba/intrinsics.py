@@ -1,21 +1,45 @@
-"""What Numba cannot say in Python: atomic operations and a product in registers.
-
-Numba's cache knows a function by the file that it is in: after a change here or in
-``geometry.py``, remove ``__pycache__``.
-"""
+"""What Numba cannot say in Python: atomic operations and a product in registers."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
+from collections.abc import Callable
+from pathlib import Path
 
+import llvmlite
 import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-# For what tasks call.
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+@functools.cache
+def _sources() -> str:
+    """Names the sources that loops are compiled from, and the compiler."""
+    digest = hashlib.sha256(llvmlite.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def kept(function: Callable) -> Callable:
+    """Gives a function the name under which Numba keeps its code on disk.
+
+    Numba looks at its own version, the processor and the file of the function, but not
+    at functions and intrinsics of other files.
+    """
+    function.__qualname__ += f"_{_sources()}"
+    return function
+
+
+def jit(function: Callable) -> Callable:
+    """Compiles what tasks call."""
+    options = {"nogil": True, "cache": True, "error_model": "numpy"}
+    return numba.njit(**options)(kept(function))
+
 
 _INT = ir.IntType(64)
 _FLOAT = ir.FloatType()
@@ -32,7 +56,7 @@ ROWS = 6
 COLUMNS = VECTORS * LANES
 
 
-def _pointer(builder, address, kind):
+def pointer_at(builder, address, kind):
     return builder.inttoptr(address, kind.as_pointer())
 
 
@@ -41,7 +65,7 @@ def load(typingctx, address):
     """Reads an int64."""
 
     def codegen(context, builder, signature, args):
-        return builder.load_atomic(_pointer(builder, args[0], _INT), "seq_cst", 8)
+        return builder.load_atomic(pointer_at(builder, args[0], _INT), "seq_cst", 8)
 
     return types.intp(types.intp), codegen
 
@@ -51,7 +75,7 @@ def store(typingctx, address, value):
     """Writes an int64."""
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(builder, args[0], _INT)
+        pointer = pointer_at(builder, args[0], _INT)
         builder.store_atomic(args[1], pointer, "seq_cst", 8)
         return context.get_dummy_value()
 
@@ -63,7 +87,7 @@ def add(typingctx, address, value):
     """Adds to an int64."""
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(builder, args[0], _INT)
+        pointer = pointer_at(builder, args[0], _INT)
         builder.atomic_rmw("add", pointer, args[1], "seq_cst")
         return context.get_dummy_value()
 
@@ -75,7 +99,7 @@ def exchange(typingctx, address, old, new):
     """Writes an int64 if it has the old value, and tells whether it had."""
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(builder, args[0], _INT)
+        pointer = pointer_at(builder, args[0], _INT)
         result = builder.cmpxchg(pointer, *args[1:], "seq_cst", "seq_cst")
         return builder.extract_value(result, 1)
 
@@ -103,8 +127,8 @@ def call(typingctx, task, arguments, start, stop):
     def codegen(context, builder, signature, args):
         task, arguments, start, stop = args
         kind = ir.FunctionType(ir.VoidType(), [_INT.as_pointer(), _INT, _INT])
-        task = _pointer(builder, task, kind)
-        builder.call(task, [_pointer(builder, arguments, _INT), start, stop])
+        task = pointer_at(builder, task, kind)
+        builder.call(task, [pointer_at(builder, arguments, _INT), start, stop])
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), codegen
@@ -116,7 +140,7 @@ def _pointer_to(kind: types.Type):
     @intrinsic
     def pointer(typingctx, address):
         def codegen(context, builder, signature, args):
-            return _pointer(builder, args[0], context.get_data_type(kind))
+            return pointer_at(builder, args[0], context.get_data_type(kind))
 
         return types.CPointer(kind)(types.intp), codegen
 
@@ -173,7 +197,7 @@ def copy_lanes(typingctx, source, target):
 
     def codegen(context, builder, signature, args):
         vector = ir.VectorType(_FLOAT, COLUMNS)
-        source, target = (_pointer(builder, address, vector) for address in args)
+        source, target = (pointer_at(builder, address, vector) for address in args)
         builder.store(builder.load(source, align=4), target, align=4)
         return context.get_dummy_value()
 
@@ -199,9 +223,9 @@ def multiply_tile(typingctx, a, row, col, b, line, n, start, step, c, out):
 
     def codegen(context, builder, signature, args):
         a, row, col, b, line, n, start, step, c, out = args
-        a, b, start, c = (_pointer(builder, x, _FLOAT) for x in (a, b, start, c))
+        a, b, start, c = (pointer_at(builder, x, _FLOAT) for x in (a, b, start, c))
         row, col, line, out = (
-            _pointer(builder, x, _INT) for x in (row, col, line, out)
+            pointer_at(builder, x, _INT) for x in (row, col, line, out)
         )
 
         def vectors(pointer, offset):

@@ -193,14 +193,14 @@ def correlate(arguments, start, stop):
                         at = min(at + _SUM, last)
                         parts[count, 1] = at
                         count += 1
-                _multiply(
+                multiply(
                     *(c.x, row, m, c.elements, c.panels, k, line, parts, count),
                     *(c.first, c.y, out, c.n),
                 )
 
 
 @jit
-def _multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
+def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
     """Sets c to the product with the panels, plus what each column begins with."""
     edge = np.empty((ROWS, COLUMNS), np.float32)
     edges = np.arange(ROWS) * COLUMNS

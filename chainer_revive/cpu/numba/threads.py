@@ -25,6 +25,7 @@ from chainer_revive.cpu.numba.intrinsics import (
     exchange,
     give_way,
     jit,
+    kept,
     load,
     store,
 )
@@ -58,7 +59,8 @@ class Task:
     @functools.cached_property
     def address(self) -> int:
         options = {"cache": True, "error_model": "numpy", **self._options}
-        self._compiled = numba.cfunc(_SIGNATURE, **options)(self._function)
+        function = kept(self._function)
+        self._compiled = numba.cfunc(_SIGNATURE, **options)(function)
         return self._compiled.address
 
 

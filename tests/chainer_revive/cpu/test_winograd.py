@@ -1,0 +1,162 @@
+from unittest import mock
+
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+from chainer import gradient_check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("numba")
+
+from chainer_revive.cpu.numba import winograd
+
+LAYOUTS = ["channels first", "channels last", "every second", "reversed"]
+EPS = np.finfo(np.float32).eps
+
+
+@pytest.fixture(autouse=True)
+def compiled(path):
+    if path == "numpy":
+        pytest.skip("has no loops")
+
+
+def wherever_it_can(n, c, d, axes, outer):
+    return winograd.covers(c, d, axes)
+
+
+def results(function, x, W, b, gy=None, **options):
+    """Returns the output and the gradients by x, W and b."""
+    inputs = [chainer.Variable(a) for a in (x, W, b)]
+    y = function(*inputs, **options)
+    if gy is None:
+        gy = np.random.RandomState(9).randn(*y.shape).astype(x.dtype)
+    gradients = chainer.grad([y], inputs, [chainer.Variable(gy)])
+    return [v.array for v in (y, *gradients)]
+
+
+def check(function, shape_x, shape_W, layout, lay_out, chainers_own, **options):
+    random = np.random.RandomState(0)
+    x, W = (lay_out(random.randn(*s).astype("f"), layout) for s in (shape_x, shape_W))
+    b = random.randn(shape_W[function is F.deconvolution_2d]).astype("f")
+    with mock.patch.object(winograd, "pays", wherever_it_can):
+        found = results(function, x, W, b, **options)
+    with chainers_own():
+        exact = [a.astype("d") for a in (x, W, b)]
+        gy = np.random.RandomState(9).randn(*found[0].shape).astype("f").astype("d")
+        right = results(function, *exact, gy, **options)
+        # What each sum would be without cancellation bounds its rounding error.
+        size = results(function, *map(abs, exact), abs(gy), **options)
+    for a, wanted, bound in zip(found, right, size, strict=True):
+        assert a.dtype == np.float32 and a.shape == wanted.shape
+        # Terms of neighbouring sums come in.
+        assert np.all(abs(a - wanted) <= 20 * EPS * (bound + bound.max()))
+
+
+@settings(max_examples=50)
+@given(
+    n=st.integers(1, 3),
+    image=st.tuples(*[st.integers(1, 9)] * 2),
+    pad=st.tuples(*[st.integers(1, 3)] * 2),
+    channels=st.tuples(*[st.sampled_from([16, 32, 48, 64])] * 2),
+    layout=st.sampled_from(LAYOUTS),
+    few=st.booleans(),
+)
+def test_as_in_chainer(n, image, pad, channels, layout, few, lay_out, chainers_own):
+    c, d = channels
+    few_at_a_time = {"_BLOCK": 1, "_LEAST": 7, "_LEAST_OUTER": 5, "_POINTS": 1}
+    with mock.patch.dict(vars(winograd), few_at_a_time if few else {}):
+        shapes = (n, c, *image), (d, c, 3, 3)
+        check(F.convolution_2d, *shapes, layout, lay_out, chainers_own, pad=pad)
+
+
+@pytest.mark.parametrize("size, stride", [(3, 1), (6, 2), (5, 2)])
+def test_deconvolution(size, stride, lay_out, chainers_own):
+    check(
+        *(F.deconvolution_2d, (2, 32, 5, 8), (32, 16, size, size)),
+        *("channels last", lay_out, chainers_own),
+        pad=1,
+        stride=stride,
+    )
+
+
+def test_groups(lay_out, chainers_own):
+    shapes = (2, 32, 6, 5), (64, 16, 3, 3)
+    check(F.convolution_2d, *shapes, "channels last", lay_out, chainers_own, groups=2)
+
+
+def calls(x_shape, W_shape, dtype="f", **options):
+    """Returns how often a convolution and its gradients took the fewer products."""
+    random = np.random.RandomState(0)
+    x, W = (random.randn(*shape).astype(dtype) for shape in (x_shape, W_shape))
+    with (
+        mock.patch.object(winograd, "correlate", wraps=winograd.correlate) as a,
+        mock.patch.object(
+            winograd, "correlate_outputs", wraps=winograd.correlate_outputs
+        ) as b,
+    ):
+        results(F.convolution_2d, x, W, np.zeros(len(W), dtype), **options)
+    return a.call_count, b.call_count
+
+
+X, W = (4, 64, 16, 16), (64, 64, 3, 3)
+
+
+def test_where_it_pays():
+    assert calls(X, W, pad=1) == (2, 1)
+    assert calls((1, 64, 4, 4), W, pad=1) == (2, 0)  # too few tiles to be precise
+    assert calls((64, 64, 3, 3), W, pad=1) == (0, 0)  # more products
+    assert calls((4, 16, 16, 16), (16, 16, 3, 3), pad=1) == (0, 0)
+    assert calls((4, 63, 16, 16), (64, 63, 3, 3), pad=1) == (0, 0)
+    assert calls(X, W, pad=1, stride=2) == (0, 0)
+    assert calls(X, W, pad=1, dilate=2) == (0, 0)
+    assert calls(X, (64, 64, 5, 5), pad=2) == (0, 0)
+    assert calls(X, W, "d", pad=1) == (0, 0)
+
+
+def test_switched_off():
+    with chainer.using_config("winograd", False):
+        assert calls(X, W, pad=1) == (0, 0)
+    assert calls(X, W, pad=1) == (2, 1)
+
+
+@pytest.mark.parametrize("check", ["check_backward", "numerical_grad"])
+def test_not_under_a_gradient_check(check):
+    random = np.random.RandomState(0)
+    x, W_, gy = (random.randn(*s).astype("f") / 9 for s in (X, W, X))
+
+    def function(x, W):
+        return F.convolution_2d(x, W, pad=1)
+
+    with mock.patch.object(winograd, "correlate", None):
+        if check == "check_backward":
+            options = {"atol": 1e-1, "rtol": 1e-1, "eps": 0.1}
+            gradient_check.check_backward(function, (x, W_), gy, **options)
+        else:
+            W_ = chainer.Variable(W_)
+            one = np.ones((), "f")
+            gradient_check.numerical_grad(
+                lambda: (function(x * one, W_).array,), (one,), (gy,)
+            )
+        with pytest.raises(TypeError):
+            function(x, W_)
+
+
+@pytest.mark.parametrize(
+    "n, c, d, size",
+    [(8, 64, 64, 32), (16, 64, 128, 8), (8, 512, 512, 4), (2, 320, 160, 16)],
+)
+def test_at_most_twice_the_error_of_the_direct_sums(n, c, d, size):
+    random = np.random.RandomState(0)
+    x = np.maximum(random.randn(n, c, size, size), 0).astype("f")
+    W = (random.randn(d, c, 3, 3) / np.sqrt(c)).astype("f")
+    gy = random.randn(n, d, size, size).astype("f")
+    b = np.zeros(d, "f")
+    fewer = results(F.convolution_2d, x, W, b, gy, pad=1)
+    with chainer.using_config("winograd", False):
+        direct = results(F.convolution_2d, x, W, b, gy, pad=1)
+    exact = results(F.convolution_2d, *(a.astype("d") for a in (x, W, b, gy)), pad=1)
+    for a, reference, right in zip(fewer[:3], direct[:3], exact[:3], strict=True):
+        assert not np.array_equal(a, reference)
+        assert np.std(a - right) < 2 * np.std(reference - right)
