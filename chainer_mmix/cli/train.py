@@ -8,6 +8,7 @@ import functools
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -178,7 +179,7 @@ def train(
     stop = functools.partial(_stop, parser.prog, out=args.out)
     try:
         command = f"{parser.prog} {shlex.join(words)}"
-        trainer, record, lock = prepare(args, command, ranks)
+        trainer, record, locks = prepare(args, command, ranks)
         if training.is_done(trainer):
             watchdog.close()
             return finish(args, trainer)
@@ -221,7 +222,7 @@ def train(
             raise
         return _end(ranks, stop(f"the training failed: {fault}"))
     finally:
-        lock.close()
+        locks.close()
     watchdog.close()
     if record is None:
         return 0
@@ -313,7 +314,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         )
     asked = args.resume
     if asked:
-        args.resume = ranks.on_first(lambda: _find_snapshot(asked, args.out))
+        args.resume = ranks.on_first(lambda: _find_snapshot(asked, args.out, ranks))
     again = bool(asked) and args.resume is None
     arguments = vars(args) | {"device": str(device)}
 
@@ -459,7 +460,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
             raise ValueError("--analyse of a finished run takes one process, not ranks")
         return trainer, None, None
 
-    lock = contextlib.ExitStack()
+    locks = contextlib.ExitStack()
     records = []
 
     def open_() -> None:
@@ -475,23 +476,23 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
             data=data,
             ranks=ranks.size,
         )
-        lock.callback(open_output(args.out).release)
+        locks.callback(open_output(args.out, ranks).release)
         try:
             begin(trainer, record, args, asked, again)
         except BaseException:
-            lock.close()
+            locks.close()
             raise
         records.append(record)
 
     ranks.on_first(open_)
     if not records:
-        return trainer, None, lock
+        return trainer, None, locks
     (record,) = records
     print(f"device: {device}, {record.content['device_name']}")
     if isinstance(device, chainer.backend.GpuDevice):
         print(cudnn.describe())
     print(describe(args, data, ranks.size, rate_scale))
-    return trainer, record, lock
+    return trainer, record, locks
 
 
 def standardise(
@@ -521,11 +522,11 @@ def standardise(
     return known
 
 
-def _find_snapshot(asked: str | bool, out: str) -> str | None:
+def _find_snapshot(asked: str | bool, out: str, ranks: Ranks) -> str | None:
     """Finds the snapshot to go on from; says which newer ones are damaged."""
     if os.path.isdir(out) and os.access(out, os.W_OK):
         # A run at work there would take away the snapshot that is found.
-        training.RunLock(out).release()
+        lock(out, ranks).release()
     with naming("resume"):
         found, flaws = newest_snapshot(asked, out)
     for flaw in flaws:
@@ -533,7 +534,22 @@ def _find_snapshot(asked: str | bool, out: str) -> str | None:
     return found
 
 
-def open_output(out: str) -> training.RunLock:
+def lock(out: str, ranks: Ranks) -> training.RunLock:
+    """Locks the output folder.
+
+    The ranks of a run that mpiexec has ended may live on for a moment.
+    """
+    until = time.monotonic() + (10 if ranks.size > 1 else 0)
+    while True:
+        try:
+            return training.RunLock(out)
+        except training.LockedError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.5)
+
+
+def open_output(out: str, ranks: Ranks) -> training.RunLock:
     """Makes the output folder and locks it."""
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -542,7 +558,7 @@ def open_output(out: str) -> training.RunLock:
             f"the output folder {out} cannot be made ({e.strerror}): name another "
             "with --out"
         ) from e
-    return training.RunLock(out)
+    return lock(out, ranks)
 
 
 def begin(

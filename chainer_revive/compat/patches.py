@@ -171,6 +171,10 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "chainer.distributions.categorical": (
         Patch("self.log_p[mg + [", "self.log_p[list(mg) + [", 2),
     ),
+    # int() takes no array with an axis any more.
+    "chainermn.iterators.multi_node_iterator": (
+        Patch("self.dataset_size = int(_size)", "self.dataset_size = int(_size[0])"),
+    ),
     # A generator is no sequence of arrays any more.
     "chainercv.links.model.fpn.bbox_head": (
         Patch(
@@ -215,6 +219,11 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "chainermn.extensions.observation_aggregator": (
         _with_runtime("import chainerx as chx"),
         Patch("return sum(xs) / len(xs)", "return sum(map(_mmix.wide, xs)) / len(xs)"),
+        # A bug of 7.8.1: a Variable went to ChainerX's device, which need not be there.
+        Patch(
+            'to_device("native")',
+            'to_device("native" if chx.is_available() else "@numpy")',
+        ),
     ),
     "chainer.optimizer_hooks.gradient_clipping": (
         _with_runtime("import chainer"),

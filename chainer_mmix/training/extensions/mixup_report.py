@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import chainer
-import numpy as np
-from chainer.reporter import DictSummary
 from chainer.training import extension, get_trigger
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.runs.mixup import MixupCounts
+from chainer_mmix.training.extensions.mixup_tally import BIN_EDGES, MixupTally
 from chainer_mmix.training.not_essential import not_essential
 from chainer_mmix.training.parts import batch_size, classifier_of
 
@@ -86,20 +84,16 @@ class MixupReport(extension.Extension):
         # Not self.trigger, by which the Trainer would skip iterations.
         self._write_trigger = get_trigger(trigger)
         self._settings: dict | None = None
-        self._points = ["none"]
-        self._layer: dict[str, int] = {}
-        self._loss = DictSummary()
-        self._method: dict[str, int] = {}
-        self._lam, self._bin_edges = np.histogram([], bins=20, range=(0, 1))
-        self._reset()
+        self._tally = MixupTally(["none"])
+        self._others: Sequence[MixupTally] = ()  # on rank 0, when it is told them
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         target = self._classifier or classifier_of(trainer, type(self).__name__)
         self._classifier = target
         if target is not None and target.mixup_hidden:
             # All from the start: LogReport averages over what was reported.
-            self._points = [*map(str, target.points or ["link"]), "none"]
-            self._layer = dict.fromkeys(self._points, 0) | self._layer
+            points = [*map(str, target.points or ["link"]), "none"]
+            self._tally.layer = dict.fromkeys(points, 0) | self._tally.layer
             settings = {name: getattr(target.policy, name) for name in self._POLICY}
             self._settings = {k: v for k, v in settings.items() if v is not None}
             self._settings["layer_mix"] = list(target.points) or None
@@ -113,12 +107,7 @@ class MixupReport(extension.Extension):
                 self._check_nothing_mixes(trainer.observation)
         else:
             drawn = "link" if draw.layer_mix is None else str(draw.layer_mix)
-            methods, lam = np.broadcast_arrays(draw.method, draw.lam)
-            is_mixed = methods != "none"
-            self._lam += np.histogram(lam[is_mixed], bins=self._bin_edges)[0]
-            for method in methods[is_mixed]:
-                self._method[method] = self._method.get(method, 0) + 1
-        self._layer[drawn] = self._layer.get(drawn, 0) + 1
+        self._tally.add(drawn, draw)
         prefix = "mixup"
         if self.name not in (None, self.default_name):
             prefix = f"{self.name}/mixup"
@@ -126,8 +115,8 @@ class MixupReport(extension.Extension):
         loss = trainer.observation.get(f"{names.get(id(target), 'main')}/loss")
         if loss is not None:
             trainer.observation[f"{prefix}/loss/{drawn}"] = loss
-            self._loss.add({drawn: (loss, batch_size(trainer.updater))})
-        for point in self._layer:
+            self._tally.loss.add({drawn: (loss, batch_size(trainer.updater))})
+        for point in self._tally.layer:
             trainer.observation[f"{prefix}/layer/{point}"] = float(point == drawn)
         if self._write_trigger(trainer):
             if self._communicator is not None:
@@ -145,51 +134,37 @@ class MixupReport(extension.Extension):
                 )
 
     def _write(self, out: Path) -> None:
-        loss = {k: float(mean) for k, mean in self._loss.compute_mean().items()}
+        tally = self._tally.plus(self._others)
+        loss = {k: float(mean) for k, mean in tally.loss.compute_mean().items()}
         counts = MixupCounts(
             settings=self._settings,
-            layer=self._layer,
+            layer=tally.layer,
             loss=loss,
-            method=self._method,
-            bin_edges=self._bin_edges,
-            counts=self._lam,
+            method=tally.method,
+            bin_edges=BIN_EDGES,
+            counts=tally.lam,
         )
         with not_essential(out / self._filename):
             counts.write(out / self._filename)
 
-    def rank_part(self) -> tuple:
+    def rank_part(self) -> MixupTally:
         """Returns what was counted on this rank."""
-        means = self._loss.compute_mean()
-        loss = {k: (means[k], s._n) for k, s in self._loss._summaries.items()}
-        part = (self._layer, self._method, self._lam, loss)
-        if self._communicator is not None and self._communicator.rank:
-            self._reset()  # for it is counted on rank 0 from now on
-        return part
+        return self._tally
 
-    def take_parts(self, parts: Sequence[tuple] | None) -> None:
-        """Adds what the other ranks have counted, on rank 0."""
-        for layer, method, lam, loss in (parts or ())[1:]:
-            for counts, more in ((self._layer, layer), (self._method, method)):
-                for key, n in more.items():
-                    counts[key] = counts.get(key, 0) + n
-            self._lam = self._lam + lam
-            self._loss.add(loss)
-
-    def _reset(self) -> None:
-        self._layer = dict.fromkeys(self._points, 0)
-        self._loss = DictSummary()
-        self._method = {"mixup": 0, "cutmix": 0}
-        self._lam = np.zeros_like(self._lam)
+    def take_parts(self, parts: Sequence[MixupTally] | None) -> None:
+        """Takes what all ranks have counted, on rank 0, to write or to save it."""
+        self._others = (parts or ())[1:]
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores the counts."""
         if hasattr(self._write_trigger, "serialize"):
             self._write_trigger.serialize(serializer["_write_trigger"])
-        layer = json.loads(serializer("_layer", json.dumps(self._layer)))
-        self._layer = dict.fromkeys(self._points, 0) | layer
-        self._loss.serialize(serializer["_loss"])
-        self._method = json.loads(serializer("_method", json.dumps(self._method)))
-        self._lam = serializer("_lam", self._lam)
-        is_loaded = isinstance(serializer, chainer.Deserializer)
-        if is_loaded and self._communicator is not None and self._communicator.rank:
-            self._reset()  # rank 0 has counted that
+        parts = self._tally.serialize_parts(serializer, self._others)
+        if self._communicator is None or not isinstance(
+            serializer, chainer.Deserializer
+        ):
+            return
+        if len(parts) == self._communicator.size:
+            self._tally = parts[self._communicator.rank]
+        elif self._communicator.rank:
+            self._tally = MixupTally(self._tally.layer)  # rank 0 has counted that

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import chainer
@@ -33,7 +34,9 @@ def synchronize_statistics(model: chainer.Link, communicator: Any) -> None:
                     "batch normalisation of an unknown size cannot be synchronized: "
                     "give it its size, or call the network once before"
                 )
-            new = create_mnbn_model(child, communicator)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # "is experimental"
+                new = create_mnbn_model(child, communicator)
             new.name = child.name
             if isinstance(parent, chainer.ChainList):
                 parent._children[parent._children.index(child)] = new
