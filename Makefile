@@ -16,7 +16,7 @@ BASE := $(VENV)/base-$(call id,)
 READY := $(VENV)/ready-$(call id,$(EXTRAS))
 OTHERS := $(filter-out $(READY),$(wildcard $(VENV)/ready-*))
 
-.PHONY: venv test lint docs demo examples bench soak
+.PHONY: venv test lint docs demo examples bench soak zoo
 
 venv: $(READY)
 
@@ -50,6 +50,11 @@ MINUTES := 60
 
 soak: $(READY)
 	$(RUN) tests/soak.py --minutes $(MINUTES)
+
+# Tries some 220 networks of chainercv2 for hours, and goes on where it was stopped.
+zoo: $(BASE)
+	$(PIP) --quiet --editable ".[zoo]"
+	$(RUN) tests/zoo/run.py
 
 # Chainer and ChainerCV build only beside an old setuptools, and only with the
 # compiler switched off (pyproject.toml says why).
