@@ -71,6 +71,11 @@ MINUTES := 60
 soak: $(READY)
 	$(RUN) tests/soak.py --minutes $(MINUTES)
 
+# Tries some 220 networks of chainercv2 for hours, and goes on where it was stopped.
+zoo: $(BASE)
+	$(PIP) --quiet --editable ".[zoo]"
+	$(RUN) tests/zoo/run.py
+
 # Chainer and ChainerCV build only beside an old setuptools, and only with the
 # compiler switched off (pyproject.toml says why).
 $(BASE): pyproject.toml setup.py chainer_revive.pth

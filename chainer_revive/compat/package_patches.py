@@ -37,9 +37,11 @@ _MAX_POOLING = """\
 
 # Distribution and version, by the name of its package.
 VERSIONS = {
+    "chainer_chemistry": ("chainer-chemistry", "0.7.1"),
     "chainer_computational_cost": ("chainer-computational-cost", "0.1.2"),
     "chainercv2": ("chainercv2", "0.0.62"),
     "chainerrl": ("chainerrl", "0.8.0"),
+    "chainerui": ("chainerui", "0.11.0"),
     "tb_chainer": ("tensorboard-chainer", "0.5.3"),
 }
 
@@ -71,6 +73,27 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         Patch("import collections\n", "import collections.abc\n"),
         Patch("collections.MutableSet", "collections.abc.MutableSet"),
     ),
+    # numpy.asscalar, int and float are gone.
+    **{
+        f"chainer_chemistry.models.prediction.{name}": (
+            Patch("numpy.asscalar(value)", "numpy.asarray(value).item()"),
+        )
+        for name in ("classifier", "regressor")
+    },
+    **{
+        f"chainer_chemistry.dataset.{name}": (Patch("numpy.int)", "int)", count),)
+        for name, count in (
+            ("graph_dataset.base_graph_dataset", 2),
+            ("preprocessors.ggnn_preprocessor", 2),
+            ("preprocessors.gin_preprocessor", 1),
+            ("splitters.stratified_splitter", 1),
+        )
+    },
+    "chainer_chemistry.dataset.preprocessors.common": (
+        Patch("astype(numpy.float)", "astype(float)"),
+    ),
+    # gevent 20 renamed it.
+    "chainerui.app": (Patch("gevent.signal(", "gevent.signal_handler(", 2),),
     # Chainer 6 made one class of its max poolings.
     "chainer_computational_cost.cost_calculators.pooling": (
         Patch(

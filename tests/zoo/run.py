@@ -1,0 +1,122 @@
+"""Tries the networks of chainercv2 0.0.62, which nobody here wrote: ``make zoo``.
+
+Of each network, in a process of its own: whether it runs, which mixing points
+``MixupLayers.suggest`` proposes, whether a mixed step trains at each of them, and how
+far the gradients of all weights are from those that Chainer's own code computes in
+float64.
+
+What is done is kept in result/zoo, and the next call goes on from there. It takes hours
+for the first and the last network of each module; name networks to try these alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from chainer_mmix.progress import Progress
+from chainer_revive.atomic import write_atomically
+
+HERE = Path(__file__).parent
+OUT = Path("result", "zoo")
+TIMEOUT = 1800
+ERRORS = ("float64", "numba", "chainer")
+
+
+def networks() -> list[str]:
+    """Returns the first and the last network of each module."""
+    import chainercv2.model_provider as provider
+
+    source = Path(provider.__file__).read_text()
+    modules = re.findall(r"^from \.models\.(\w+) import", source, re.M)
+    firsts, lasts = [], []
+    for module in modules:
+        path = Path(provider.__file__).with_name("models") / f"{module}.py"
+        defined = re.findall(r"^def (\w+)\(", path.read_text(), re.M)
+        names = [name for name in defined if name in provider._models]
+        firsts += names[:1]
+        lasts += names[1:][-1:]
+    return firsts + lasts
+
+
+def try_in_a_process(name: str) -> dict:
+    command = [sys.executable, "-W", "ignore", HERE / "try_one.py", name]
+    start = time.monotonic()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        result = {"error": f"not done in {TIMEOUT / 60:.0f} minutes"}
+    else:
+        try:
+            result = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+            result = {"error": lines[-1]}
+    return {**result, "seconds": round(time.monotonic() - start)}
+
+
+def table(results: dict[str, dict]) -> str:
+    rows = [
+        "| network | proposed points | trains | NumPy, float64 | Numba | Chainer |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, result in sorted(results.items()):
+        if "error" in result:
+            rows.append(f"| {name} | {result['error'][:90]} | | | | |")
+            continue
+        points = result["points"]
+        failed = [f"not at {k}: {error[:60]}" for k, error in points.items() if error]
+        trains = "; ".join(failed) or ("yes" if points else "")
+        errors = [f"{result[k]:.1e}" if k in result else "" for k in ERRORS]
+        proposed = ", ".join(points) or "none"
+        rows.append(f"| {name} | {proposed} | {trains} | {' | '.join(errors)} |")
+    return f"{summary(list(results.values()))}\n\n" + "\n".join(rows) + "\n"
+
+
+def summary(results: list[dict]) -> str:
+    run = [result for result in results if "error" not in result]
+    train = [r for r in run if r["points"] and not any(r["points"].values())]
+    measured = [result for result in run if "chainer" in result]
+    text = (
+        f"Of {len(results)} networks {len(run)} run, and {len(train)} train a mixed "
+        "step at every proposed point."
+    )
+    if measured:
+        ratios = [result["numba"] / result["chainer"] for result in measured]
+        text += (
+            f" The gradients of {len(measured)} were compared: with NumPy in float64 "
+            f"they are within {max(r['float64'] for r in measured):.0e} of those of "
+            "Chainer's own code; with Numba in float32 their error is "
+            f"{statistics.median(ratios):.2f} of Chainer's own in the median, "
+            f"{max(ratios):.2f} at most."
+        )
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NETWORK")
+    names = parser.parse_args().names or networks()
+    OUT.mkdir(parents=True, exist_ok=True)
+    with Progress(len(names)) as progress:
+        for name in names:
+            progress(name)
+            path = OUT / f"{name}.json"
+            if not path.exists():
+                result = try_in_a_process(name)
+                with write_atomically(path) as file:
+                    json.dump(result, file)
+    results = {path.stem: json.loads(path.read_text()) for path in OUT.glob("*.json")}
+    (OUT / "table.md").write_text(table(results))
+    print(table(results).partition("\n")[0])
+    print(f"the table is {OUT / 'table.md'}")
+
+
+if __name__ == "__main__":
+    main()
