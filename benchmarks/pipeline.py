@@ -143,7 +143,7 @@ def ours(folder: Path, workers: int) -> Callable[[], object]:
 
     def read() -> np.ndarray:
         x, _ = convert(iterator.next(), CpuDevice())
-        x -= mean
+        x = x - mean  # as a network does that standardises its input
         x /= std
         return x
 

@@ -157,6 +157,10 @@ def train(
             "--skip-corrupt"
         )
         return _stop(parser.prog, f"the training stopped: {e}", args.out, 1, remedy)
+    except training.WorkerDiedError as e:
+        what = f"the training failed: {e}"
+        remedy = "go on with --resume, if need be with fewer --workers"
+        return _stop(parser.prog, what, args.out, 1, remedy)
     except OSError as e:
         what = f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e)
         return _stop(parser.prog, f"the training failed: {what}", args.out, 1)
