@@ -3,6 +3,9 @@
 Both read JPEGs of 500x375 pixels in the same number of processes, crop and resize a
 random part of each to 224x224, mirror half of them, normalise and batch them. What
 PyTorch runs is written by hand on Pillow, as torchvision's transforms do it.
+
+Processor time is that of all processes of each, which says more than images a second
+where others use the machine, too.
 """
 
 from __future__ import annotations
@@ -44,21 +47,27 @@ def main() -> None:
         candidates = {"chainer-mmix": ours(folder, workers)}
         if find_spec("torch"):
             candidates["PyTorch's DataLoader"] = theirs(folder, workers)
-        speeds = measure(candidates, repeats=9)
+        found = measure(candidates, repeats=9)
         share = waiting_share(folder, workers)
     print(
         f"\nPictures of 500x375 to batches of {BATCHSIZE} of {SIZE}x{SIZE}, "
         f"{workers} workers"
     )
-    for name, values in speeds.items():
-        low, median, high = statistics.quantiles(values, n=4)
-        print(
-            f"  {name:<22} {median:7.0f} images/s  (quartiles {low:.0f} to {high:.0f})"
-        )
-    if len(speeds) > 1:
-        mine, others = speeds.values()
-        ratios = [a / b for a, b in zip(mine, others, strict=True)]
-        print(f"  ratio {statistics.median(ratios):.2f}")
+    first = next(iter(found.values()))
+    for name, turns in found.items():
+        speeds, times = zip(*turns, strict=True)
+        low, median, high = statistics.quantiles(speeds, n=4)
+        line = f"{median:.0f} images/s (quartiles {low:.0f} to {high:.0f})"
+        if times[0]:
+            line += f", {1e3 * statistics.median(times):.2f} ms of processor time each"
+        if turns is not first:
+            pairs = list(zip(first, turns, strict=True))
+            ratio = statistics.median(a[0] / b[0] for a, b in pairs)
+            line += f"; ratio {ratio:.2f}"
+            if times[0]:
+                saved = statistics.median(b[1] / a[1] for a, b in pairs)
+                line += f", of processor time {saved:.2f}"
+        print(f"  {name:<22} {line}")
     print(f"  a training step of ResNet50 waits for data {share:.2%} of its time")
 
 
@@ -92,18 +101,37 @@ def measure(candidates: dict[str, Callable[[], object]], repeats: int) -> dict:
 
     Both prefetch. What a turn of the one has prefetched while the other was measured
     is taken first, and so is what the other still prefetches meanwhile.
+
+    Returns:
+        dict: For each, pairs of images a second and seconds of processor time an image.
     """
-    speeds: dict[str, list[float]] = {name: [] for name in candidates}
+    found: dict[str, list] = {name: [] for name in candidates}
+    n = N_BATCH * BATCHSIZE
     for _ in range(repeats):
         for name, read in candidates.items():
             for _ in range(N_AHEAD):
                 read()
-            start = time.perf_counter()
+            start, used = time.perf_counter(), processor_time()
             for _ in range(N_BATCH):
                 read()
             seconds = time.perf_counter() - start
-            speeds[name].append(N_BATCH * BATCHSIZE / seconds)
-    return speeds
+            found[name].append((n / seconds, (processor_time() - used) / n))
+    return found
+
+
+def processor_time() -> float:
+    """Returns the seconds that this process and its children used; 0 if unknown."""
+    if not Path("/proc/self/stat").exists():
+        return 0.0
+    total, me = 0, os.getpid()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if me in (int(path.parent.name), int(fields[1])):
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def write_photographs(folder: Path) -> None:
@@ -143,7 +171,7 @@ def ours(folder: Path, workers: int) -> Callable[[], object]:
 
     def read() -> np.ndarray:
         x, _ = convert(iterator.next(), CpuDevice())
-        x -= mean
+        x = x - mean  # as a network does that standardises its input
         x /= std
         return x
 

@@ -199,6 +199,9 @@ def train(
             "--skip-corrupt"
         )
         return _end(ranks, stop(f"the training stopped: {e}", remedy=remedy))
+    except training.WorkerDiedError as e:
+        remedy = "go on with --resume, if need be with fewer --workers"
+        return _end(ranks, stop(f"the training failed: {e}", remedy=remedy))
     except OSError as e:
         on = f" on rank {ranks.rank}" if ranks.rank else ""
         what = f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +63,26 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: save x and t by numpy.savez")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is not what numpy.savez writes, or was cut short: save x and t by "
+            "numpy.savez"
+        )
+    arrays = {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _KEYS if key in file}
             keys = list(file)
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+            for key in _KEYS:
+                if key in keys:
+                    arrays[key] = file[key]
+    except ValueError as e:  # NumPy's says how to unpickle, which runs code in the file
         raise ValueError(
-            f"{path} is no whole file of arrays ({e}): save x and t by numpy.savez"
+            f"{key} of {path} holds objects, not numbers: save numbers, in rows of the "
+            "same length"
+        ) from e
+    except (TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise ValueError(
+            f"{path} is damaged ({e}): save x and t by numpy.savez again"
         ) from e
     for key, other in (("x", "t"), ("t", "x"), ("x_test", "t_test")):
         has_pair = key in arrays and other in arrays

@@ -17,6 +17,8 @@ from chainer_revive.example_random import example_random
 
 # Pillow calls other programs for the first two, and has no decoder for the others.
 _NO_PICTURES = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# Where a JPEG may say how it lies.
+_ORIENTS = {"exif", "xmp"}
 # The part of the shorter side that ImageNet's centre crop keeps: 224 of 256.
 _CENTRE_SHARE = 224 / 256
 
@@ -42,7 +44,8 @@ class UnreadablePictureError(OSError):
 def picture_formats() -> tuple[str, ...]:
     """Returns the names of the formats that pictures may have."""
     Image.init()
-    return tuple(name for name in Image.OPEN if name not in _NO_PICTURES)
+    names = [name for name in Image.OPEN if name not in _NO_PICTURES]
+    return tuple(sorted(names, key=lambda name: name != "JPEG"))  # tried in order
 
 
 def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Image.Image:
@@ -91,6 +94,12 @@ def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Imag
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
+    if (
+        image.format == "JPEG"
+        and image.mode == "RGB"
+        and not _ORIENTS & set(image.info)
+    ):
+        return image  # which is faster than to find out that nothing is to be done
     try:
         image.getexif()
     except Exception:  # A damaged EXIF block does not say how the picture lies.

@@ -17,14 +17,17 @@ from .torchvision import from_torchvision, is_torchvisions
 
 # Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
 _PREFIXES = ("updater/model:main/predictor/", "predictor/", "")
+# What Staged.standardise saves.
+_CONSTANTS = {"mean", "std", "per_image_standardisation"}
 _OTHER_MODEL = "choose the model that they were saved from"
 
 
 def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
     """Loads pretrained weights into a model of this package, but for its last layer.
 
-    The linear layer at the end keeps its initial weights, for classes of its own.
-    After an error the model is as it was. Files may be:
+    The linear layer at the end keeps its initial weights, for classes of its own, and
+    the constants by which the model standardises its input stay what they are. After an
+    error the model is as it was. Files may be:
 
     * for :class:`~models.ResNet50`, 101 and 152 with the ImageNet stem, the weights of
       :class:`chainer.links.ResNet50Layers` etc., such as ``ResNet-50-model.npz``. They
@@ -80,7 +83,16 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
     if "conv1/b" in wanted:
         # Without it, the same function: batch normalisation follows.
         arrays.setdefault("conv1/b", np.zeros(wanted["conv1/b"].shape, np.float32))
-    reason = _difference(arrays, wanted)
+    if _CONSTANTS & arrays.keys() and not _CONSTANTS & wanted.keys():
+        reason: str | None = (
+            "they are of a network that standardises its input: have the model do it, "
+            "too (--standardise)"
+        )
+    else:
+        for name in _CONSTANTS:
+            arrays.pop(name, None)
+            wanted.pop(name, None)
+        reason = _difference(arrays, wanted)
     if not reason and is_chainercvs_50 and is_fb != model.downsample_fb:
         arch = "fb" if is_fb else "he"
         reason = f"they are of arch={arch!r}: make it with downsample_fb={is_fb}"

@@ -101,7 +101,9 @@ def _leave(net: Staged, x):
 
 
 def _by_constants(net: Staged, x):
-    return (x - net.mean.astype(x.dtype)) / net.std.astype(x.dtype)
+    y = x - net.mean.astype(x.dtype)
+    y /= net.std.astype(x.dtype)  # in place for an array
+    return y
 
 
 def _per_image(net: Staged, x):

@@ -27,6 +27,7 @@ from chainer_mmix.training.snapshots import (
 )
 from chainer_mmix.training.stopping import StoppedError
 from chainer_mmix.training.trainer import build_trainer, is_done, run
+from chainer_mmix.training.worker_iterator import WorkerDiedError, WorkerIterator
 
 __all__ = [
     "DTYPES",
@@ -40,6 +41,8 @@ __all__ = [
     "RunRecord",
     "SnapshotError",
     "StoppedError",
+    "WorkerDiedError",
+    "WorkerIterator",
     "analyse",
     "analyse_finished",
     "build_trainer",

@@ -34,10 +34,17 @@ def convert_bytes(batch, device):
     They are sent as bytes and become floats in [0, 1] on the device.
     """
     device = chainer.get_device("@numpy" if device is None else device)
-    images, labels = (device.send(array) for array in concat_examples(batch))
-    with chainer.using_device(device):
-        images = device.xp.divide(images, np.float32(255), dtype=np.float32)
-        return images.astype(np.float16) if is_half() else images, labels
+    if isinstance(device, chainer.backend.CpuDevice):
+        # Image by image, so that it is in the cache.
+        images = np.empty((len(batch), *batch[0][0].shape), np.float32)
+        for image, (source, _) in zip(images, batch, strict=True):
+            np.divide(source, np.float32(255), dtype=np.float32, out=image)
+        labels = np.array([label for _, label in batch])
+    else:
+        images, labels = (device.send(array) for array in concat_examples(batch))
+        with chainer.using_device(device):
+            images = device.xp.divide(images, np.float32(255), dtype=np.float32)
+    return images.astype(np.float16) if is_half() else images, labels
 
 
 def is_half() -> bool:

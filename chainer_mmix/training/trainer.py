@@ -12,7 +12,7 @@ import chainer
 import numpy as np
 from chainer import training
 from chainer.dataset import Converter
-from chainer.iterators import MultiprocessIterator, SerialIterator
+from chainer.iterators import SerialIterator
 from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
@@ -41,6 +41,7 @@ from chainer_mmix.training.multinode.shared_order import SharedOrder
 from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
 from chainer_mmix.training.run_progress import RunProgress, SnapshotTrigger
 from chainer_mmix.training.stopping import StopOnSignal, StoppedError, stoppable
+from chainer_mmix.training.worker_iterator import WorkerIterator
 from chainer_revive.example_random import draws_of
 
 _COLUMNS = [
@@ -317,11 +318,11 @@ def iterate(dataset: Sequence, batchsize: int, workers: int, **options):
         dataset (sequence): Examples ``(image, label)``.
         batchsize (int): Examples a minibatch.
         workers (int): Processes that read them; 0 for this one alone.
-        options: Passed on to Chainer's iterator.
+        options: Passed on to :class:`~chainer.iterators.SerialIterator`.
     """
     if not workers:
         return SerialIterator(dataset, batchsize, **options)
-    return MultiprocessIterator(dataset, batchsize, n_processes=workers, **options)
+    return WorkerIterator(dataset, batchsize, workers, **options)
 
 
 def keep_bytes(dataset: Sequence) -> tuple[Sequence, Converter]:

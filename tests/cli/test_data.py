@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from chainer_mmix.cli import main, options, train
-from chainer_mmix.datasets import DATASETS, KINDS, find, load_splits
+from chainer_mmix.cli import main, options, recipes, train
+from chainer_mmix.datasets import DATASETS, KINDS, PictureDataset, find, load_splits
 from chainer_mmix.models import CNN
 from chainer_mmix.runs.compare import compare_groups
 from chainer_mmix.runs.groups import find_flaws, group_runs
@@ -192,7 +193,7 @@ BAD = [
     ("--dataset folder:none", "name one that has a folder for each class (--dataset)"),
     ("--dataset folder:pictures", "split (--validation-split), such as 0.2"),
     ("--dataset folder:pictures/one", "has no folders: give each class a folder"),
-    ("--dataset npz:file", "is no whole file of arrays"),
+    ("--dataset npz:file", "is not what numpy.savez writes, or was cut short"),
     ("--dataset folder:pictures --validation-split 0.01", "none for validation"),
     ("--dataset folder:pictures --validation-split 1.5", "must be in [0, 1], not 1.5"),
     ("--dataset folder:pictures --size 0", "must be a whole number >= 1, not 0"),
@@ -261,11 +262,12 @@ def breaking(monkeypatch):
     monkeypatch.setattr(train.datasets, "find", find_and_break)
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_picture_that_turns_bad_stops_the_run_with_one_sentence(
-    pictures, breaking, capsys
+    pictures, breaking, capsys, workers
 ):
     pictures({"": 10})
-    assert train.main([*WORK, "--out", "run"]) == 1
+    assert train.main([*WORK, "--out", "run", "--workers", workers]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "the training stopped" in line and "one/3.png" in line
     assert record("run")["status"] == "failed"
@@ -286,6 +288,66 @@ def test_a_resumed_run_wants_its_pictures(pictures, capsys):
     Path("pictures/one/3.png").unlink()
     error = error_of(capsys, *WORK, "--out", "run", "--resume", "--epoch", "2")
     assert "n_train was 16 and is 15" in error
+
+
+def test_a_run_that_leaves_pictures_out_is_resumed_so(pictures):
+    pictures({"": 10})
+    Path("pictures/one/3.png").write_bytes(b"nothing")
+    run = [*WORK, "--skip-corrupt"]
+    assert train.main([*run, "--epoch", "2", "--out", "a"]) == 0
+    assert train.main([*run, "--out", "b"]) == 0
+    # What the run was told, it knows.
+    words = ["--out", "b", "--resume", "--epoch", "2", "--quiet"]
+    assert train.main(words) == 0
+    assert log("b") == log("a")
+    assert record("b")["arguments"]["skip_corrupt"] is True
+
+
+def test_a_killed_worker_stops_the_run_with_one_sentence(pictures, capfd, monkeypatch):
+    pictures({"": 10})
+    read = PictureDataset._read
+
+    def read_or_die(dataset, i):
+        # The validation comes after the first epoch, which is saved.
+        is_worker = multiprocessing.parent_process() is not None
+        if is_worker and Path("run/log").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(dataset, i)
+
+    monkeypatch.setattr(PictureDataset, "_read", read_or_die)
+    words = ["--workers", "2", "--epoch", "3", "--out", "run"]
+    assert train.main([*WORK, *words]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "was ended by SIGKILL; where memory is short" in line
+    assert "the last good snapshot is run/snapshot_iter_2" in line
+    assert "--resume, if need be with fewer --workers" in line
+    assert record("run")["status"] == "failed"
+    monkeypatch.setattr(PictureDataset, "_read", read)
+    assert train.main([*WORK, *words, "--resume"]) == 0
+
+
+def test_pretrained_weights_on_a_folder(pictures, capsys):
+    pictures({"": 10})
+    assert train.main([*WORK, "--out", "first", "--standardise", "channel"]) == 0
+    saved = find_snapshot("first")
+    third = Path("pictures/three")
+    third.mkdir()
+    for i in range(10):
+        Image.new("RGB", (12, 10), (25 * i, 9, 9)).save(third / f"{i}.png")
+    words = [*WORK, "--pretrained", str(saved), "--out", "run"]
+    assert "too (--standardise)" in error_of(capsys, *words)
+    args = recipes.parse(train.get_parser(), [*words, "--standardise", "channel"])
+    trainer, started, lock = train.prepare(args, "")
+    lock.release()
+    net = trainer.updater.get_optimizer("main").target.predictor
+    with np.load(saved) as file:
+        weights = file["updater/model:main/predictor/block2/conv2/W"]
+    np.testing.assert_array_equal(net.block2.conv2.W.array, weights)
+    assert net.fc.W.shape[0] == 3  # which are drawn anew
+    # The constants are of these pictures, not of those.
+    mean = started.content["data"]["standardise"]["mean"]
+    np.testing.assert_allclose(np.ravel(net.mean), mean, 1e-6)
+    assert mean != record("first")["data"]["standardise"]["mean"]
 
 
 @pytest.mark.slow

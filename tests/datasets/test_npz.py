@@ -75,7 +75,7 @@ def test_small_images_are_not_taken_for_channels_last(save):
             {"x": X, "t": T, "x_test": X[:, :, :4], "t_test": T},
             r"shape \(3, 8, 8\) and test examples of shape \(3, 4, 8\)",
         ),
-        ({"x": np.array([{}] * 6), "t": T}, "no whole file of arrays"),
+        ({"x": np.array([{}] * 6), "t": T}, "x of .* holds objects, not numbers"),
     ],
 )
 def test_bad_arrays_get_one_sentence(save, arrays, text):
@@ -90,14 +90,25 @@ def test_a_cut_file_is_named(save, share):
     path = save(x=X, t=T)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match="no whole file of arrays") as e:
+    with pytest.raises(ValueError, match="or was cut short: save x and t") as e:
         get_npz(path)
     assert str(path) in str(e.value)
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "own.npz"
+    for write in (np.savez, np.savez_compressed):
+        write(path, x=X, t=T)
+        content = bytearray(path.read_bytes())
+        content[200:260] = bytes(60)
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"own\.npz is damaged .* again$"):
+            get_npz(path)
+
+
 def test_a_single_array_and_a_missing_file_are_named(tmp_path):
     np.save(tmp_path / "x.npy", X)
-    with pytest.raises(ValueError, match=r"x\.npy is no whole file of arrays"):
+    with pytest.raises(ValueError, match=r"x\.npy is not what numpy\.savez writes"):
         get_npz(tmp_path / "x.npy")
     with pytest.raises(FileNotFoundError, match=r"no file .*nowhere\.npz"):
         get_npz(tmp_path / "nowhere.npz")
