@@ -301,3 +301,24 @@ def test_what_cannot_be_pasted_is_one_sentence(name):
     ):
         with using_draw(draw), pytest.raises(ValueError, match=f"{title}.*{message}"):
             mixup_data(x, t, 0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("per", ["batch", "sample"])
+@pytest.mark.parametrize("name", ["fmix", "resizemix", "all"])
+def test_gpu_equals_cpu(name, per):
+    rng = np.random.RandomState(0)
+    x, t = rng.randn(8, 3, 9, 7).astype("f"), rng.randint(0, 5, (8, 18, 14)).astype("i")
+    draw = MixupPolicy(**{"alpha": 0, **METHODS.get(name, ALL)}, per=per, seed=4).draw(
+        8
+    )
+    results = []
+    for to_device in (np.asarray, chainer.backends.cuda.to_gpu):
+        v = chainer.Variable(to_device(x))
+        with using_draw(draw):
+            y, a, b = mixup_data(v, to_device(t), draw.lam)
+        y.grad = y.array
+        y.backward()
+        results.append([y.array, v.grad, a, b])
+    for cpu, gpu in zip(*results, strict=True):
+        np.testing.assert_allclose(cpu, gpu.get(), 1e-6, 1e-6)
