@@ -102,10 +102,9 @@ def _of_noise(rest: float, place: np.ndarray, size: tuple[int, ...]) -> np.ndarr
     rng = np.random.default_rng(seed)
     axes = [np.fft.fftfreq(n) for n in size[:-1]] + [np.fft.rfftfreq(size[-1])]
     f = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij", sparse=True)))
-    spectrum = (
-        rng.standard_normal((2, *f.shape)) / np.maximum(f, 1 / max(size)) ** _DECAY
-    )
-    noise = np.fft.irfftn(spectrum[0] + 1j * spectrum[1], size, range(len(size)))
+    white = np.fft.rfftn(rng.standard_normal(size))
+    spectrum = white / np.maximum(f, 1 / max(size)) ** _DECAY
+    noise = np.fft.irfftn(spectrum, size, range(len(size)))
     mask = np.zeros(noise.size, bool)
     mask[np.argsort(noise, axis=None)[noise.size - round(rest * noise.size) :]] = True
     return mask.reshape(size)

@@ -11,6 +11,7 @@ from chainer import gradient_check
 
 from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, mixup_data
 from chainer_mmix.mixing import MixupDraw, using_draw
+from chainer_mmix.mixing.regions import Regions
 
 METHODS = {
     "mixup": {"alpha": 1},
@@ -22,21 +23,21 @@ METHODS = {
 ALL = {k: v for options in METHODS.values() for k, v in options.items()}
 
 
+def transform(x, sign):
+    """The discrete Fourier transform, by matrices."""
+    for axis, n in enumerate(x.shape):
+        waves = np.exp(sign * 2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n)
+        x = np.moveaxis(np.tensordot(waves, x, (1, axis)), 0, axis)
+    return x
+
+
 def noise_mask(rest, center, size):
-    """FMix's places of the partner: a sum of waves, largest first."""
-    axes = [np.fft.fftfreq(n) for n in size]
-    axes[-1] = np.abs(axes[-1][: size[-1] // 2 + 1])
-    shape = tuple(map(len, axes))
-    rng = np.random.default_rng(center.view(np.uint32))
-    real, imaginary = rng.standard_normal((2, *shape))
-    places = np.indices(size)
-    noise = np.zeros(size)
-    for k in itertools.product(*map(range, shape)):
-        f = np.sqrt(sum(axis[i] ** 2 for axis, i in zip(axes, k, strict=True)))
-        amplitude = (real[k] + 1j * imaginary[k]) / max(f, 1 / max(size)) ** 3
-        phase = sum(i * p / n for i, p, n in zip(k, places, size, strict=True))
-        twice = 1 if k[-1] in (0, size[-1] / 2) else 2
-        noise += twice * (amplitude * np.exp(2j * np.pi * phase)).real
+    """FMix's places of the partner: where filtered white noise is largest."""
+    white = np.random.default_rng(center.view(np.uint32)).standard_normal(size)
+    waves = [np.minimum(np.arange(n), n - np.arange(n)) / n for n in size]
+    f = np.sqrt(sum(a**2 for a in np.meshgrid(*waves, indexing="ij")))
+    spectrum = transform(white, -1) / np.maximum(f, 1 / max(size)) ** 3
+    noise = transform(spectrum, 1).real
     n = round(rest * noise.size)
     return noise >= (np.sort(noise, axis=None)[-n] if n else np.inf)
 
@@ -127,6 +128,17 @@ def test_samples_and_weights_are_those_of_loops(name, size, n, per):
     wanted = set(METHODS) - {"bounded"} if name == "all" else {name}
     assert (methods - {"none"}) <= wanted | {"cutmix"} and methods
     assert name != "all" or n < 4 or per != "sample" or methods >= wanted
+
+
+def test_blobs_have_no_direction():
+    """On squares, they have as much border along either axis, and are few."""
+    policy = MixupPolicy(0, per="sample", fmix_alpha=1, fixed_lam=0.5, seed=0)
+    masks = Regions(policy.draw(300), (24, 24)).mask
+    np.testing.assert_array_equal(masks.mean(axis=(1, 2)), 0.5)
+    borders = [np.diff(masks, axis=axis).sum() for axis in (1, 2)]
+    assert 0.93 < borders[0] / borders[1] < 1.07
+    assert np.mean(borders) / 300 < 24 * 24 / 12
+    assert masks.mean(axis=0) == pytest.approx(np.full((24, 24), 0.5), abs=0.15)
 
 
 def places_by_loops(t, size, draw):
@@ -289,3 +301,24 @@ def test_what_cannot_be_pasted_is_one_sentence(name):
     ):
         with using_draw(draw), pytest.raises(ValueError, match=f"{title}.*{message}"):
             mixup_data(x, t, 0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("per", ["batch", "sample"])
+@pytest.mark.parametrize("name", ["fmix", "resizemix", "all"])
+def test_gpu_equals_cpu(name, per):
+    rng = np.random.RandomState(0)
+    x, t = rng.randn(8, 3, 9, 7).astype("f"), rng.randint(0, 5, (8, 18, 14)).astype("i")
+    draw = MixupPolicy(**{"alpha": 0, **METHODS.get(name, ALL)}, per=per, seed=4).draw(
+        8
+    )
+    results = []
+    for to_device in (np.asarray, chainer.backends.cuda.to_gpu):
+        v = chainer.Variable(to_device(x))
+        with using_draw(draw):
+            y, a, b = mixup_data(v, to_device(t), draw.lam)
+        y.grad = y.array
+        y.backward()
+        results.append([y.array, v.grad, a, b])
+    for cpu, gpu in zip(*results, strict=True):
+        np.testing.assert_allclose(cpu, gpu.get(), 1e-6, 1e-6)
