@@ -30,7 +30,7 @@ def use(
             through cuDNN 9; ``"auto"`` likewise.
 
     Raises:
-        ValueError: ``cpu`` is another word.
+        ValueError: One of them is another word.
         ImportError: What ``cuda`` or ``cudnn`` needs is not installed.
 
     """
@@ -38,6 +38,9 @@ def use(
 
     if cpu not in (None, *_PATHS):
         raise ValueError(f"cpu must be one of {', '.join(_PATHS)}, not {cpu!r}")
+    for name, on in (("cuda", cuda), ("cudnn", cudnn)):
+        if on not in (None, True, False, "auto"):
+            raise ValueError(f'{name} must be True, False or "auto", not {on!r}')
     if cudnn is True:
         from chainer_revive.cudnn.versions import versions
 
@@ -61,10 +64,9 @@ def _use_on_a_gpu(asked: dict[str, bool | str | None]) -> None:
         current.use(current.on_cupy() if now["cuda"] is True else None)
     if "cudnn" in now:
         registry.switch("cudnn", now["cudnn"] is True)
-    insisted = {layer for layer, on in now.items() if on is True}
-    registry.leave_off(
-        name for name in registry.left_off() if name.partition("/")[0] not in insisted
-    )
+    if insisted := {layer for layer, on in now.items() if on is True}:
+        names = registry.left_off()
+        registry.leave_off(n for n in names if n.partition("/")[0] not in insisted)
     if _waiting:
         from chainer_revive.gpu_check import auto
 

@@ -112,7 +112,7 @@ def _loss() -> Iterator[Case]:
         v = chainer.Variable(x)
         first, second = (F.softmax_cross_entropy(v, t, reduce="no") for t in (a, b))
         lam = lam.astype(first.dtype)
-        loss = F.mean(lam * first + (1 - lam) * second)
+        loss = F.mean(first * lam + second * (1 - lam))
         loss.backward()
         return loss.array, v.grad
 

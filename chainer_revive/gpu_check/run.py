@@ -61,7 +61,8 @@ class Gpu:
 
         def malloc(size: int):
             memory = pool.malloc(size)
-            memory.memset_async(0xFF, size)  # NaN in each float dtype
+            if size:
+                memory.memset_async(0xFF, size)  # NaN in each float dtype
             return memory
 
         cupy = self.xp
@@ -145,6 +146,7 @@ def _deviation(
         except Exception as e:
             if is_of_the_card(e):
                 raise
+            gpu.wait()  # which raises if the card is lost
             return None, f"{type(e).__name__}: {e}"
     shares = [_share(a, e) for a, e in zip(actual, expected, strict=True)]
     worst = max(shares)

@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,14 +124,11 @@ def _one_at_a_time(path: Path):
 
 
 def _check(card: dict[str, Any], device: int, beside: bool) -> Verdict:
+    environ = {**os.environ, "CHAINER_MMIX_CUDA": "0", "CHAINER_MMIX_CUDNN": "0"}
     root = str(Path(chainer_revive.__file__).parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environ = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "CHAINER_MMIX_CUDA": "0",
-        "CHAINER_MMIX_CUDNN": "0",
-    }
+    if root not in sysconfig.get_paths().values():  # a checkout
+        paths = root, os.environ.get("PYTHONPATH")
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "lines"
         arguments = [
@@ -147,7 +146,9 @@ def _check(card: dict[str, Any], device: int, beside: bool) -> Verdict:
                 errors="replace",
                 timeout=_SECONDS,
             )
-            if process.returncode:
+            if process.returncode < 0:
+                crash = signal.strsignal(-process.returncode)
+            elif process.returncode:
                 said = process.stderr.strip().splitlines()
                 crash = said[-1] if said else f"exit status {process.returncode}"
         except subprocess.TimeoutExpired:

@@ -128,3 +128,5 @@ def test_a_step_with_a_loss_function_is_made_once():
 def test_a_word_that_use_does_not_know():
     with pytest.raises(ValueError, match="one of chainer, numpy, numba, not 'nmupy'"):
         chainer_revive.use(cpu="nmupy")
+    with pytest.raises(ValueError, match='cudnn must be True, False or "auto"'):
+        chainer_revive.use(cudnn="yes")

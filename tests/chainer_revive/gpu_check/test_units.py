@@ -1,14 +1,19 @@
 """Each function with a fault planted in it, on a GPU whose arrays are NumPy's."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from faults import plant, wrong
 from numpy_gpu import NumpyGpu
 
+import chainer_revive
 from chainer_revive import registry
 from chainer_revive.cudnn import batch_normalization
 from chainer_revive.gpu_check import run
 from chainer_revive.gpu_check.verdict import passes
+from chainer_revive.switches import use_what_the_environment_asks_for
 
 UNITS = {unit.name: unit for unit in run.units()}
 FUNCTIONS = [
@@ -17,6 +22,13 @@ FUNCTIONS = [
     if name.startswith(("cudnn/", "capture/", "cuda/cross"))
     and name != "cudnn/batch_normalization:choose"
 ]
+
+
+@pytest.fixture
+def chainers_own():
+    chainer_revive.use(cpu="chainer")
+    yield
+    use_what_the_environment_asks_for()
 
 
 def failing(gpu):
@@ -151,3 +163,42 @@ def test_an_error_of_the_card_ends_the_check(monkeypatch):
     monkeypatch.setattr("chainer_revive.cudnn.convolution.gradient_w", fail)
     with pytest.raises(CUDARuntimeError):
         failing(NumpyGpu())
+
+
+@pytest.mark.parametrize("name", [n for n in UNITS if "/cross" not in n])
+def test_on_a_gpu_one_function_is_used_at_a_time(name, chainers_own):
+    pytest.importorskip("cupy")
+    gpu = object.__new__(run.Gpu)
+    gpu.names = set(UNITS)
+    before = {t: getattr(*registry.owner_of(t)) for t in registry.TABLE}
+    with gpu.using([UNITS[name]]):
+        used = {
+            registry.named(target, layer)
+            for target, layers in registry.TABLE.items()
+            for layer in layers
+            if getattr(*registry.owner_of(target)) is not before[target]
+        }
+        # A row may have functions in two layers.
+        assert name in used and all(n.split("/")[1] == name.split("/")[1] for n in used)
+    assert before == {t: getattr(*registry.owner_of(t)) for t in registry.TABLE}
+    assert registry.left_off() == []
+
+
+def test_on_a_gpu_memory_is_full_of_nan():
+    filled = []
+
+    class Memory:
+        def memset_async(self, value, size):
+            filled.append((np.full(size, value, np.uint8).view("f"), size))
+
+    def using_allocator(malloc):
+        assert isinstance(malloc(8), Memory) and isinstance(malloc(0), Memory)
+        return nullcontext()
+
+    pool = SimpleNamespace(malloc=lambda size: Memory())
+    cuda = SimpleNamespace(MemoryPool=lambda: pool, using_allocator=using_allocator)
+    gpu = object.__new__(run.Gpu)
+    gpu.xp = SimpleNamespace(cuda=cuda)
+    with gpu.poisoned():
+        ((values, size),) = filled
+    assert size == 8 and np.isnan(values).all()
