@@ -22,7 +22,7 @@ import chainer
 import chainer.links as L
 import numpy as np
 from chainer.iterators import SerialIterator
-from chainer.serializers import save_npz
+from chainer.serializers import load_hdf5, save_hdf5, save_npz
 from chainer.training import StandardUpdater, Trainer
 from chainer.training.extensions import LogReport
 from numpy.lib import format as npy
@@ -186,6 +186,18 @@ def pretrained(folder, content):
     return _read(folder, content, read, ValueError)
 
 
+def hdf5(folder, content):
+    """Reads it by Chainer's own function, whose errors are those of h5py."""
+
+    path = folder / "file"
+    path.write_bytes(content)
+    try:
+        load_hdf5(path, make_link())
+    except Exception:
+        return False
+    return True
+
+
 LOG = [
     {
         **{"epoch": n, "iteration": 3 * n, "elapsed_time": 0.5 * n, "lr": 0.1},
@@ -265,7 +277,7 @@ def _run_file(name):
 
 TARGETS = {
     **{"snapshot": snapshot, "member": member, "pickled": pickled, "resume": resume},
-    **{"weights": weights, "pretrained": pretrained},
+    **{"weights": weights, "pretrained": pretrained, "hdf5": hdf5},
     **{name: _run_file(name) for name in FILES},
 }
 
@@ -285,6 +297,11 @@ def seeds(target):
         file = io.BytesIO()
         save_npz(file, model)
         return [file.getvalue()]
+    if target == "hdf5":
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "file")
+            save_hdf5(path, make_link())
+            return [path.read_bytes()]
     return [pack(members), pack(members, zipfile.ZIP_DEFLATED)]
 
 
