@@ -204,6 +204,29 @@ def copy_lanes(typingctx, source, target):
     return types.void(types.intp, types.intp), codegen
 
 
+def gather(builder, address, stride):
+    """Reads a vector of LANES float32 that lie a stride of so many bytes apart."""
+    vector = ir.Constant(ir.VectorType(_FLOAT, LANES), ir.Undefined)
+    for lane in range(LANES):
+        value = builder.load(pointer_at(builder, address, _FLOAT))
+        vector = builder.insert_element(vector, value, ir.IntType(32)(lane))
+        address = builder.add(address, stride)
+    return vector
+
+
+@intrinsic
+def gather_lanes(typingctx, source, stride, target):
+    """Copies LANES float32, a stride of so many bytes apart, side by side."""
+
+    def codegen(context, builder, signature, args):
+        source, stride, target = args
+        vector = gather(builder, source, stride)
+        builder.store(vector, pointer_at(builder, target, vector.type), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), codegen
+
+
 @intrinsic
 def multiply_tile(typingctx, a, row, col, b, line, n, start, step, c, out):
     """Computes ROWS x COLUMNS elements of a product, whose rows may lie anywhere.

@@ -17,9 +17,11 @@ from numba import carray
 from chainer_revive.cpu.numba.geometry import Geometry
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
+    LANES,
     ROWS,
     copy_lanes,
     floats,
+    gather_lanes,
     integers,
     jit,
     multiply_tile,
@@ -137,6 +139,12 @@ def _pack(address, sk, sn, found, out):
     if found == COLUMNS and sn == 1:
         for k in range(depth):
             copy_lanes(address + 4 * k * sk, out.ctypes.data + 4 * k * COLUMNS)
+    elif found == COLUMNS:
+        for k in range(depth):
+            for q in range(0, COLUMNS, LANES):
+                from_ = address + 4 * (k * sk + q * sn)
+                to = out.ctypes.data + 4 * (k * COLUMNS + q)
+                gather_lanes(from_, 4 * sn, to)
     else:
         for k in range(depth):
             for q in range(found):

@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from chainer_revive.cpu.numba.intrinsics import LANES, pointer_at
+from chainer_revive.cpu.numba.intrinsics import LANES, gather, pointer_at
 
 SIDE = 4  # of a tile
 POINTS = SIDE * SIDE
@@ -30,7 +30,6 @@ _G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _INT = ir.IntType(64)
-_LANE = ir.IntType(32)
 
 
 def _transposed(matrix):
@@ -84,12 +83,7 @@ def of_kernel(typingctx, source, stride_y, stride_x, stride_d, targets, target):
             for j in range(TAPS):
                 y, x = builder.mul(_INT(i), stride_y), builder.mul(_INT(j), stride_x)
                 at = builder.add(builder.add(source, y), x)
-                vector = ir.Constant(_VECTOR, ir.Undefined)
-                for lane in range(LANES):
-                    value = builder.load(pointer_at(builder, at, ir.FloatType()))
-                    vector = builder.insert_element(vector, value, _LANE(lane))
-                    at = builder.add(at, stride_d)
-                vectors.append(vector)
+                vectors.append(gather(builder, at, stride_d))
         for i, value in enumerate(_transform(builder, _G, vectors)):
             builder.store(value, _in_table(builder, targets, i, target), align=4)
         return context.get_dummy_value()
@@ -115,7 +109,7 @@ def to_kernel(typingctx, sources, source, target, stride_d):
         for lane in range(LANES):
             to = pointer_at(builder, target, ir.FloatType())
             for i, vector in enumerate(results):
-                value = builder.extract_element(vector, _LANE(lane))
+                value = builder.extract_element(vector, ir.IntType(32)(lane))
                 builder.store(value, builder.gep(to, [_INT(i)]))
             target = builder.add(target, stride_d)
         return context.get_dummy_value()
