@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -212,10 +213,11 @@ def _make_network(
             f"the record of {folder} names no model: give one like that which was "
             "trained, load_predictor(run, network=...)"
         )
+    parameters = inspect.signature(models.make_model).parameters.values()
     options = {
-        key: arguments[key]
-        for key in ("stem", "downsample_fb", "published")
-        if key in arguments
+        p.name: arguments[p.name]
+        for p in parameters
+        if p.kind == p.KEYWORD_ONLY and p.name in arguments
     }
     try:
         n_class = _n_class(models.make_model(name, 1, **options), snapshot)
