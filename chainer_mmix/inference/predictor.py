@@ -58,9 +58,9 @@ class Predictor:
         """Computes the probability of each class.
 
         Args:
-            inputs: Pictures, each a file or a PIL.Image.Image in mode RGB, or one of
-                them; or an array of shape (N, ...), bytes from 0 to 255 or floats as
-                the network was trained on.
+            inputs: Pictures, each a file or a PIL.Image.Image, or one of them; or an
+                array of shape (N, ...), bytes from 0 to 255 or floats as the network
+                was trained on.
 
         Returns:
             numpy.ndarray: float64 of shape (N, C).
