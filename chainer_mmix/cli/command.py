@@ -116,7 +116,12 @@ def run(
     from chainer_mmix.runs.files import RunError
 
     try:
-        return work(args) or 0
+        code = work(args) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except RunError as e:
         return _fail(command, str(e))
     except errors as e:

@@ -190,9 +190,10 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("pretrained", SETTING | NAMED, None, _value(types.path, "FILE")),
-            "begin with the weights in this npz file, but for the last layer: "
-            "ImageNet weights of Chainer (ResNet-50-model.npz) or ChainerCV for "
-            "resnet50, 101 and 152, or what a run of the same model saved; the images "
+            "begin with the weights in this file, but for the last layer: ImageNet "
+            "weights of Chainer (ResNet-50-model.npz) or ChainerCV for resnet50, 101 "
+            "and 152, of torchvision or timm (.safetensors, .pth) with --stem "
+            "torchvision, or what a run of the same model saved; the images "
             "stay as they are, RGB in [0, 1], which ImageNet weights have to get used "
             "to; for images in colour, as in folder:PATH, not for grey digits",
         ),

@@ -78,7 +78,7 @@ def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Imag
                 # Nothing happens to other formats.
                 width, height = (max(1, math.ceil(n * share)) for n in image.size)
                 image.draft(None, (width, height))
-            return _to_rgb(image)
+            return to_rgb(image)
     except MemoryError:
         raise
     except Exception as e:  # Pillow's readers raise many kinds.
@@ -92,7 +92,15 @@ def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Imag
         raise UnreadablePictureError(path, reason) from e
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Makes a picture one in mode RGB, as :func:`read_picture` does.
+
+    Args:
+        image (PIL.Image.Image): A picture in any mode, which may be turned in place.
+
+    Raises:
+        ValueError: If nobody knows what is white in it.
+    """
     image.load()
     if (
         image.format == "JPEG"

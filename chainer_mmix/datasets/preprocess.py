@@ -16,6 +16,7 @@ from chainer_mmix.datasets.picture import (
     read_picture,
     shortest_for,
     to_array,
+    to_rgb,
 )
 
 _N_LOOKED_AT = 16
@@ -109,8 +110,7 @@ class Preprocess:
 
         Args:
             source (str, path-like or PIL.Image.Image): A file of any format that
-                :func:`~chainer_mmix.datasets.read_picture` reads, or a picture in mode
-                RGB.
+                :func:`~chainer_mmix.datasets.read_picture` reads, or a picture.
 
         Returns:
             numpy.ndarray: float32, of the shape of an input, in [0, 1].
@@ -122,9 +122,10 @@ class Preprocess:
         self.check_pictures()
         assert self.shape is not None
         channels, height, width = self.shape
-        image = source
-        if not isinstance(image, Image.Image):
-            image = read_picture(image, shortest_for(height) if self.crops else None)
+        if isinstance(source, Image.Image):
+            image = to_rgb(source.copy())
+        else:
+            image = read_picture(source, shortest_for(height) if self.crops else None)
         if self.crops:
             image = centre_crop(image, height)
         elif image.size != (width, height):

@@ -171,25 +171,27 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
 
 def plot_confusion(evaluation: Evaluation) -> Figure:
     """Draws the confusion matrix: counts, and as colours the shares of the rows."""
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     counts = evaluation.confusion()
     names = evaluation.predictor.class_names
     n = len(names)
-    side = 2.2 + min(0.42 * n, 16)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    inches = min(0.42 * n, 16)
+    figure = Figure(figsize=(inches + 3, inches + 2.2), layout="constrained")
     axes = figure.add_subplot()
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # The root shows single errors.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    size = 9 if n <= _MOST_NUMBERS else max(2.5, 220 / n)
+    size = min(9, 0.8 * 72 * inches / n)  # points, less than a row is high
     turn = 90 if max(map(len, names)) > 2 else 0
     axes.set_xticks(range(n), names, rotation=turn, fontsize=size)
     axes.set_yticks(range(n), names, fontsize=size)
     if n <= _MOST_NUMBERS:
         for i, j in zip(*np.nonzero(counts), strict=True):
-            color = "white" if shares[i, j] > 0.5 else "black"
+            color = "white" if shares[i, j] > 0.3 else "black"
             text = {"ha": "center", "va": "center", "fontsize": 8, "color": color}
             axes.text(j, i, str(counts[i, j]), **text)
     axes.set_xlabel("predicted class")

@@ -75,8 +75,16 @@ def _of_run(predictor: Predictor, part: str | None, data_root: Any) -> Examples:
     options = {key: arguments[key] for key in keys if key in arguments}
     if data_root is not None:
         options["data_root"] = data_root
-    part = part or (predictor.record.get("data") or {}).get("held_out")
-    return _take(predictor, name, part, options)
+    data = predictor.record.get("data") or {}
+    examples = _take(predictor, name, part or data.get("held_out"), options)
+    was, n = data.get("n_held_out"), len(examples.labels)
+    if part in (None, data.get("held_out")) and was not in (None, n):
+        raise ValueError(
+            f"the data are not those of the run (it validated on {was} images, and "
+            f"there are {n}), so its validation set may hold what it trained on: put "
+            "them back, or name other data (--dataset)"
+        )
+    return examples
 
 
 def _take(

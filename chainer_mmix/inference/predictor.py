@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,9 +58,9 @@ class Predictor:
         """Computes the probability of each class.
 
         Args:
-            inputs: Pictures, each a file or a PIL.Image.Image in mode RGB, or one of
-                them; or an array of shape (N, ...), bytes from 0 to 255 or floats as
-                the network was trained on.
+            inputs: Pictures, each a file or a PIL.Image.Image, or one of them; or an
+                array of shape (N, ...), bytes from 0 to 255 or floats as the network
+                was trained on.
 
         Returns:
             numpy.ndarray: float64 of shape (N, C).
@@ -215,10 +216,11 @@ def _make_network(
             f"the record of {folder} names no model: give one like that which was "
             "trained, load_predictor(run, network=...)"
         )
+    parameters = inspect.signature(models.make_model).parameters.values()
     options = {
-        key: arguments[key]
-        for key in ("stem", "downsample_fb", "published", "stem_stride")
-        if key in arguments
+        p.name: arguments[p.name]
+        for p in parameters
+        if p.kind == p.KEYWORD_ONLY and p.name in arguments
     }
     try:
         n_class = _n_class(models.make_model(name, 1, **options), snapshot)

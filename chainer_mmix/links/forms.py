@@ -29,10 +29,12 @@ def explained(compute_loss: Callable) -> Callable:
             with _NoChannelsLast() if last else contextlib.nullcontext():
                 return compute_loss(self, draw, *args, **kwargs)
         except (InvalidType, TypeError, ValueError, RuntimeError) as e:
-            inputs, named, target = self._split(args, dict(kwargs))
-            flaw = _flaw_of_inputs([*inputs, *named.values()], self.predictor)
-            if flaw is None and not isinstance(e, ValueError):  # which names a remedy
-                flaw = _flaw_of_target(target, getattr(self, "y", None))
+            flaw = None
+            with contextlib.suppress(TypeError, ValueError):
+                inputs, named, target = self._split(args, dict(kwargs))
+                flaw = _flaw_of_inputs([*inputs, *named.values()], self.predictor)
+                if flaw is None and not isinstance(e, ValueError):  # which says it
+                    flaw = _flaw_of_target(target, getattr(self, "y", None))
             if flaw is None:
                 raise
             raise TypeError(flaw) from e

@@ -1,12 +1,17 @@
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import chainer_mmix
 from chainer_mmix import datasets
 from chainer_mmix.cli.main import main
 from chainer_mmix.inference import load_predictor
@@ -147,3 +152,17 @@ def test_evaluate_refuses(digits_run, tmp_path, monkeypatch, capsys, words, erro
     (tmp_path / "FILE").write_text("")
     assert main(["evaluate", str(digits_run), *words]) == 2
     assert error in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_is_no_error(digits_run, digits):
+    package = Path(chainer_mmix.__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chainer_mmix.cli", "predict", digits_run, digits],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(package)},
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(120) == 1

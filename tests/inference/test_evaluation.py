@@ -109,3 +109,12 @@ def test_a_network_for_arrays_is_evaluated_on_pictures(digits_run, tmp_path):
     examples = find_examples(load_predictor(digits_run), f"folder:{tmp_path}")
     assert examples.labels.tolist() == [0, 7]
     assert examples.load(1).shape == (1, 8, 8)
+
+
+def test_data_that_have_changed_since_are_refused(digits_run):
+    predictor = load_predictor(digits_run)
+    predictor.record["data"]["n_held_out"] += 1
+    for part in (None, "test"):
+        with pytest.raises(ValueError, match="validated on 356 images, and there are"):
+            find_examples(predictor, part=part)
+    assert len(find_examples(predictor, "digits").labels) == 355

@@ -123,6 +123,21 @@ def test_a_picture_of_another_shape_is_cropped_amid_and_resized(digits_run, tmp_
     np.testing.assert_allclose(found[0, 1:-1, 1:-1], middle, atol=0.03)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16", "1"])
+def test_pictures_in_memory_are_as_those_in_files(folder_run, tmp_path, mode):
+    rng = np.random.RandomState(0)
+    if mode == "I;16":
+        image = Image.fromarray(rng.randint(0, 65536, (30, 40)).astype(np.uint16))
+    else:
+        array = rng.randint(0, 256, (30, 40, 3)).astype(np.uint8)
+        image = Image.fromarray(array).convert(mode)
+    assert image.mode == mode
+    image.save(path := tmp_path / ("a.tif" if mode == "CMYK" else "a.png"))
+    predictor = load_predictor(folder_run)
+    np.testing.assert_array_equal(predictor.scores([image]), predictor.scores([path]))
+    assert image.mode == mode
+
+
 def test_half_precision_is_that_of_the_run(tmp_path):
 
     x = np.random.RandomState(0).rand(20, 1, 8, 8).astype(np.float32)

@@ -2,17 +2,23 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import chainer
 import chainer.functions as F
 import numpy as np
 import pytest
 
+import chainer_revive
 
-def test_it_loads_before_chainer(tmp_path):
+HOOK = Path(chainer_revive.__file__).parents[1] / "chainer_revive.pth"
+
+
+def test_the_start_up_hook_finds_it_before_chainer():
     pytest.importorskip("onnx")
+    hook = f"exec({HOOK.read_text()!r})"
     code = "import onnx_chainer.functions.array as a; print(a.NP_TYPE_TO_TENSOR_TYPE)"
-    command = [sys.executable, "-c", f"import chainer_revive; {code}"]
+    command = [sys.executable, "-c", f"{hook}; {code}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert "_TensorTypes" in done.stdout, done.stderr
 
