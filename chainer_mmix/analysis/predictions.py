@@ -216,22 +216,22 @@ def are_probabilities(t: np.ndarray) -> bool:
     )
 
 
-def accuracy_function(classifier: chainer.Link) -> Callable | None:
-    """Returns the function by which a classifier computes its accuracy, if any.
+def accuracy_functions(classifier: chainer.Link) -> dict[str, Callable]:
+    """Returns the functions by which a classifier computes accuracies, by their names.
 
-    A :class:`~chainer_mmix.ManifoldMixupClassifier` makes its ``accfun`` leave out what
-    the loss leaves out.
+    Those of a :class:`~chainer_mmix.ManifoldMixupClassifier` leave out what its loss
+    leaves out.
     """
-    score = getattr(classifier, "_score", None)
-    return score() if score else getattr(classifier, "accfun", None)
+    if own := getattr(classifier, "_accuracies", None):
+        return own()
+    accfun = getattr(classifier, "accfun", None)
+    return {} if accfun is None else {"accuracy": accfun}
 
 
 def ignored_by(classifier: chainer.Link) -> int | None:
     """Returns the label that a classifier's accuracy ignores, or else its loss."""
-    for criterion in (
-        accuracy_function(classifier),
-        getattr(classifier, "lossfun", None),
-    ):
+    lossfun = getattr(classifier, "lossfun", None)
+    for criterion in (*accuracy_functions(classifier).values(), lossfun):
         label = None if criterion is None else ignored_label(criterion)
         if label is not None:
             return label

@@ -347,7 +347,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
 
     def _accuracies(self) -> dict[str, Callable]:
         """Returns the accuracy functions, which leave out what the loss leaves out."""
-        key = self.lossfun, self.accfun, self.compute_accuracy
+        key = self.lossfun, self.accfun, self.compute_accuracy, self.top_k
         if self._scores[0] != key:
             label = ignored_label(self.lossfun)
             # Of other functions nothing is known, but -1 is no class.

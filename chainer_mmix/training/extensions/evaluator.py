@@ -13,8 +13,8 @@ from chainer.dataset import concat_examples
 from chainer.iterators import ShuffleOrderSampler
 from chainer.training import extensions
 
-from chainer_mmix.analysis.predictions import accuracy_function
-from chainer_mmix.mixing.criterion import ignored_label
+from chainer_mmix.analysis.predictions import accuracy_functions
+from chainer_mmix.mixing import ignored_label, top_k_accuracy
 from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.parts import links_in
 from chainer_mmix.training.stopping import check_stop
@@ -119,7 +119,7 @@ def _shares_state(sampler) -> bool:
 
 
 def _weights(target: chainer.Link, args: tuple, kwargs: dict) -> dict:
-    """Returns how many labels a classifier's loss and accuracy are means of.
+    """Returns how many labels a classifier's loss and accuracies are means of.
 
     ``None`` stands for the number of examples, by which Chainer weighs them.
     """
@@ -127,7 +127,7 @@ def _weights(target: chainer.Link, args: tuple, kwargs: dict) -> dict:
     if key is None:
         return {}
     t = kwargs[key] if isinstance(key, str) else args[key]
-    criteria = {"loss": target.lossfun, "accuracy": accuracy_function(target)}
+    criteria = {"loss": target.lossfun, **accuracy_functions(target)}
     return {name: _n_counted(f, t) for name, f in criteria.items() if f is not None}
 
 
@@ -140,7 +140,8 @@ def _n_counted(criterion: Callable, t):
     label = ignored_label(criterion)
     if label is not None:
         return (t != label).sum()
-    return t.size if getattr(criterion, "func", criterion) is F.accuracy else None
+    is_accuracy = getattr(criterion, "func", criterion) in (F.accuracy, top_k_accuracy)
+    return t.size if is_accuracy else None
 
 
 def _weighted(value, weight):
