@@ -43,4 +43,4 @@ def packages(session, package):
     session.install(".[fast]", "hypothesis", "pytest", "pytest-timeout")
     isolated = [] if package == "tensorboard-chainer" else [old]
     session.install(*isolated, *PACKAGES[package].split())
-    session.run("pytest", "tests/packaging", env={"PYTHONPATH": ""})
+    session.run("pytest", "tests/packaging", "tests/zoo")
