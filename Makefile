@@ -85,17 +85,21 @@ $(BASE): pyproject.toml setup.py chainer_revive.pth
 	  || { echo "chainer-mmix needs Python 3.10 to 3.13 and $(PYTHON) is $$($(PYTHON) -V 2>&1): choose another with make PYTHON=python3.13"; exit 1; } >&2
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null \
 	  || { echo "$(PYTHON) has no venv or ensurepip: install them (python3-venv on Debian and Ubuntu) or choose another with make PYTHON=python3.13"; exit 1; } >&2
-	@echo "Installing Chainer and what it needs into $(VENV): some minutes"
-	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	$(PIP) "setuptools<81" wheel numpy
-	CC=true LDSHARED=true $(PIP) --no-build-isolation chainer==7.8.1 chainercv==0.13.1
-	$(PIP) --editable ".[fast]"
-	$(PIP) --upgrade setuptools
-	@touch $@
+	$(BASICS)
+
+define BASICS
+@echo "Installing Chainer and what it needs into $(VENV): some minutes"
+@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+$(PIP) "setuptools<81" wheel numpy
+CC=true LDSHARED=true $(PIP) --no-build-isolation chainer==7.8.1 chainercv==0.13.1
+$(PIP) --editable ".[fast]"
+$(PIP) --upgrade setuptools
+@touch $(BASE)
+endef
 
 # Other extras may not go together with those that are there.
 $(READY): $(BASE)
-	@test -z "$(OTHERS)" || { rm $(BASE); $(MAKE) --no-print-directory $(BASE); }
+	$(if $(OTHERS),$(BASICS))
 	@echo "Installing the extras $(EXTRAS) into $(VENV)"
 	$(PIP) --editable ".[$(EXTRAS)]"
 	@touch $@

@@ -43,4 +43,6 @@ def packages(session, package):
     session.install(".[fast]", "hypothesis", "pytest", "pytest-timeout")
     isolated = [] if package == "tensorboard-chainer" else [old]
     session.install(*isolated, *PACKAGES[package].split())
-    session.run("pytest", "tests/packaging", env={"PYTHONPATH": ""})
+    patches = "tests/chainer_revive/compat/test_importer.py"
+    patches += "::test_patches_match_and_keep_line_numbers"
+    session.run("pytest", "tests/packaging", "tests/zoo", patches)

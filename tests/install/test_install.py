@@ -111,8 +111,8 @@ def installed_files(python, folder):
 def files_in(folder):
     """The names of the files that someone wrote, from the folder on."""
     paths = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
-    made = ("__pycache__", ".venv", "build", "egg-info", "snapshot")
-    return {str(p) for p in paths if not any(m in str(p) for m in made)}
+    made = re.compile(r"(^|/)(__pycache__|\.venv|build|[^/]*\.egg-info)/")
+    return {str(p) for p in paths if not made.search(str(p))}
 
 
 def test_plain_pip(tmp_path, checkout):

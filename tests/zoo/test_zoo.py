@@ -1,0 +1,38 @@
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).with_name("run.py")
+
+
+def test_the_table_counts_what_failed():
+    errors = {"float64": 1e-14, "numba": 1e-6, "chainer": 2e-6}
+    results = {
+        "good": {"points": {"input": "", "stage1": ""}, **errors},
+        "half": {"points": {"input": "", "stage1": "RuntimeError: a branch"}},
+        "none": {"points": {}},
+        "bad": {"error": "ValueError: no such size"},
+    }
+    text = runpy.run_path(str(RUN))["table"](results)
+    assert "Of 4 networks 3 run, and 1 train a mixed step" in text
+    assert "within 1e-14" in text and "0.50 of Chainer's own in the median" in text
+    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines()[4:]}
+    assert "| input, stage1 | yes | 1.0e-14 | 1.0e-06 | 2.0e-06 |" in rows["good"]
+    assert "not at stage1: RuntimeError: a branch" in rows["half"]
+    assert "ValueError: no such size" in rows["bad"]
+
+
+@pytest.mark.slow
+def test_it_goes_on_where_it_was_stopped(tmp_path):
+    pytest.importorskip("chainercv2")
+    command = [sys.executable, "-W", "ignore", RUN]
+    subprocess.run([*command, "nin_cifar10"], cwd=tmp_path, check=True)
+    done = tmp_path / "result" / "zoo" / "nin_cifar10.json"
+    before = done.stat().st_mtime_ns
+    subprocess.run([*command, "nin_cifar10", "voca8flame"], cwd=tmp_path, check=True)
+    assert done.stat().st_mtime_ns == before
+    table = (tmp_path / "result" / "zoo" / "table.md").read_text()
+    assert "Of 2 networks 2 run, and 2 train" in table
