@@ -37,10 +37,13 @@ class Explanation:
 
     Attributes:
         fallbacks: How often each :class:`Fallback` occurred.
+        products: How often compiled loops convolved, or multiplied matrices, by
+            ``"Winograd"`` and by ``"direct sums"``; gradients count as well.
     """
 
     def __init__(self) -> None:
         self.fallbacks: Counter[Fallback] = Counter()
+        self.products: Counter[str] = Counter()
 
     def __str__(self) -> str:
         if not any(map(registry.is_on, registry.LAYERS)):
@@ -64,6 +67,12 @@ def declined(reason: str | Callable[..., str], *arguments):
     if _explanations:
         _last.reason = reason if isinstance(reason, str) else reason(*arguments)
     return NotImplemented
+
+
+def count_products(way: str) -> None:
+    """Notes by which way a convolution is computed."""
+    for explanation in tuple(_explanations):
+        explanation.products[way] += 1
 
 
 @contextlib.contextmanager

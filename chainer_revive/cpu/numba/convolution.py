@@ -13,6 +13,7 @@ from chainer_revive.cpu.function_node import winograd_is_wanted
 from chainer_revive.cpu.numba import products, threads, winograd
 from chainer_revive.cpu.numba.geometry import geometry
 from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
+from chainer_revive.explain import count_products
 
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
@@ -201,7 +202,9 @@ def _arriving(axis: Axis, first: int) -> tuple[Axis | None, slice]:
 
 
 def _fewer_products_pay(n, c, d, axes, outer) -> bool:
-    return winograd_is_wanted() and winograd.pays(n, c, d, axes, outer)
+    pay = winograd_is_wanted() and winograd.pays(n, c, d, axes, outer)
+    count_products("Winograd" if pay else "direct sums")
+    return pay
 
 
 def _seen(x: np.ndarray, axes: tuple[Axis, Axis]):
