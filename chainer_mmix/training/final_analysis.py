@@ -64,9 +64,9 @@ def analyse(
     spread = np.linspace(0, len(train) - 1, min(6, len(train))).astype(int)
     shown = [train[int(i)] for i in spread]
     for extension in (
-        CalibrationEvaluator(data, target, device=device),
-        FgsmEvaluator(data, target, device=device, clip=(0, 1)),
-        DeformationEvaluator(data, target, device=device),
+        CalibrationEvaluator(data, target, convert_examples, device),
+        FgsmEvaluator(data, target, convert_examples, device, clip=(0, 1)),
+        DeformationEvaluator(data, target, convert_examples, device),
         MixupPreview(shown, label_names=class_names or None),
     ):
         trainer.extend(extension, trigger=_at_end(epoch))

@@ -183,6 +183,15 @@ def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch):
     assert "chainer-mmix[cuda13]" in capsys.readouterr().err
 
 
+def test_analysis_in_half_precision(main):
+    run = [*QUICK, "--quiet", "--dtype", "mixed16", "--epoch", "1", "--analyse"]
+    assert main([*run, "--out", "run"]) == 0
+    [entry] = log("run")
+    loss = entry["validation/main/loss"]
+    assert entry["validation/main/nll"] == pytest.approx(loss, rel=2e-3)
+    assert 0 <= entry["validation/main/fgsm_accuracy/0.01"] <= 1
+
+
 def test_analysis_at_the_end(main):
     run = [*QUICK, "--quiet", "--epoch", "2"]
     assert main([*run, "--out", "plain"]) == 0
