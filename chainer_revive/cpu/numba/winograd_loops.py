@@ -38,7 +38,7 @@ from chainer_revive.cpu.numba.transforms import (
 )
 
 _SUM = 128  # products that are added up before the rest is added
-_SUM_OUTER = 64
+_SUM_OUTER = 32
 # Between the points, so that those of a tile are not in one set of the cache.
 SKEW = 5 * 16
 _AT_BIAS = SIDE + 1  # the point that counts once in each result of a tile
