@@ -25,7 +25,15 @@ CANDIDATES = {
     "NumPy, mixing": ("numpy", True),
     "Numba": ("numba", False),
     "Numba, mixing": ("numba", True),
+    "Numba, direct sums": ("direct sums", False),
     "PyTorch": ("torch", False),
+    "PyTorch, channels last": ("torch, channels last", False),
+}
+NEEDED = {
+    "numba": "numba",
+    "direct sums": "numba",
+    "torch": "torch",
+    "torch, channels last": "torch",
 }
 # Seconds after which the threads of a process have stopped to wait by spinning.
 PAUSE = 0.3
@@ -35,10 +43,14 @@ def step(path: str, mixup: bool, network: str, shape: tuple[int, ...]):
     np.random.seed(0)
     x = np.random.rand(*shape).astype(np.float32)
     t = np.random.randint(0, 10, len(x)).astype(np.int32)
-    if path == "torch":
+    library, _, option = path.partition(", ")
+    if library == "torch":
         import torch_models
 
-        return torch_models.step(network, x, t)
+        return torch_models.step(network, x, t, bool(option))
+    if path == "direct sums":  # instead of Winograd's
+        path = "numba"
+        chainer.global_config.winograd = False
     chainer_revive.use(cpu=path)
     model = ManifoldMixupClassifier(getattr(models, network)(10), mixup, seed=0)
     optimizer = chainer.optimizers.MomentumSGD(1e-3).setup(model)
@@ -69,7 +81,7 @@ def compare(network: str, shape: tuple[int, ...], repeats: int, steps: int) -> N
     candidates = {
         name: (path, mixup)
         for name, (path, mixup) in CANDIDATES.items()
-        if path not in ("numba", "torch") or find_spec(path)
+        if find_spec(NEEDED.get(path, "chainer"))
     }
     context = multiprocessing.get_context("spawn")
     ends = {}
@@ -94,6 +106,7 @@ def compare(network: str, shape: tuple[int, ...], repeats: int, steps: int) -> N
 def main() -> None:
     compare("ResNet50", (64, 3, 32, 32), repeats=9, steps=1)
     compare("PreActResNet18", (32, 3, 32, 32), repeats=5, steps=1)
+    compare("WideResNet28_10", (8, 3, 32, 32), repeats=5, steps=1)
     compare("CNN", (50, 1, 28, 28), repeats=15, steps=2)
     compare("CNN", (50, 1, 8, 8), repeats=15, steps=10)
     compare("CNN", (1, 1, 8, 8), repeats=25, steps=20)

@@ -115,15 +115,19 @@ def cnn(channels: int) -> nn.Module:
     return nn.Sequential(*layers, _head(64))
 
 
-def step(network: str, x, t):
+def step(network: str, x, t, channels_last: bool = False):
     """Returns a training step as that of the other benchmarks."""
     model = {
         "ResNet50": lambda: resnet50("imagenet"),
         "PreActResNet18": preactresnet18,
+        "WideResNet28_10": wideresnet28_10,
         "CNN": lambda: cnn(x.shape[1]),
     }[network]()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     x, t = torch.from_numpy(x), torch.from_numpy(t).long()
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def call():
         optimizer.zero_grad()

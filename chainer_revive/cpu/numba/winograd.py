@@ -22,8 +22,8 @@ _GAIN = 1.4  # products saved that do
 _FEW = 32  # tiles; gradients by a kernel are as exact from so many on
 _BLOCK = 1 << 14  # transformed channels of tiles, at each point, that stay in the cache
 _LEAST = 96  # tiles for which a large kernel is read from memory
-_LEAST_OUTER = 192  # tiles for which large sums are
-_POINTS = 1 << 19  # elements of transforms that threads share
+_SHARE = 5  # channels for a tile whose products are added to all sums at once
+_POINTS = 1 << 18  # elements of transforms that threads share
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
 
@@ -97,7 +97,9 @@ def _by_panels(x, w, bias, tiles, geometry) -> None:
     """Transforms all images first."""
     c, d = w.shape[2:]
     v = _buffer("images", tiles * c)
-    _transform(loops.transform_images, v, tiles, 0, tiles, geometry)
+    grain = -(-_MOVES // (POINTS * c))
+    points = loops.Points(v, 0, tiles, 0)
+    threads.run(loops.transform, tiles, grain, points, geometry)
     arguments = loops.Panels(v, tiles, bias, w, *_strides(w))
     grain = -(-_WORK // (POINTS * tiles * c * COLUMNS))
     threads.run(loops.convolve_panels, -(-d // COLUMNS), grain, arguments, geometry)
@@ -108,16 +110,16 @@ def correlate_outputs(x, y, axes) -> np.ndarray:
     c, d = x.shape[3], y.shape[3]
     tiles, panels = _count_tiles(len(x), axes), -(-d // COLUMNS)
     width = panels * COLUMNS
-    most = max(_LEAST_OUTER, _POINTS // (POINTS * (c + width)))
+    most = max(_LEAST, (c + width) // _SHARE, _POINTS // (POINTS * (c + width)))
     size = -(-tiles // -(-tiles // most))
     v, z = _buffer("images", size * c), _buffer("outputs", size * width)
     sums = _buffer("panels", c * width)
     geometry = _tiles(x, y, axes)
-    rows = -(-c // ROWS)
+    moves, rows = -(-_MOVES // (POINTS * (c + width))), -(-c // ROWS)
     for first in range(0, tiles, size):
         count = min(size, tiles - first)
-        _transform(loops.transform_images, v, size, first, count, geometry)
-        _transform(loops.transform_outputs, z, size, first, count, geometry)
+        points = loops.Points(v, z, size, first)
+        threads.run(loops.transform, count, moves, points, geometry)
         threads.run(
             loops.add_products,
             POINTS * rows,
@@ -129,12 +131,6 @@ def correlate_outputs(x, y, axes) -> np.ndarray:
     arguments = loops.Gradient(sums, result, c, d, panels)
     threads.run(loops.finish, d // LANES, grain, arguments)
     return result
-
-
-def _transform(task, points, size, first, count, geometry) -> None:
-    """Transforms ``count`` tiles from ``first`` on."""
-    grain = -(-_MOVES // (points.size // size))
-    threads.run(task, count, grain, loops.Points(points, size, first), geometry)
 
 
 def _strides(w: np.ndarray) -> list[int]:

@@ -38,7 +38,7 @@ from chainer_revive.cpu.numba.transforms import (
 )
 
 _SUM = 128  # products that are added up before the rest is added
-_SUM_OUTER = 64
+_SUM_OUTER = 32
 # Between the points, so that those of a tile are not in one set of the cache.
 SKEW = 5 * 16
 _AT_BIAS = SIDE + 1  # the point that counts once in each result of a tile
@@ -111,11 +111,12 @@ class Panels(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Transforms (16, c / LANES, size, LANES) of images or (16, P, size, COLUMNS) of
-    outputs, which are written, for the tiles from ``first`` on.
+    """Transforms (16, c / LANES, size, LANES) of images and (16, P, size, COLUMNS) of
+    outputs, which are written, for the tiles from ``first`` on; z may be 0.
     """
 
-    points: int
+    v: int
+    z: int
     size: int
     first: int
 
@@ -237,20 +238,14 @@ def convolve_panels(arguments, start, stop):
 
 
 @Task
-def transform_images(arguments, start, stop):
-    """Transforms tiles of images."""
+def transform(arguments, start, stop):
+    """Transforms tiles of images, and of outputs if there is a place for them."""
     p, g = unpack_both(arguments, Points, Tiles)
-    zeros = np.zeros(g.c, np.float32)
-    at = _points(p.points + 4 * start * LANES, p.size * g.c)
+    zeros = np.zeros(max(g.c, g.d), np.float32)
+    at = _points(p.v + 4 * start * LANES, p.size * g.c)
     _transform_images(g, p.first + start, stop - start, at, p.size, zeros)
-
-
-@Task
-def transform_outputs(arguments, start, stop):
-    """Transforms tiles of outputs."""
-    p, g = unpack_both(arguments, Points, Tiles)
-    zeros = np.zeros(g.d, np.float32)
-    _transform_outputs(p, g, start, stop, zeros)
+    if p.z:
+        _transform_outputs(p, g, start, stop, zeros)
 
 
 @Task
@@ -344,7 +339,7 @@ def _transform_images(g, first, count, v_at, size, zeros):
 @jit
 def _transform_outputs(p, g, start, stop, zeros):
     """Transforms tiles of outputs to (16, P, size, COLUMNS)."""
-    points_at = _points(p.points, p.size * -(-g.d // COLUMNS) * COLUMNS)
+    points_at = _points(p.z, p.size * -(-g.d // COLUMNS) * COLUMNS)
     outputs = np.empty((stop - start, STEP * STEP), np.int64)
     for t in range(start, stop):
         _outputs(g, p.first + t, 0, zeros, outputs[t - start])

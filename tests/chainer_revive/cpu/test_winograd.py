@@ -66,7 +66,7 @@ def check(function, shape_x, shape_W, layout, lay_out, chainers_own, **options):
 )
 def test_as_in_chainer(n, image, pad, channels, layout, few, lay_out, chainers_own):
     c, d = channels
-    few_at_a_time = {"_BLOCK": 1, "_LEAST": 7, "_LEAST_OUTER": 5, "_POINTS": 1}
+    few_at_a_time = {"_BLOCK": 1, "_LEAST": 7, "_SHARE": 9, "_POINTS": 1}
     with mock.patch.dict(vars(winograd), few_at_a_time if few else {}):
         shapes = (n, c, *image), (d, c, 3, 3)
         check(F.convolution_2d, *shapes, layout, lay_out, chainers_own, pad=pad)
