@@ -23,7 +23,8 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
     """Loads pretrained weights into a model of this package, but for its last layer.
 
     The linear layer at the end keeps its initial weights, for classes of its own, and
-    the constants by which the model standardises its input stay what they are. After an error the model is as it was. Files may be:
+    the constants by which the model standardises its input stay what they are. After
+    an error the model is as it was. Files may be:
 
     * for :class:`~models.ResNet50`, 101 and 152 with the ImageNet stem, the weights of
       :class:`chainer.links.ResNet50Layers` etc., such as ``ResNet-50-model.npz``. They

@@ -22,7 +22,9 @@ It is one JSON object, written when the training starts and again when it ends:
 ``seed``            the seed of everything random
 ``data``            what it trained on: the numbers of images, ``n_train`` and
                     ``n_held_out``; ``held_out``, ``"validation"`` or ``"test"``, the
-                    set behind ``validation`` in the log; ``class_names``, a list
+                    set behind ``validation`` in the log; ``class_names``, a list;
+                    with ``--standardise``, ``standardise``, the constants ``mean`` and
+                    ``std`` that the network applies
 ``status``          ``"running"``, ``"finished"`` or ``"failed"``
 ``reason``          why it failed, one sentence, or ``null``
 ``duration``        seconds of training, those before a resume included
