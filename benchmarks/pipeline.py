@@ -171,7 +171,7 @@ def ours(folder: Path, workers: int) -> Callable[[], object]:
 
     def read() -> np.ndarray:
         x, _ = convert(iterator.next(), CpuDevice())
-        x = x - mean  # as a network does that standardises its input
+        x -= mean
         x /= std
         return x
 

@@ -470,7 +470,7 @@ GROUPS: dict[str, Sequence[Option]] = {
         Option(
             *("workers", PLACE, 0, _value(types.natural, "N")),
             "processes that read and augment the training images, and as many that "
-            "read the images to validate on; the results are the same, to the bit",
+            "read the images to validate on; the results are bit-for-bit the same",
         ),
         Option(
             *("out", PLACE, None, _value(str, "FOLDER")),
