@@ -73,16 +73,17 @@ class Stage:
 
 
 STAGES = (
-    Stage("2000", "2,000 images", 2000, 30, 6, 5),
-    Stage("10000", "10,000 images", 10_000, 9, 3, 3, choice_of="2000"),
+    Stage("2000", "2,000 images, 30 epochs", 2000, 30, 6, 5),
+    Stage("10000-brief", "10,000 images, 9 epochs", 10_000, 9, 3, 3, choice_of="2000"),
     Stage(
         "2000-noise",
-        "2,000 images, 40 % wrong labels",
+        "2,000 images, 40 % wrong labels, 30 epochs",
         *(2000, 30, 6, 5),
         label_noise=0.4,
         alphas=(1, 4),
     ),
-    Stage("60000", "60,000 images", 60_000, 3, 1, 3, choice_of="2000"),
+    Stage("10000", "10,000 images, 30 epochs", 10_000, 30, 5, 3, choice_of="2000"),
+    Stage("60000", "60,000 images, 12 epochs", 60_000, 12, 2, 3, choice_of="2000"),
 )
 SHORT = (
     Stage("500", "500 images", 500, 20, 4, 3, alphas=(1, 2)),
