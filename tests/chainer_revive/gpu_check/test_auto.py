@@ -140,13 +140,15 @@ def test_a_crash_leaves_everything_off(monkeypatch, machine, fault):
     assert decide() == [warning] and machine() == 1  # it is not tried again
 
 
-def test_a_card_that_is_taken_is_asked_again(monkeypatch):
-    plant(monkeypatch, "no context")
+@pytest.mark.parametrize(
+    "fault, why",
+    [("no context", "taken by another process"), ("full", "memory is full")],
+)
+def test_a_card_that_is_taken_or_full_is_asked_again(monkeypatch, tmp_path, fault, why):
+    plant(monkeypatch, fault, GRADIENT)
     (warning,) = decide()
-    assert is_on() == (False, False)
-    assert "cudaErrorDevicesUnavailable" in warning
-    assert "taken by another process" in warning
-    plant(monkeypatch)
+    assert is_on() == (False, False) and why in warning
+    at_once(monkeypatch, tmp_path)
     assert decide() == [] and is_on() == (True, True)
 
 
