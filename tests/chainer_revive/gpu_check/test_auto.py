@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import warnings
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,7 +207,7 @@ def test_threads_wait_for_one_decision(monkeypatch, machine, tmp_path):
 def test_one_insists(monkeypatch, tmp_path):
     at_once(monkeypatch, tmp_path, **{GRADIENT: {"ours": 2.0}})
     decide()
-    versions = sys.modules["chainer_revive.cudnn.versions"]
+    versions = import_module("chainer_revive.cudnn.versions")
     monkeypatch.setattr(versions, "versions", lambda: ("9", "1"))
     chainer_revive.use(cudnn=True)
     assert registry.left_off() == [] and registry.is_on("cudnn")
@@ -251,6 +252,7 @@ def test_processes_that_start_together_check_once(monkeypatch, tmp_path, machine
     """As under MPI: the others wait for the first."""
     code = f"""
 import sys
+from importlib import import_module
 sys.path.append({str(Path(child.__file__).parent)!r})
 import chainer
 from chainer_revive.gpu_check import verdict
