@@ -24,9 +24,9 @@ It is one JSON object, written when the training starts and again when it ends:
                     ``n_held_out``; ``held_out``, ``"validation"`` or ``"test"``, the
                     set behind ``validation`` in the log; ``class_names``, a list;
                     ``input_shape`` and ``input_range``, the shape of an image and the
-                    least and the largest value
-                    with ``--standardise``, ``standardise``, the constants ``mean`` and
-                    ``std`` that the network applies
+                    least and the largest value; with ``--standardise``,
+                    ``standardise``, the constants ``mean`` and ``std`` that the
+                    network applies
 ``status``          ``"running"``, ``"finished"`` or ``"failed"``
 ``reason``          why it failed, one sentence, or ``null``
 ``duration``        seconds of training, those before a resume included

@@ -10,6 +10,8 @@ _FLOAT16 = (
     "#if __has_include(<cupy/float16.cuh>)\\n#include <cupy/float16.cuh>\\n#endif"
 )
 
+_DOCTOR = 'what "chainer-mmix doctor" says'
+
 PATCHES: dict[str, tuple[Patch, ...]] = {
     # CuPy 9 and later import without a CUDA driver: "available" must mean "usable".
     # CuPy 13 and later do not wait until an array in pinned memory has been read.
@@ -24,6 +26,16 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         Patch(
             "if (not cudnn_enabled and",
             "if (_cupy_major < 14 and not cudnn_enabled and",
+        ),
+        # What it says to install is not to be had any more.
+        Patch("https://github.com/chainer/chainer#installation", _DOCTOR),
+        Patch(
+            "'Please reinstall CuPy after you install cudnn\\n'\n"
+            "            '(see https://docs-cupy.chainer.org/en/stable/install.html'\n"
+            "            '#install-cudnn).')",
+            "'Install \"chainer-mmix[cuda12]\"\\n'\n"
+            f"            '(see {_DOCTOR}'\n"
+            "            ').')",
         ),
     ),
     # CuPy warns of missing NCCL.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import chainer_revive
@@ -52,7 +53,8 @@ def describe(modules: list[str]) -> dict[str, object]:
         "CuPy": cupy.__version__,
         "cuDNN": cudnn and cudnn[0],
         "cuDNN frontend": cudnn and cudnn[1],
-        "chainer_revive": _digest(),
+        "chainer-mmix": _version(),
+        "sources": _digest(),
         "modules": modules,
     }
 
@@ -61,6 +63,12 @@ def _driver() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/driver/nvidia/version").read_text().splitlines()[0].strip()
     return "unknown"
+
+
+def _version() -> str | None:
+    with contextlib.suppress(PackageNotFoundError):
+        return version("chainer-mmix")
+    return None
 
 
 def _digest() -> str:

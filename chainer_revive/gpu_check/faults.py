@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_FULL = (
+    "the GPU's memory is full: choose a smaller batch, or --dtype mixed16, or end "
+    "what else runs on it (nvidia-smi lists it)"
+)
 # What CUDA's errors contain, in the runtime's words or the driver's.
 _SENTENCES = (
     (
         ("OutOfMemoryError", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY"),
-        "the GPU's memory is full: choose a smaller batch, or --dtype mixed16, or end "
-        "what else runs on it (nvidia-smi lists it)",
+        _FULL,
     ),
     (
         (
@@ -35,8 +38,8 @@ _SENTENCES = (
     ),
     (
         (
-            *("cudaErrorDeviceUnavailable", "cudaErrorECCUncorrectable"),
             *("cudaErrorIllegalAddress", "cudaErrorLaunchFailure", "cudaErrorUnknown"),
+            "cudaErrorECCUncorrectable",
             *("CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_UNKNOWN"),
             *("CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_LAUNCH_FAILED"),
             *("cudaErrorContextIsDestroyed", "CUDA_ERROR_CONTEXT_IS_DESTROYED"),
@@ -54,6 +57,11 @@ def sentence(error: BaseException | str) -> str | None:
         if any(name in text for name in names):
             return meaning
     return None
+
+
+def may_pass(crash: str) -> bool:
+    """Tells whether what ended a check may be gone the next time."""
+    return sentence(crash) == _FULL
 
 
 def explain(error: BaseException) -> str:

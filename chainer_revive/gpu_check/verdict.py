@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 import chainer_revive
 from chainer_revive.atomic import write_atomically
 from chainer_revive.cudnn import plans
+from chainer_revive.gpu_check import faults
 
 _SECONDS = 300  # in which a check should have ended long ago
 
@@ -86,7 +87,9 @@ def get(card: dict[str, Any], device: int, fresh: bool = False) -> Verdict:
         )
         verdict = _check(card, device, beside=fresh)
         # Before the first function, the machine is at fault, and may not be next time.
-        if verdict.crash is None or verdict.during is not None:
+        if verdict.crash is None or (
+            verdict.during is not None and not faults.may_pass(verdict.crash)
+        ):
             _save(path, verdict)
     return verdict
 

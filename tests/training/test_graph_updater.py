@@ -19,6 +19,7 @@ from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, current_draw, mix
 from chainer_mmix.mixing import Remix, softmax_binary_cross_entropy
 from chainer_mmix.training import DeviceBatches, GraphUpdater
 from chainer_mmix.training.extensions import MixupReport
+from chainer_revive import registry
 
 
 class Recorder:
@@ -398,6 +399,17 @@ def test_what_cannot_be_captured_is_said_once_and_runs_as_usual(settings, reason
     assert reason in ours.updater.reason
     assert ours.graphs.replayed == []
     assert_same(ours, run(StandardUpdater, classify(**settings)))
+
+
+def test_a_gpu_that_replays_graphs_wrong_has_none():
+    registry.leave_off({"graphs"})
+    try:
+        with pytest.warns(UserWarning, match="replay graphs wrong"):
+            ours = run(GraphUpdater, classify())
+    finally:
+        registry.leave_off(())
+    assert ours.graphs.captured == 0
+    assert_same(ours, run(StandardUpdater, classify()))
 
 
 def test_a_failing_capture_undoes_its_draws_beside_other_threads():

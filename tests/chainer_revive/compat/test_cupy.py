@@ -102,6 +102,19 @@ def test_nobody_is_told_to_reinstall_cupy_14(major, monkeypatch, recwarn):
     monkeypatch.setattr(cuda.check_cuda_available, "_already_warned", False, False)
     cuda.check_cuda_available()
     assert len(recwarn) == (major < 14)
+    if recwarn:
+        message = str(recwarn.pop().message)
+        assert message == (
+            'cuDNN is not enabled.\nInstall "chainer-mmix[cuda12]"\n'
+            '(see what "chainer-mmix doctor" says).'
+        )
+
+
+def test_without_cuda_the_error_names_the_command(monkeypatch):
+    monkeypatch.setattr(cuda, "available", False)
+    monkeypatch.setattr(cuda, "_resolution_error", "no libcuda", raising=False)
+    with pytest.raises(RuntimeError, match=r'\(see what "chainer-mmix doctor" says'):
+        cuda.check_cuda_available()
 
 
 def test_the_kernel_of_pure_nccl_compiles(nvrtc, elementwise_source):

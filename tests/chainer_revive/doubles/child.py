@@ -22,7 +22,16 @@ def lost(array):
     raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access")
 
 
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+def full(array):
+    raise OutOfMemoryError("Out of memory allocating 1,024 bytes")
+
+
 DAMAGES = {
+    "full": full,
     "wrong": faults.wrong,
     "lost": lost,
     "killed": lambda array: os.abort(),

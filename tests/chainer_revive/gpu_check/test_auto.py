@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import warnings
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,13 +141,15 @@ def test_a_crash_leaves_everything_off(monkeypatch, machine, fault):
     assert decide() == [warning] and machine() == 1  # it is not tried again
 
 
-def test_a_card_that_is_taken_is_asked_again(monkeypatch):
-    plant(monkeypatch, "no context")
+@pytest.mark.parametrize(
+    "fault, why",
+    [("no context", "taken by another process"), ("full", "memory is full")],
+)
+def test_a_card_that_is_taken_or_full_is_asked_again(monkeypatch, tmp_path, fault, why):
+    plant(monkeypatch, fault, GRADIENT)
     (warning,) = decide()
-    assert is_on() == (False, False)
-    assert "cudaErrorDevicesUnavailable" in warning
-    assert "taken by another process" in warning
-    plant(monkeypatch)
+    assert is_on() == (False, False) and why in warning
+    at_once(monkeypatch, tmp_path)
     assert decide() == [] and is_on() == (True, True)
 
 
@@ -204,7 +207,7 @@ def test_threads_wait_for_one_decision(monkeypatch, machine, tmp_path):
 def test_one_insists(monkeypatch, tmp_path):
     at_once(monkeypatch, tmp_path, **{GRADIENT: {"ours": 2.0}})
     decide()
-    versions = sys.modules["chainer_revive.cudnn.versions"]
+    versions = import_module("chainer_revive.cudnn.versions")
     monkeypatch.setattr(versions, "versions", lambda: ("9", "1"))
     chainer_revive.use(cudnn=True)
     assert registry.left_off() == [] and registry.is_on("cudnn")
@@ -249,6 +252,7 @@ def test_processes_that_start_together_check_once(monkeypatch, tmp_path, machine
     """As under MPI: the others wait for the first."""
     code = f"""
 import sys
+from importlib import import_module
 sys.path.append({str(Path(child.__file__).parent)!r})
 import chainer
 from chainer_revive.gpu_check import verdict
