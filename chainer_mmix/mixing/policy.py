@@ -183,19 +183,18 @@ class MixupPolicy:
     @property
     def mixes(self) -> bool:
         """Whether it can mix anything, with its present attributes."""
-        pastes = self.pastes
-        return self.prob > 0 and (self.alpha > 0 or len(pastes) > 0)
+        self._check()
+        return self.prob > 0 and (self.alpha > 0 or len(self.pastes) > 0)
 
     @property
     def pastes(self) -> tuple[str, ...]:
         """The methods it has that paste: ``cutmix``, ``fmix`` and ``resizemix``."""
-        self._check()
-        is_on = {
-            "cutmix": self.cutmix_alpha > 0 or self.cutmix_minmax,
-            "fmix": self.fmix_alpha > 0,
-            "resizemix": self.resizemix_minmax,
-        }
-        return tuple(name for name, value in is_on.items() if value)
+        is_on = (
+            ("cutmix", self.cutmix_alpha > 0 or self.cutmix_minmax),
+            ("fmix", self.fmix_alpha > 0),
+            ("resizemix", self.resizemix_minmax),
+        )
+        return tuple([name for name, value in is_on if value])
 
     def draw(
         self, batch_size: int, points: Sequence[int | str] = ()
@@ -219,25 +218,29 @@ class MixupPolicy:
         rng, own = self._generators()
         each = rng if self.per == "batch" else own
         n = {"batch": 1, "pair": (batch_size + 1) // 2, "sample": batch_size}[self.per]
-        is_mixed = np.ones(n, bool)
+        is_mixed = None  # all of them
         if self.prob < 1:
             is_mixed = each.random(n) < self.prob
-        if not is_mixed.any():
-            return None
+            if not is_mixed.any():
+                return None
         points = self.layer_mix or points
         layer = points[int(rng.integers(len(points)))] if points else None
-        method = np.where(is_mixed, self._methods(n, each), "none")
-        lam, sides = self._weights(method, each)
+        method = self._methods(n, each)
+        if is_mixed is not None:
+            method = np.where(is_mixed, method, "none")
+        methods = set(method.tolist())
+        lam, sides = self._weights(method, methods, each)
         perm = own.permutation(batch_size)
-        pastes = np.isin(method, ("none", "mixup"), invert=True).any()
+        pastes = not methods <= {"none", "mixup"}
         center = each.random((n, 3)) if pastes else None
         of: Any = slice(None)  # which draw each sample has
         if self.per == "batch":
             of = 0
         elif self.per == "pair":
             perm, of = _pair_off(perm)
-            perm = np.where(is_mixed[of], perm, np.arange(batch_size))
-        elif not is_mixed.all():
+            if is_mixed is not None:
+                perm = np.where(is_mixed[of], perm, np.arange(batch_size))
+        elif is_mixed is not None and not is_mixed.all():
             # A cycle of the mixed ones, so that the others are their own partners.
             order = perm[is_mixed[perm]]
             perm = np.arange(batch_size)
@@ -260,7 +263,9 @@ class MixupPolicy:
             method = np.where(switches, method, "mixup")
         return method
 
-    def _weights(self, method: np.ndarray, rng: np.random.Generator) -> tuple:
+    def _weights(
+        self, method: np.ndarray, methods: set[str], rng: np.random.Generator
+    ) -> tuple:
         """Draws lambda, and the sides of CutMix's boxes if they have bounds."""
         n = len(method)
         alphas = {
@@ -268,22 +273,24 @@ class MixupPolicy:
             "cutmix": self.cutmix_alpha,
             "fmix": self.fmix_alpha,
         }
-        alpha = np.ones(n)
-        for name, value in alphas.items():
-            alpha[(method == name) & (value > 0)] = value
-        lam = rng.beta(alpha, alpha)
-        if self.resizemix_minmax:
+        alpha: Any = [alphas.get(name) or 1.0 for name in method.tolist()]
+        if len(methods) == 1:
+            alpha = alpha[0]  # which is faster
+        lam = rng.beta(alpha, alpha, n)
+        if "resizemix" in methods and self.resizemix_minmax:
             side = rng.uniform(*self.resizemix_minmax, n)
             lam = np.where(method == "resizemix", 1 - side**2, lam)
         sides = None
-        if self.cutmix_minmax:
+        if "cutmix" in methods and self.cutmix_minmax:
             sides = rng.uniform(*self.cutmix_minmax, (n, 3))
             lam = np.where(method == "cutmix", 1 - sides[:, 0] * sides[:, 1], lam)
         if self.fixed_lam is not None:
             lam = np.full(n, self.fixed_lam)
         if self.fold:
             lam = np.maximum(lam, 1 - lam)
-        return np.where(method == "none", 1.0, lam), sides
+        if "none" in methods:
+            lam = np.where(method == "none", 1.0, lam)
+        return lam, sides
 
     def _generators(self) -> tuple[np.random.Generator, np.random.Generator]:
         """Returns what to draw from for the whole minibatch, and for each sample."""
