@@ -24,9 +24,10 @@ from chainer_mmix.cli import options
 from chainer_mmix.cli.argument_types import parse_every
 from chainer_mmix.cli.options import naming
 from chainer_mmix.cli.ranks import (
+    check_ranks,
+    ending_all,
     find_device,
     find_ranks,
-    let_the_first_speak,
     quiet_ranks,
     scale_rate,
 )
@@ -116,10 +117,11 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
     try:
         ranks = find_ranks(given, words)
     except (ImportError, ValueError) as e:
-        let_the_first_speak()
-        parser.error(" ".join(str(e).split()))  # one line
+        with ending_all():
+            parser.error(" ".join(str(e).split()))  # one line
     with quiet_ranks():
         try:
+            check_ranks(given, words, ranks)
             args = ranks.on_first(lambda: parse(parser, words, _find_out))
         except ValueError as e:
             refuse(parser, ranks, e)
