@@ -179,6 +179,7 @@ def train(
         try:
             ranks.fail(e)
         except (ImportError, OSError, ValueError) as error:
+            watchdog.close()
             refuse(parser, ranks, error)
     except KeyboardInterrupt:
         return _end(ranks, stop("interrupted", code=130))
@@ -406,6 +407,12 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
             # Others need not see the folder.
             members = ranks.on_first(lambda: training.read_snapshot(args.resume))
             training.load_snapshot(args.resume, trainer, members)
+        stop = trainer.get_extension("StopOnSignal")
+        if ranks.size > 1 and not stop.can_go_on(trainer):
+            raise ValueError(
+                f"{args.resume} was saved in the middle of an analysis, which one "
+                "process makes: go on with one, not with ranks"
+            )
     if args.resume and training.is_done(trainer):
         if ranks.size > 1 and args.analyse:
             raise ValueError("--analyse of a finished run takes one process, not ranks")
