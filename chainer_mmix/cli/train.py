@@ -414,7 +414,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
                 "process makes: go on with one, not with ranks"
             )
     if args.resume and training.is_done(trainer):
-        if ranks.size > 1 and args.analyse:
+        if ranks.size > 1 and args.analyse and not training.is_analysed(trainer):
             raise ValueError("--analyse of a finished run takes one process, not ranks")
         return trainer, None, None
 
