@@ -7,6 +7,7 @@ import cpu
 import loss
 import mix
 import pipeline
+import ranks
 import startup
 import training_step
 from paired import machine
@@ -14,7 +15,7 @@ from paired import machine
 
 def main() -> None:
     print(machine())
-    for benchmark in (startup, mix, loss, augment, pipeline, training_step, cpu):
+    for benchmark in (startup, mix, loss, augment, pipeline, training_step, cpu, ranks):
         benchmark.main()
 
 

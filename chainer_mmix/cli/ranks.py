@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,10 +36,23 @@ def quiet_ranks(errors: bool = False) -> Iterator[None]:
         yield
 
 
-def let_the_first_speak() -> None:
-    """Waits, so that what all ranks have to say is said by the first, which ends."""
-    if (multinode.started_ranks() or (0, 1))[0]:
+@contextlib.contextmanager
+def ending_all() -> Iterator[None]:
+    """Ends all ranks by the exit of the ``with`` block, without a word to each other.
+
+    What all ranks have to say is said by the first one.
+    """
+    started = multinode.started_ranks()
+    if started is None:
+        yield
+        return
+    if started[0] > 0:
         time.sleep(2)
+    try:
+        yield
+    except SystemExit as e:
+        sys.stderr.flush()
+        os._exit(e.code if isinstance(e.code, int) else 1)
 
 
 def find_ranks(args: argparse.Namespace, words: Sequence[str]) -> Ranks:
@@ -58,26 +72,38 @@ def find_ranks(args: argparse.Namespace, words: Sequence[str]) -> Ranks:
     else:
         is_gpu = args.gpu >= 0 or "cu" in (args.device or "")
     ranks = multinode.join(args.communicator, is_gpu)
-    if ranks.communicator is None:
-        return ranks
-    from chainermn import global_except_hook
+    if ranks.communicator is not None:
+        from chainermn import global_except_hook
 
-    global_except_hook.add_hook()
+        global_except_hook.add_hook()
+    return ranks
+
+
+def check_ranks(args: argparse.Namespace, words: Sequence[str], ranks: Ranks) -> None:
+    """Checks, on all ranks alike, that arguments are for several.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    if ranks.communicator is None:
+        return
     if any(other != words for other in ranks.communicator.mpi_comm.allgather(words)):
         raise ValueError("the ranks were started with different arguments")
     if args.graph:
         raise ValueError("--graph is for one process, not for ranks: leave it out")
-    if is_gpu and args.gpus is None:
+    if args.gpus is None:
+        if args.gpu >= 0 or "cu" in (args.device or ""):
+            raise ValueError(
+                "--gpu is for one process: give each rank of a machine one by --gpus, "
+                "such as --gpus 0,1"
+            )
+        return
+    n, size = len(gpu_numbers(args.gpus)), ranks.communicator.intra_size
+    if n < size:
         raise ValueError(
-            "--gpu is for one process: give each rank of a machine one by --gpus, such "
-            "as --gpus 0,1"
+            f"--gpus {args.gpus} is not enough for the {size} ranks of a machine: name "
+            "one for each"
         )
-    if args.gpus is not None and len(gpus) < ranks.communicator.intra_size:
-        raise ValueError(
-            f"--gpus names {len(gpus)} GPUs for {ranks.communicator.intra_size} ranks "
-            "of a machine: name one for each"
-        )
-    return ranks
 
 
 def find_device(args: argparse.Namespace, ranks: Ranks) -> Any:

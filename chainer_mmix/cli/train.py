@@ -25,9 +25,10 @@ from chainer_mmix.cli.argument_types import parse_every
 from chainer_mmix.cli.augmentation import check_image, transforms_of
 from chainer_mmix.cli.options import naming
 from chainer_mmix.cli.ranks import (
+    check_ranks,
+    ending_all,
     find_device,
     find_ranks,
-    let_the_first_speak,
     quiet_ranks,
     scale_rate,
 )
@@ -121,14 +122,15 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
     try:
         ranks = find_ranks(given, words)
     except (ImportError, ValueError) as e:
-        let_the_first_speak()
-        parser.error(" ".join(str(e).split()))  # one line
+        with ending_all():
+            parser.error(" ".join(str(e).split()))  # one line
     if given.recipe == "list":
         with quiet_ranks():
             print(recipes.table())
         return 0
     with quiet_ranks():
         try:
+            check_ranks(given, words, ranks)
             args = ranks.on_first(lambda: parse(parser, words, _find_out))
         except ValueError as e:
             refuse(parser, ranks, e)
@@ -187,6 +189,7 @@ def train(
         try:
             ranks.fail(e)
         except (ImportError, OSError, ValueError) as error:
+            watchdog.close()
             refuse(parser, ranks, error)
     except KeyboardInterrupt:
         return _end(ranks, stop("interrupted", code=130))
@@ -458,8 +461,14 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
             # Others need not see the folder.
             members = ranks.on_first(lambda: training.read_snapshot(args.resume))
             training.load_snapshot(args.resume, trainer, members)
+        stop = trainer.get_extension("StopOnSignal")
+        if ranks.size > 1 and not stop.can_go_on(trainer):
+            raise ValueError(
+                f"{args.resume} was saved in the middle of an analysis, which one "
+                "process makes: go on with one, not with ranks"
+            )
     if args.resume and training.is_done(trainer):
-        if ranks.size > 1 and args.analyse:
+        if ranks.size > 1 and args.analyse and not training.is_analysed(trainer):
             raise ValueError("--analyse of a finished run takes one process, not ranks")
         return trainer, None, None
 

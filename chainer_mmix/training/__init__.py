@@ -7,6 +7,7 @@ from chainer_mmix.training.final_analysis import (
     analyse,
     analyse_finished,
     evaluate_at_end,
+    is_analysed,
 )
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.lock import LockedError, RunLock
@@ -53,6 +54,7 @@ __all__ = [
     "find_good_snapshot",
     "find_snapshot",
     "get_device",
+    "is_analysed",
     "is_done",
     "load_snapshot",
     "load_weights",

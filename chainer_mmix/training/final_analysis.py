@@ -108,6 +108,11 @@ def _at_end(epoch: int) -> Callable:
     )
 
 
+def is_analysed(trainer: chainer.training.Trainer) -> bool:
+    """Tells whether the log of a finished run has its analysis."""
+    return "validation/main/ece" in trainer.get_extension("LogReport").log[-1]
+
+
 def analyse_finished(trainer: chainer.training.Trainer) -> bool:
     """Analyses the network of a finished run now, and saves what it finds.
 
@@ -120,7 +125,7 @@ def analyse_finished(trainer: chainer.training.Trainer) -> bool:
     """
     log = trainer.get_extension("LogReport").log
     found: dict = {}
-    if "validation/main/ece" in log[-1]:
+    if is_analysed(trainer):
         return False
     lock = RunLock(trainer.out)
     try:

@@ -155,6 +155,10 @@ class StopOnSignal(extension.Extension):
         """Whether extensions have yet to run for the last iteration."""
         return self._rest is not None
 
+    def can_go_on(self, trainer: chainer.training.Trainer) -> bool:
+        """Tells whether the extension that was stopped, if one was, is here."""
+        return self._rest is None or self._rest[0] in trainer._extensions
+
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         """Runs the extensions that have yet to run."""
         if self._rest is None:

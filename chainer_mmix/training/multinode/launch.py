@@ -87,8 +87,6 @@ def join(name: str, is_gpu: bool = False) -> Ranks:
             f"the communicator {name} is for GPUs, not for CPUs: use naive, or "
             " name the GPUs of the ranks with --gpus"
         )
-    if multiprocessing.get_start_method(allow_none=True) in (None, "fork"):
-        multiprocessing.set_start_method("forkserver", force=True)
     communicator = _create(name)
     if started is not None and started[1] != communicator.size:
         raise ValueError(
@@ -96,6 +94,9 @@ def join(name: str, is_gpu: bool = False) -> Ranks:
             f"{communicator.size}: use the mpiexec of the MPI that mpi4py was built "
             f"for, such as {Path(sys.executable).with_name('mpiexec')}"
         )
+    is_forked = multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+    if is_forked and communicator.size > 1:
+        multiprocessing.set_start_method("forkserver", force=True)
     library, n = blas.library(), communicator.intra_size
     if library and n > 1 and "OMP_NUM_THREADS" not in os.environ:
         library.set_num_threads(max(1, (os.cpu_count() or 1) // n))

@@ -40,7 +40,7 @@ snapshot` makes it. The other ranks do not call it.
         parts = self._communicator.gather_obj(own)
         if parts is not None:
             for name, one in extensions.items():
-                one.take_parts([part[name] for part in parts])
+                one.take_parts([part[name] for part in parts if name in part])
             self._snapshot(trainer)
 
     def _of_first(self, name: str) -> Callable:

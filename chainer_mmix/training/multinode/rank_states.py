@@ -18,7 +18,8 @@ class RankStates(RandomState):
     These are the state of :mod:`numpy.random`, by which dropout draws other masks on
     each rank, and the persistent arrays of the network, such as the statistics of
     batch normalisation in the middle of an epoch. What all ranks share, the generator
-    of the orders, takes the place that :class:`RandomState` gives to
+    of the orders, takes the place that
+    :class:`~chainer_mmix.training.extensions.RandomState` gives to
     :mod:`numpy.random`, so that a single process goes on with the same orders.
 
     As many ranks as have saved go on to the bit. Another number of them shares the mean

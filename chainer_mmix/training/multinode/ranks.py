@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from chainer.datasets import SubDataset
 
 T = TypeVar("T")
@@ -97,7 +98,12 @@ class Ranks:
         """Returns the largest of the values of all ranks."""
         if self.communicator is None:
             return value
-        return max(self.communicator.mpi_comm.allgather(value))
+        from mpi4py import MPI
+
+        found = np.empty(1)
+        own = np.array([value], found.dtype)
+        self.communicator.mpi_comm.Allreduce(own, found, MPI.MAX)
+        return float(found[0])
 
     def share_of(self, dataset: Sequence) -> Sequence:
         """Returns the examples of a dataset that this rank evaluates.

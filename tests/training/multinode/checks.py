@@ -134,6 +134,7 @@ def check_the_state_of_each_rank():
     bn = model.predictor.bn
     bn.avg_mean[...] = np.arange(6) + comm.rank / 3
     trainer._start_at = 0.0
+    _ = np.random.rand(), order.random_state.rand()
     snapshot(trainer)
     before = np.random.rand(), order.random_state.rand(), bn.avg_mean.copy()
     bn.avg_mean[...] = 0

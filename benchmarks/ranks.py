@@ -1,0 +1,117 @@
+"""Two ranks of one thread against one process of two threads, the same total batch.
+
+In turns, in one start of mpiexec: while rank 0 makes the step of one process, rank 1
+sleeps. Also how long the exchange of gradients takes, and messages of several sizes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chainer
+import numpy as np
+
+from chainer_mmix import ManifoldMixupClassifier
+from chainer_mmix.models import PreActResNet18, ResNet50
+from chainer_revive.cpu import blas
+
+BATCH = 64
+
+
+def main() -> None:
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    if not mpiexec.exists():
+        print("\nRanks: left out, for they need the extra mpi")
+        return
+    subprocess.run([mpiexec, "-n", "2", sys.executable, __file__, "rank"], check=True)
+
+
+class Steps:
+    """Steps of one network, in one process or on all ranks."""
+
+    def __init__(self, network, comm) -> None:
+        import chainermn
+
+        rng = np.random.RandomState(0)
+        self.comm = comm
+        self.x = rng.rand(BATCH, 3, 32, 32).astype(np.float32)
+        self.t = rng.randint(0, 10, BATCH).astype(np.int32)
+        np.random.seed(0)
+        self.model = ManifoldMixupClassifier(network(10), seed=0)
+        optimizer = chainer.optimizers.MomentumSGD(1e-3).setup(self.model)
+        self.alone = optimizer
+        self.together = chainermn.create_multi_node_optimizer(optimizer, comm)
+        self.exchange: list[float] = []
+
+    def of_one(self) -> None:
+        if self.comm.rank == 0:
+            blas.library().set_num_threads(self.comm.size)
+            self.alone.update(self.model, self.x, self.t)
+            blas.library().set_num_threads(1)
+
+    def of_all(self) -> None:
+        own = np.arange(self.comm.rank, BATCH, self.comm.size)
+        self.together.update(self.model, self.x[own], self.t[own])
+
+    def of_exchange(self) -> None:
+        self.comm.multi_node_mean_grad(self.model)
+
+
+def run_rank() -> None:
+    import chainermn
+
+    comm = chainermn.create_communicator("naive")
+    blas.library().set_num_threads(1)
+    if comm.rank == 0:
+        print("\nRanks: 2 with 1 thread each against 1 process with 2 threads")
+        print("messages, all-reduced in float32:")
+    for n in (2, 1 << 12, 1 << 18, 1 << 22):
+        array = np.zeros(n, np.float32)
+        seconds = timed(comm, lambda a=array: comm._multi_node_mean(None, a), 15)
+        if comm.rank == 0:
+            print(f"  {4 * n:10d} bytes {1e3 * statistics.median(seconds):10.3f} ms")
+    for network in (ResNet50, PreActResNet18):
+        steps = Steps(network, comm)
+        kinds = {
+            "one process": steps.of_one,
+            "two ranks": steps.of_all,
+            "exchange alone": steps.of_exchange,
+        }
+        for _ in range(2):  # the first step on ranks only sends the weights
+            for step in kinds.values():
+                timed(comm, step, 1)
+        times: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for _ in range(9):
+            for kind, step in kinds.items():
+                times[kind] += timed(comm, step, 1)
+        if comm.rank == 0:
+            size = sum(p.size for p in steps.model.params()) * 4e-6
+            print(f"{network.__name__}, batch {BATCH}, 32x32, {size:.1f} MB a message")
+            for kind, seconds in times.items():
+                ratio = statistics.median(
+                    a / b for a, b in zip(seconds, times["one process"], strict=True)
+                )
+                median = 1e3 * statistics.median(seconds)
+                print(f"  {kind:<20} {median:9.1f} ms  ratio {ratio:.3f}")
+
+
+def timed(comm, step, n: int) -> list[float]:
+    """Times steps, before which all ranks wait for each other."""
+    found = []
+    for _ in range(n):
+        comm.mpi_comm.Barrier()
+        start = time.perf_counter()
+        step()
+        done = comm.mpi_comm.Ibarrier()
+        while not done.Test():
+            time.sleep(0.0005)  # so that a rank that waits leaves its processor
+        found.append(time.perf_counter() - start)
+    return found
+
+
+if __name__ == "__main__":
+    run_rank() if sys.argv[1:] == ["rank"] else main()
