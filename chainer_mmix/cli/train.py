@@ -293,10 +293,10 @@ def prepare(args: argparse.Namespace, command: str) -> tuple:
         "n_held_out": len(held_out),
         "held_out": splits.held_out_name,
         "class_names": list(splits.class_names),
-        **datasets.describe_inputs(held_out),
     }
     if args.resume:
         check_same_data(args.resume, data)
+    data |= datasets.describe_inputs(held_out)
     if args.batchsize > len(train):
         raise ValueError(
             f"--batchsize {args.batchsize} is more than the {len(train)} training "
