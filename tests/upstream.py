@@ -3,8 +3,9 @@
     python tests/upstream.py CHECKOUT [pytest arguments]
     python tests/upstream.py CHECKOUT --ranks N [pytest arguments]
 
-CHECKOUT is a git checkout of Chainer (tag v7.8.1; half an hour) or of ChainerCV (tag
-v0.13.1; minutes). With --ranks, ChainerMN's tests in Chainer's checkout are run by N
+CHECKOUT is a git checkout of Chainer (tag v7.8.1; half an hour; with
+``tests/onnx_chainer_tests`` those of onnx_chainer) or of ChainerCV (tag v0.13.1;
+minutes). With --ranks, ChainerMN's tests in Chainer's checkout are run by N
 ranks (minutes; needs the extra mpi), but for those that download data or turn out to
 need ChainerX. The tests are copied, and what they themselves lack for NumPy 2 and
 today's pytest is replaced in the copy; needs the package ``mock``.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 REPLACEMENTS = {
     r"\b(np|numpy)\.(int|float|object|complex|str)\b": r"\2",
+    r"\bpytest\.warns\(None\)": "__import__('warnings').catch_warnings()",
     r"\b(np|numpy)\.complex_\b": r"\1.complex128",
     r"\b(np|numpy)\.product\b": r"\1.prod",
     r"\b(np|numpy)\.NINF\b": r"-\1.inf",

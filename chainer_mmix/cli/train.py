@@ -390,10 +390,10 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         "n_held_out": len(held_out),
         "held_out": splits.held_out_name,
         "class_names": list(splits.class_names),
-        **datasets.describe_inputs(held_out),
     }
     if args.resume:
         ranks.on_first(lambda: check_same_data(args.resume, data))
+    data |= datasets.describe_inputs(held_out)
     if args.remix_kappa is not None:
         labels = datasets.labels_of(datasets.without_augmentation(train))
         counts = np.bincount(labels, minlength=n_class)

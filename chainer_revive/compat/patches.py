@@ -119,7 +119,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         # The oldest that the opset needs, in place of the newest.
         Patch(
             "model.ir_version = onnx.IR_VERSION\n",
-            "model.ir_version = helper.find_min_ir_version_for(opset_imports)\n",
+            "model.ir_version = helper.find_min_ir_version_for(opset_imports, True)\n",
         ),
     ),
     "onnx_chainer.functions.array": (_ONNX_TYPES,),

@@ -76,9 +76,6 @@ class NotebookReport(extension.Extension):
             self._n_rows = n_rows
             self._draw(trainer)
 
-    def finalize(self) -> None:
-        """Leaves what is shown."""
-
     def _update(self, trainer: chainer.training.Trainer) -> None:
         from IPython.display import HTML
 

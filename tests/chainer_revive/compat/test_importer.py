@@ -124,8 +124,13 @@ assert not {"pkg_resources", "distutils"} & sys.modules.keys()
 
 
 def source_of(name):
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).read_text(encoding="utf-8")
+    # Nothing is imported: onnx_chainer's modules need ONNX.
+    package, *rest = name.split(".")
+    path = Path(importlib.util.find_spec(package).origin)
+    if rest:
+        path = path.parent.joinpath(*rest)
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text(encoding="utf-8")
 
 
 def is_installed(name):

@@ -58,6 +58,34 @@ def test_export_gives_the_oldest_version_that_serves(opset):
     np.testing.assert_allclose(y, x.argmax(1) + x[:, 1:3].sum(1), 1e-6)
 
 
+def test_operators_of_ones_own_keep_their_domain():
+    onnx = pytest.importorskip("onnx")
+    import onnx_chainer
+
+    def convert(param):
+        return (
+            onnx.helper.make_node(
+                "Own", param.input_names, param.output_names, domain="mine"
+            ),
+        )
+
+    class Net(chainer.Chain):
+        def forward(self, x):
+            return F.relu(x)
+
+    model = onnx_chainer.export(
+        Net(),
+        np.ones((2, 3), np.float32),
+        opset_version=11,
+        external_converters={"ReLU": convert},
+        external_opset_imports={"mine": 1},
+    )
+    assert model.ir_version == 6
+    assert [(node.domain, node.op_type) for node in model.graph.node] == [
+        ("mine", "Own")
+    ]
+
+
 def test_a_missing_onnx_is_told_with_the_remedy():
     code = """
 import sys
