@@ -50,13 +50,16 @@ def run_one(script: str, arguments: list[str], moved: float) -> None:
     import chainer
     import numpy as np
 
-    rng = np.random.RandomState(0)
+    rng, signs = np.random.RandomState(0), np.random.RandomState(1)
+
+    def move(x: np.ndarray) -> np.ndarray:
+        return (x * (1 + moved * signs.choice([-1, 1], x.shape))).astype(np.float32)
 
     def images(n: int, *shape: int, n_class: int = 10):
         labels = rng.randint(0, n_class, n).astype(np.int32)
         noise = rng.rand(n, *shape).astype(np.float32)
         x = (noise + labels.reshape(-1, *[1] * len(shape)) / n_class) / 2
-        return (x * np.float32(1 + moved)).astype(np.float32), labels
+        return move(x), labels
 
     def get_mnist(ndim: int = 1, **_):
         x, t = images(2000, *((784,) if ndim == 1 else (1, 28, 28)))
@@ -86,7 +89,7 @@ def run_one(script: str, arguments: list[str], moved: float) -> None:
 
     def moving(optimizer, link):
         for param in link.params(include_uninit=False):
-            param.array[...] *= param.dtype.type(1 + moved)
+            param.array[...] = move(param.array)
         return setup(optimizer, link)
 
     chainer.Variable.backward, chainer.Optimizer.setup = watched, moving

@@ -89,12 +89,13 @@ def summary(results: list[dict]) -> str:
     )
     if measured:
         ratios = [result["numba"] / result["chainer"] for result in measured]
+        largest = {k: max(r[k] for r in measured) for k in ERRORS}
         text += (
             f" The gradients of {len(measured)} were compared: with NumPy in float64 "
-            f"they are within {max(r['float64'] for r in measured):.0e} of those of "
-            "Chainer's own code; with Numba in float32 their error is "
-            f"{statistics.median(ratios):.2f} of Chainer's own in the median, "
-            f"{max(ratios):.2f} at most."
+            f"they are within {largest['float64']:.0e} of those of Chainer's own code; "
+            "with Numba in float32 their error is "
+            f"{statistics.median(ratios):.2f} of Chainer's own in the median, the "
+            f"largest {largest['numba']:.0e} (Chainer's own {largest['chainer']:.0e})."
         )
     return text
 
