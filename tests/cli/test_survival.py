@@ -245,7 +245,8 @@ def test_ctrl_c_while_it_starts_gives_one_line(how, delay):
 
 
 def test_ctrl_c_ends_a_comparison_with_one_line(tmp_path):
-    os.mkfifo(tmp_path / "log")  # nobody writes, so that it waits
+    (tmp_path / "log").write_text('[{"epoch": 1}]')
+    os.mkfifo(tmp_path / "run.json")  # nobody writes, so that it waits
     process = subprocess.Popen(
         [sys.executable, *STARTS["command"][:1], "compare", tmp_path],
         stderr=subprocess.PIPE,
