@@ -12,6 +12,11 @@ from hypothesis import settings
 import chainer_revive
 from chainer_revive.switches import use_what_the_environment_asks_for
 
+# On a machine with a GPU, tests say themselves what they use of it.
+for part in ("CUDA", "CUDNN"):
+    os.environ.setdefault(f"CHAINER_MMIX_{part}", "0")
+use_what_the_environment_asks_for()
+
 # The first call of a kernel or a plot is slow: hypothesis must not count it. In CI, a
 # change is judged by the same examples each time.
 settings.register_profile("chainer_mmix", deadline=None, derandomize="CI" in os.environ)

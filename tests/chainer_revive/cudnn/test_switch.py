@@ -2,6 +2,7 @@ import importlib.util
 import re
 
 import pytest
+from chainer.backends import cuda
 
 QUESTION = """
 from chainer.functions.connection.convolution_2d import Convolution2DFunction as C
@@ -9,12 +10,14 @@ print(C.forward_gpu.__code__.co_filename)
 from chainer_revive import cudnn
 print(cudnn.describe())
 """
+without_gpu = pytest.mark.skipif(cuda.available, reason="there is a GPU")
 needs_packages = pytest.mark.skipif(
     not (importlib.util.find_spec("cudnn") and importlib.util.find_spec("cupy")),
     reason="needs CuPy and nvidia-cudnn-frontend",
 )
 
 
+@without_gpu
 @pytest.mark.parametrize("asked", ["", "auto", "0"])
 def test_off_without_a_gpu(python, asked):
     file, line = python(f"import chainer{QUESTION}", CHAINER_MMIX_CUDNN=asked).split(
@@ -24,6 +27,7 @@ def test_off_without_a_gpu(python, asked):
     assert line.startswith("GPU: Chainer's own code, without cuDNN")
 
 
+@without_gpu
 def test_off_costs_no_import(python):
     question = """
 import chainer, sys
