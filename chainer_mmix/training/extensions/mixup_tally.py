@@ -94,6 +94,9 @@ class MixupTally:
             return [self, *others]
         self.serialize(serializer)
         try:
-            return [self.load(t) for t in json.loads(str(serializer("_ranks", "")))]
-        except KeyError:  # of one process
+            saved = str(serializer("_ranks", ""))
+        except KeyError:
+            saved = ""
+        if not saved:  # of one process
             return [self]
+        return [self.load(text) for text in json.loads(saved)]

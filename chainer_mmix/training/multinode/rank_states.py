@@ -75,7 +75,7 @@ class RankStates(RandomState):
 
     def _load(self, serializer: chainer.Deserializer) -> None:
         try:
-            size = int(serializer("ranks", None))
+            size = int(serializer("ranks", None) or 1)
         except KeyError:  # the snapshot of a single process
             size = 1
         if size == self._size:
@@ -89,6 +89,8 @@ class RankStates(RandomState):
             try:
                 values = serializer(f"ranks_persistent{name}", None)
             except KeyError:  # they were the same
+                continue
+            if values is None:
                 continue
             same = size == self._size
             value = values[self._rank] if same else values.mean(axis=0)
