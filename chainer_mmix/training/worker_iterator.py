@@ -14,6 +14,7 @@ from chainer.iterators._statemachine import IteratorState, iterator_statemachine
 
 from chainer_revive import worker_errors
 from chainer_revive.example_random import Visit, read_in_worker, tasks
+from chainer_revive.worker_signals import outlast_signals
 
 _N_AHEAD = 2  # batches that are read while one is used
 _ALIGNMENT = 64
@@ -223,7 +224,7 @@ class _Shared(NamedTuple):
 def _work(
     dataset: Sequence, memory: Any, size: int, asked: Any, other_end: Any
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted
+    outlast_signals()
     other_end.close()  # or it would not break when the main process is gone
     while True:
         try:

@@ -103,7 +103,7 @@ def test_the_other_kinds(kind):
 def test_the_preview_shows_the_pictures_as_they_are(monkeypatch):
     shown = []
     plot = "chainer_mmix.training.extensions.mixup_preview.plot_pairs"
-    monkeypatch.setattr(plot, lambda pairs, names: shown.extend(pairs))
+    monkeypatch.setattr(plot, lambda pairs, *args: shown.extend(pairs))
     save = "chainer_mmix.training.extensions.mixup_preview.save_figure"
     monkeypatch.setattr(save, lambda *args: None)
     run = [*QUICK, *FOLDER, "--epoch", "1", "--standardise", "channel", "--cutout", "4"]

@@ -22,6 +22,7 @@ from chainer_mmix.runs.groups import find_flaws, group_runs
 from chainer_mmix.runs.run import read_run
 from chainer_mmix.runs.table import format_text
 from chainer_mmix.training import find_snapshot, load_weights
+from chainer_mmix.training.multinode import Ranks
 
 QUICK = ["--model", "cnn", "--batchsize", "8", "--epoch", "1", "--quiet"]
 FOLDER = [*QUICK, "--dataset", "folder:pictures", "--size", "8"]
@@ -337,8 +338,8 @@ def test_pretrained_weights_on_a_folder(pictures, capsys):
     words = [*WORK, "--pretrained", str(saved), "--out", "run"]
     assert "too (--standardise)" in error_of(capsys, *words)
     args = recipes.parse(train.get_parser(), [*words, "--standardise", "channel"])
-    trainer, started, lock = train.prepare(args, "")
-    lock.release()
+    trainer, started, lock = train.prepare(args, "", Ranks())
+    lock.close()
     net = trainer.updater.get_optimizer("main").target.predictor
     with np.load(saved) as file:
         weights = file["updater/model:main/predictor/block2/conv2/W"]
