@@ -214,6 +214,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         if not isinstance(starts, list):
             raise TypeError("'starts' is no list")
         for start in (record, *starts):
+            _check_types(start)
             _setting_of_start(start)
     except (AttributeError, TypeError) as e:
         raise RunError(
@@ -343,6 +344,31 @@ def _basis(start: Mapping[str, Any]) -> dict[str, Any]:
             parts = value if isinstance(value, dict) else {"": value}
             basis |= {f"{name} {part}".strip(): v for part, v in parts.items()}
     return basis
+
+
+# What is read of a record, where it is there, and may be null.
+_TYPES: dict[str, dict[str, tuple[Any, Any]]] = {
+    "setting": {
+        **dict.fromkeys(("values", "follows"), (dict, object)),
+        **dict.fromkeys(("mixing", "main"), (list, str)),
+        "title": (str, str),
+    },
+    "data": {"held_out": (str, str), "class_names": (list, str)},
+}
+_NEVER_NULL = _TYPES["setting"].keys()
+
+
+def _check_types(start: Mapping[str, Any]) -> None:
+    """Raises TypeError if something that reports read is of another type."""
+    for part, types in _TYPES.items():
+        for name, (kind, element) in types.items():
+            content = (start.get(part) or {}).get(name, kind())
+            if content is None and name not in _NEVER_NULL:
+                continue
+            if not isinstance(content, kind) or not all(
+                isinstance(value, element) for value in content
+            ):
+                raise TypeError(f"'{name}' in '{part}' is {content!r}")
 
 
 def _setting_of_start(start: Mapping[str, Any]) -> Setting | None:

@@ -105,10 +105,10 @@ class LearningRate(EpochSchedule):
         done = sum(drop <= updater.epoch for drop in self._drops)
         rate = self._initial * self._scale * self._factor**done
         if self._warmup:
-            # As far as the iteration will have come, so that the first is not at 0.
-            share = (updater.epoch_detail + _step(updater)) / self._warmup
             start = 0 if self._scale == 1 else 1 / self._scale
-            rate *= start + (1 - start) * min(1.0, share)
+            # As far as the iteration will have come, so that the first is not at 0.
+            at = updater.epoch_detail + (0 if start else _step(updater))
+            rate *= start + (1 - start) * min(1.0, at / self._warmup)
         if self._cosine:
             span = self._cosine - self._warmup
             share = (updater.epoch_detail - self._warmup) / span

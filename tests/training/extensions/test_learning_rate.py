@@ -80,16 +80,6 @@ def test_warm_up_and_cosine_are_functions_of_the_time(
     np.testing.assert_allclose(logged, [wanted[end - 1] for end in ends], atol=1e-12)
 
 
-def test_a_scaled_rate_warms_up_from_the_rate_of_one_rank(tmp_path, make_trainer):
-    trainer = make_trainer(
-        tmp_path, epoch=3, lr=0.5, optimizer="sgd", rate_scale=4, warmup=2
-    )
-    rates = rates_of(trainer)
-    trainer.run()
-    shares = (1 + np.arange(len(rates))) * STEP / 2
-    np.testing.assert_allclose(rates, np.interp(shares, [0, 1], [0.5, 2]), atol=1e-12)
-
-
 def test_a_resumed_schedule_goes_on(tmp_path, make_trainer):
     setting = {"lr": 0.5, "optimizer": "sgd", "warmup": 1, "cosine": True, "epoch": 3}
     whole = make_trainer(tmp_path / "whole", **setting)

@@ -82,10 +82,3 @@ def test_the_rate_grows_with_the_ranks(scaling, warmup, size, scale, epochs):
     args = argparse.Namespace(lr_scaling=scaling, warmup=warmup, epoch=10)
     assert scale_rate(args, LR_SCALING, size) == pytest.approx(scale)
     assert args.warmup == epochs
-
-
-@pytest.mark.parametrize("scaling, warmup", [("none", 3), ("linear", 10)])
-def test_a_useless_warmup_is_refused(scaling, warmup):
-    args = argparse.Namespace(lr_scaling=scaling, warmup=warmup, epoch=10)
-    with pytest.raises(ValueError, match=f"--warmup.*{warmup if warmup > 3 else ''}"):
-        scale_rate(args, LR_SCALING, 2)
