@@ -8,6 +8,7 @@ import numpy as np
 from chainercv import transforms
 
 from chainer_mmix.datasets.transforms import Transform
+from chainer_revive.example_random import example_random
 
 
 class AugmentDraw(NamedTuple):
@@ -44,7 +45,9 @@ class Augment(Transform):
         self.angle = angle
         self.flip = flip
 
-    def draw(self, shape: tuple[int, ...], rng: Any) -> AugmentDraw:
+    def draw(self, shape: tuple[int, ...] = (), rng: Any = None) -> AugmentDraw:
+        """Draws what to do to an example; by default to the one that is being read."""
+        rng = rng or example_random()
         return AugmentDraw(
             rng.uniform(-self.angle, self.angle),
             rng.randint(0, 2 * self.padding),

@@ -188,7 +188,7 @@ class MixupPolicy:
 
     @property
     def pastes(self) -> tuple[str, ...]:
-        """The methods it has that paste: ``cutmix``, ``fmix`` and ``resizemix``."""
+        """Those of ``cutmix``, ``fmix`` and ``resizemix`` that it has."""
         is_on = (
             ("cutmix", self.cutmix_alpha > 0 or self.cutmix_minmax),
             ("fmix", self.fmix_alpha > 0),

@@ -135,3 +135,21 @@ def test_the_draws_are_those_of_chainercv(image, flip):
         random.seed(seed)
         np.testing.assert_array_equal(augment((image, 0))[0], expected)
         assert random.random() == following
+
+
+def test_a_subclass_may_draw_by_itself():
+    class Angle(Augment):
+        def __call__(self, example):
+            return np.float32(self.draw().angle), example[1]
+
+    def angles(iterate, **options):
+        random.seed(0)
+        data = TransformDataset(TupleDataset(range(12), range(12)), Angle(1))
+        iterator = iterate(data, 4, repeat=False, shuffle=False, **options)
+        found = [float(angle) for batch in iterator for angle, _ in batch]
+        iterator.finalize()
+        return found
+
+    serial = angles(SerialIterator)
+    assert len(set(serial)) == 12
+    assert angles(MultiprocessIterator, n_processes=2) == serial
