@@ -601,7 +601,11 @@ def changed_words(
 # Not said unless they are given, since older records lack them.
 _NEW = (
     *("early_stopping", "common_draw", "sync_bn", "lr_scaling"),
-    *("warmup", "cosine", "grad_clip"),
+    *("warmup", "cosine", "grad_clip", "stem_stride", "standardise"),
+    *("pad_crop", "flip", "flip_vertical", "quarter_turn", "rotate", "width_shift"),
+    *("height_shift", "shear", "brightness", "colour_jitter", "cutout"),
+    *("cutmix_minmax", "fmix_alpha", "resizemix_minmax", "clean_weight"),
+    *("remix_kappa", "remix_tau"),
 )
 
 

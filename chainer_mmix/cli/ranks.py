@@ -109,6 +109,10 @@ def check_ranks(args: argparse.Namespace, words: Sequence[str], ranks: Ranks) ->
 def find_device(args: argparse.Namespace, ranks: Ranks) -> Any:
     """Returns the device of this rank."""
     spec = args.gpu if args.device is None else args.device
+    if ranks.size > 1 and args.gpus is None and "cu" in str(spec):
+        raise ValueError(
+            f"the ranks cannot share {spec}: give each one by --gpus, as --gpus 0,1"
+        )
     if args.gpus is not None:
         place = 0 if ranks.communicator is None else ranks.communicator.intra_rank
         spec = gpu_numbers(args.gpus)[place]

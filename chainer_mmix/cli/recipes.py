@@ -158,6 +158,12 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
     }
     if given.get("mixup") == "none":
         left |= {o.name for o in options_with(MIXING) if MAIN not in o.tags}
+    if given.get("cosine"):
+        left.add("lr_drop")
+    elif "lr_drop" in settings:
+        share = given.get("epoch", settings["epoch"]) / settings["epoch"]
+        drops = [int(drop * share) for drop in settings["lr_drop"]]
+        settings["lr_drop"] = [drop for drop in drops if drop]
     for name, value in settings.items():
         if name not in given and name not in left:
             setattr(args, name, value)

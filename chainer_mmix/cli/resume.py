@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chainer_mmix.cli import recipes
-from chainer_mmix.cli.options import CHANGES, OPTIONS
+from chainer_mmix.cli.options import CHANGES, MIXING, OPTIONS, SETTING, options_with
 from chainer_mmix.runs import record as records
 from chainer_mmix.runs.record import read_record
 from chainer_mmix.training import SnapshotError, find_good_snapshot
@@ -119,6 +119,11 @@ def check_same_run(
         ValueError: If they differ, with each difference, or if ``run.json`` is damaged.
     """
     before = read_record(Path(folder)).get("arguments", {})
+    # An older record lacks newer settings.
+    newer = (
+        {o.name: o.default for o in options_with(SETTING | MIXING)} if before else {}
+    )
+    before = {**newer, **before}
     differences = [
         f"{OPTIONS[name].flag} was {before[name]} and is {value}"
         for name, value in arguments.items()

@@ -178,7 +178,10 @@ def train(
     """Trains as the arguments say; see :func:`main`."""
     compiled.before_compiling = _tell_of_compiling
     watchdog = Watchdog(ranks, args.rank_timeout)
-    stop = functools.partial(_stop, parser.prog, out=args.out)
+
+    def stop(reason: str, code: int = 1, remedy: str = "") -> int:
+        return _stop(parser.prog, reason, args.out, code, remedy)
+
     try:
         command = f"{parser.prog} {shlex.join(words)}"
         trainer, record, locks = prepare(args, command, ranks)
@@ -325,7 +328,8 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
     arguments = vars(args) | {"device": str(device)}
 
     training.set_seed(args.seed, device)
-    with naming("cutmix_minmax", "resizemix_minmax"):
+    bounds = "cutmix_minmax", "resizemix_minmax"
+    with naming(*[name for name in bounds if getattr(args, name)]):
         policy = chainer_mmix.MixupPolicy(
             args.alpha,
             args.layer_mix,
@@ -369,7 +373,14 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
             # A schedule ends with the last epoch.
             scheduled = args.alpha_end is not None or args.mixup_prob_end is not None
             fixed = {"epoch", "batchsize"} if scheduled or args.cosine else ()
-            check_same_run(os.path.dirname(args.resume) or ".", arguments, fixed)
+            folder = os.path.dirname(args.resume) or "."
+            check_same_run(folder, arguments, fixed)
+            before = read_record(Path(folder)).get("ranks", ranks.size)
+            if scheduled and before != ranks.size:
+                raise ValueError(
+                    f"--alpha-end and --mixup-prob-end go by iterations, and {folder} "
+                    f"is of {before} ranks, not {ranks.size}: resume with as many"
+                )
         with naming("out", "resume"):
             training.check_output(args.out, args.resume, again)
 

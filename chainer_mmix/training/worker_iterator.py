@@ -18,6 +18,8 @@ from chainer_revive.worker_signals import outlast_signals
 
 _N_AHEAD = 2  # batches that are read while one is used
 _ALIGNMENT = 64
+_N_VISIT = 512  # in a message, at most
+_N_SENT = 4  # messages that a worker has not answered, at most
 
 
 class WorkerDiedError(RuntimeError):
@@ -129,7 +131,7 @@ class WorkerIterator(SerialIterator):
         if not self._workers:
             self._start(visits[0])
         slot = self._n_asked % (_N_AHEAD + 1)
-        step = -(-len(visits) // (2 * self._n_worker))
+        step = min(_N_VISIT, -(-len(visits) // (2 * self._n_worker)))
         workers = []
         for start in range(0, len(visits), step):
             worker = self._workers[start // step % self._n_worker]
@@ -179,12 +181,21 @@ class _Worker:
         self._process = multiprocessing.Process(target=_work, args=args, daemon=True)
         self._process.start()
         theirs.close()
+        self._waiting: deque[tuple] = deque()
+        self._n_sent = 0  # and not answered
 
     def ask(self, offset: int, visits: Sequence[Visit]) -> None:
-        try:
-            self._connection.send((offset, visits))
-        except OSError:
-            raise self._death() from None
+        self._waiting.append((offset, visits))
+        self._send()
+
+    def _send(self) -> None:
+        # No more than a pipe holds, or it would wait for a worker that waits for us.
+        while self._waiting and self._n_sent < _N_SENT:
+            try:
+                self._connection.send(self._waiting.popleft())
+            except OSError:
+                raise self._death() from None
+            self._n_sent += 1
 
     def receive(self) -> list | Exception:
         """Returns the examples, or what went wrong with one of them."""
@@ -192,9 +203,12 @@ class _Worker:
         try:
             if not self._connection.poll():
                 raise EOFError
-            return self._connection.recv()
+            found = self._connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
+        self._n_sent -= 1
+        self._send()
+        return found
 
     def end(self) -> None:
         self._process.terminate()

@@ -91,7 +91,11 @@ NEWER = (
     *("quiet", "data_root", "workers", "top_k", "recipe"),
     *("snapshot_every", "keep", "keep_best", "early_stopping"),
     *("communicator", "gpus", "common_draw", "sync_bn", "rank_timeout"),
-    *("lr_scaling", "warmup", "cosine", "grad_clip"),
+    *("lr_scaling", "warmup", "cosine", "grad_clip", "stem_stride", "standardise"),
+    *("pad_crop", "flip", "flip_vertical", "quarter_turn", "rotate", "width_shift"),
+    *("height_shift", "shear", "brightness", "colour_jitter", "cutout"),
+    *("cutmix_minmax", "fmix_alpha", "resizemix_minmax", "clean_weight"),
+    *("remix_kappa", "remix_tau"),
 )
 
 
@@ -144,6 +148,26 @@ def test_records_of_older_versions_are_grouped_with_those_of_today(option):
     assert new.setting.mixes == old.setting.mixes
     assert new.setting.title == old.setting.title
     assert group(plain, old) == ([2] if INCIDENTAL in option.tags else [1, 1])
+
+
+def test_records_with_a_setting_lack_what_was_new_after_them():
+    # Of a run before these options.
+    assert set(run_of(arguments()).setting.values) <= {
+        *(
+            "dataset",
+            "model",
+            "size",
+            "stem",
+            "downsample_fb",
+            "published",
+            "train_size",
+        ),
+        *("label_noise", "augment", "validation_split", "pretrained", "mixup", "alpha"),
+        *("layer_mix", "alpha_end", "per", "fold", "mixup_prob", "mixup_prob_end"),
+        *("mixup_off_epoch", "cutmix_alpha", "switch_prob", "fixed_lam", "loss"),
+        *("label_smoothing", "batchsize", "optimizer", "momentum", "nesterov", "lr"),
+        *("lr_drop", "weight_decay", "dtype", "loss_scale", "skip_corrupt"),
+    }
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)

@@ -64,6 +64,14 @@ def test_what_does_not_go_with_what_is_given_is_left_out():
     assert (args["size"], args["shear"]) == (None, 0.05)
 
 
+def test_drops_of_the_rate_move_with_the_epochs():
+    paper = "--recipe", "paper-cifar10-preactresnet18"
+    assert parsed(*paper, "--epoch", "120")["lr_drop"] == [40, 80]
+    assert parsed(*paper, "--epoch", "2")["lr_drop"] == [1]
+    assert parsed(*paper, "--epoch", "2", "--lr-drop", "1")["lr_drop"] == [1]
+    assert not parsed(*paper, "--cosine")["lr_drop"]
+
+
 def test_an_unknown_one_is_named(capsys):
     with pytest.raises(SystemExit):
         train.main(["--recipe", "keras-notbook"])

@@ -183,6 +183,30 @@ def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch):
     assert "chainer-mmix[cuda13]" in capsys.readouterr().err
 
 
+def test_a_failure_names_the_folder_that_was_chosen(main, capsys, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("chainer_mmix.training.run", fail)
+    assert main([*QUICK, "--quiet"]) == 1
+    assert "--resume result/digits_cnn_manifold_" in capsys.readouterr().err
+
+
+def test_an_older_run_goes_on_as_it_was(main, capsys):
+    run = [*QUICK, "--quiet", "--out", "run"]
+    assert main(run) == 0
+    path = pathlib.Path("run", "run.json")
+    record = json.loads(path.read_text())
+    for arguments in (record["arguments"], record["starts"][0]["arguments"]):
+        del arguments["flip"], arguments["remix_kappa"]
+    path.write_text(json.dumps(record))
+    for option in (["--flip"], ["--remix-kappa", "3"]):
+        with pytest.raises(SystemExit):
+            main([*run, "--epoch", "2", "--resume", *option])
+        assert f"{option[0]} was " in capsys.readouterr().err
+    assert main([*run, "--epoch", "2", "--resume"]) == 0
+
+
 def test_analysis_in_half_precision(main):
     run = [*QUICK, "--quiet", "--dtype", "mixed16", "--epoch", "1", "--analyse"]
     assert main([*run, "--out", "run"]) == 0

@@ -231,3 +231,19 @@ def test_workers_end_when_the_main_process_is_gone(tmp_path):
             break
         time.sleep(0.05)
     assert not alive
+
+
+class Many(DatasetMixin):
+    def __len__(self):
+        return 20_000
+
+    def get_example(self, i):
+        return {"x": np.full(3, i, np.int32)}  # which is not shared, but sent
+
+
+@pytest.mark.timeout(120)
+def test_batches_larger_than_a_pipe(closing):
+    iterator = closing(WorkerIterator(Many(), 9_000, 1, shuffle=False))
+    for start in (0, 9_000):
+        found = [int(example["x"][0]) for example in iterator.next()]
+        assert found == list(range(start, start + 9_000))

@@ -8,7 +8,9 @@ from chainer.training.extensions import LinearShift
 from chainer_mmix.mixing import MixupPolicy
 from chainer_mmix.training.parts import classifier_of
 
-_ATTRIBUTES = ("alpha", "prob", "cutmix_alpha", "switch_prob", "fixed_lam")
+_ATTRIBUTES = (
+    *("alpha", "prob", "cutmix_alpha", "fmix_alpha", "switch_prob", "fixed_lam"),
+)
 
 
 class MixupShift(LinearShift):

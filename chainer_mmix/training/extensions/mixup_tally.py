@@ -54,7 +54,7 @@ class MixupTally:
     def dump(self) -> str:
         """Returns all of it as JSON."""
         loss = {
-            key: {name: float(value) for name, value in vars(own).items()}
+            key: {k: int(v) if k == "_n" else float(v) for k, v in vars(own).items()}
             for key, own in self.loss._summaries.items()
         }
         return json.dumps([self.layer, self.method, self.lam.tolist(), loss])

@@ -90,6 +90,22 @@ def test_a_signal_to_one_rank_stops_all_and_they_go_on_to_the_bit(
     assert_same(out, undisturbed)
 
 
+def test_ranks_go_on_as_often_as_they_are_started(in_ranks, tmp_path):
+    out = tmp_path / "run"
+    words = ["--model", "cnn", "--train-size", "96", "--batchsize", "8", "--quiet"]
+    for epoch in (1, 2, 3):
+        more = ["--resume"] if epoch > 1 else []
+        command = ["-m", "chainer_mmix.cli", "train", *words, "--layer-mix", "0", "1"]
+        done = in_ranks(2, *command, "--epoch", epoch, "--out", out, *more)
+        assert done.returncode == 0, done.stderr
+    for entry in log(out):
+        parts = [
+            entry[f"mixup/layer/{point}"] * entry.get(f"mixup/loss/{point}", 0)
+            for point in ("0", "1", "none")
+        ]
+        assert sum(parts) == pytest.approx(entry["main/loss"], rel=1e-6)
+
+
 def test_any_number_of_ranks_goes_on(in_ranks, undisturbed, tmp_path, capsys):
     def last(run):
         return log(run)[-1]
