@@ -66,5 +66,11 @@ def check_image(transforms: dict[str, datasets.Transform], image: np.ndarray) ->
             "out"
         )
     for name, transform in transforms.items():
+        size = {"cutout": "length", "pad_crop": "padding"}.get(name)
+        if size and getattr(transform, size) >= min(image.shape[1:]):
+            raise ValueError(
+                f"{OPTIONS[name].flag} {getattr(transform, size)} may leave nothing of "
+                f"images of {image.shape[1]}x{image.shape[2]}: choose a smaller one"
+            )
         with naming(name):
             transform.apply(image[None], [transform.draw(image.shape, random.Random())])

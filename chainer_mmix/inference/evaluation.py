@@ -162,6 +162,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
         "confusion.png": plot_confusion(evaluation),
         "reliability.png": plot_reliability(evaluation),
     }
+    (out / "errors.png").unlink(missing_ok=True)  # of another evaluation
     if errors and examples.load(0).ndim == 3:
         figures["errors.png"] = plot_errors(evaluation)
     for name, figure in figures.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +77,8 @@ def _of_run(predictor: Predictor, part: str | None, data_root: Any) -> Examples:
     if data_root is not None:
         options["data_root"] = data_root
     data = predictor.record.get("data") or {}
-    examples = _take(predictor, name, part or data.get("held_out"), options)
+    seen = {key: arguments[key] for key in ("train_size", "seed") if key in arguments}
+    examples = _take(predictor, name, part or data.get("held_out"), options, seen)
     was, n = data.get("n_held_out"), len(examples.labels)
     if part in (None, data.get("held_out")) and was not in (None, n):
         raise ValueError(
@@ -88,11 +90,18 @@ def _of_run(predictor: Predictor, part: str | None, data_root: Any) -> Examples:
 
 
 def _take(
-    predictor: Predictor, name: str, part: str | None, options: dict[str, Any]
+    predictor: Predictor,
+    name: str,
+    part: str | None,
+    options: Mapping[str, Any],
+    seen: Mapping[str, Any] = MappingProxyType({}),
 ) -> Examples:
-    """Takes a part of a dataset that can be trained on."""
+    """Takes a part of a dataset that can be trained on.
+
+    ``seen`` tells which of its training examples the run saw.
+    """
     dataset = datasets.find(name, **options)
-    splits = datasets.load_splits(dataset, name=name)
+    splits = datasets.load_splits(dataset, name=name, **seen)
     part = part or next(p for p in ("test", "validation") if getattr(splits, p))
     examples = getattr(splits, part)
     if examples is None:

@@ -32,6 +32,11 @@ def find_inputs(
     """
     found: list[tuple[str, str | np.ndarray]] = []
     for path in map(Path, paths):
+        if (path / "run.json").exists():
+            raise ValueError(
+                f"{path} is the folder of a run, not of pictures: name one run, then "
+                "what to classify"
+            )
         if path.is_dir():
             pictures = find_pictures(path)
             if not pictures:

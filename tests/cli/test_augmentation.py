@@ -118,6 +118,8 @@ def test_the_preview_shows_the_pictures_as_they_are(monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
+        ("--cutout 8", "--cutout 8 may leave nothing of images of 8x8"),
+        ("--pad-crop 8", "--pad-crop 8 may leave nothing of images of 8x8"),
         ("--cutout 1", "length must be 2 pixels or more, not 1 (--cutout)"),
         ("--brightness 2 1", "the lower first, not 2.0 and 1.0 (--brightness)"),
         ("--colour-jitter 0 0 0 0.6", "hue from 0 to 0.5"),

@@ -27,6 +27,12 @@ def digits(tmp_path):
     return folder
 
 
+def test_the_folder_of_a_run_is_not_taken_for_pictures(digits_run, digits, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", str(digits_run), str(digits_run), str(digits)])
+    assert "is the folder of a run, not of pictures" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["text", "csv", "json"])
 def test_all_formats_tell_what_the_network_says(digits_run, digits, form, capsys):
     words = [str(digits_run), str(digits), "--format", form, "--which", "final"]
