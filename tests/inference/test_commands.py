@@ -28,8 +28,7 @@ def digits(tmp_path):
 
 
 def test_the_folder_of_a_run_is_not_taken_for_pictures(digits_run, digits, capsys):
-    with pytest.raises(SystemExit):
-        main(["predict", str(digits_run), str(digits_run), str(digits)])
+    assert main(["predict", str(digits_run), str(digits_run), str(digits)]) == 2
     assert "is the folder of a run, not of pictures" in capsys.readouterr().err
 
 
