@@ -15,6 +15,8 @@ def test_the_notebook_runs_and_shows_what_it_promises(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("PYTHONPATH", os.fspath(ROOT))
+    # Of tqdm, where another package imports it without ipywidgets.
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
     notebook = nbformat.read(NOTEBOOK, 4)
     client = nbclient.NotebookClient(
         notebook, timeout=250, resources={"metadata": {"path": str(tmp_path)}}

@@ -66,7 +66,7 @@ class MixupReport(extension.Extension):
 
     _POLICY = (
         *("alpha", "per", "fold", "prob", "cutmix_alpha", "fmix_alpha", "switch_prob"),
-        *("cutmix_minmax", "resizemix_minmax", "fixed_lam", "common_draw"),
+        *("cutmix_minmax", "resizemix_minmax", "fixed_lam"),
     )
 
     def __init__(

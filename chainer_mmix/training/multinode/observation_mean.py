@@ -12,8 +12,9 @@ class ObservationMean(extension.Extension):
     """Puts the mean over all ranks in the place of each number that is reported.
 
     It belongs on every rank. A number that only some ranks report, such as the loss of
-    a mixing point that they have drawn, becomes the mean over these, on all ranks, with
-    their share as its weight; a tuple ``(value, weight)`` is weighed. If a number is
+    a mixing point that they have drawn, becomes the mean over these, on all ranks; the
+    loss of a mixing point then has the number of these ranks as its weight. A tuple
+    ``(value, weight)``, with an integer weight, is weighed. If a number is
     NaN on one rank, it is NaN on all, so that a
     :class:`~chainer_mmix.training.extensions.FailOnNonNumber`, which comes later, stops
     them all in the same iteration.
@@ -43,11 +44,11 @@ class ObservationMean(extension.Extension):
         for key, total, weight in zip(self._keys, sums, weights, strict=True):
             if weight > 0:
                 mean = total / weight
-                if not isinstance(trainer.observation.get(key), tuple):
-                    weight /= self._mpi_comm.size  # the share of ranks that reported it
-                    trainer.observation[key] = (mean, weight) if weight < 1 else mean
-                else:
-                    trainer.observation[key] = mean, weight
+                is_pair = isinstance(trainer.observation.get(key), tuple)
+                # Of a mixing point, by how many ranks it was drawn.
+                is_pair |= "mixup/loss/" in key
+                # An integer, which alone a snapshot can hold.
+                trainer.observation[key] = (mean, round(weight)) if is_pair else mean
 
     def _sum(self, own: dict[str, tuple[float, float]]) -> np.ndarray:
         while True:
