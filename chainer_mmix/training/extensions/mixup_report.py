@@ -114,8 +114,11 @@ class MixupReport(extension.Extension):
         names = trainer.reporter._observer_names
         loss = trainer.observation.get(f"{names.get(id(target), 'main')}/loss")
         if loss is not None:
-            trainer.observation[f"{prefix}/loss/{drawn}"] = loss
-            self._tally.loss.add({drawn: (loss, batch_size(trainer.updater))})
+            pair = loss, batch_size(trainer.updater)
+            self._tally.loss.add({drawn: pair})
+            # Other ranks may have drawn another point.
+            shown = loss if self._communicator is None else pair
+            trainer.observation[f"{prefix}/loss/{drawn}"] = shown
         for point in self._tally.layer:
             trainer.observation[f"{prefix}/layer/{point}"] = float(point == drawn)
         if self._write_trigger(trainer):

@@ -11,10 +11,9 @@ from chainer.training import extension
 class ObservationMean(extension.Extension):
     """Puts the mean over all ranks in the place of each number that is reported.
 
-    It belongs on every rank. A number that only some ranks report, such as the loss of
-    a mixing point that they have drawn, becomes the mean over these, on all ranks; the
-    loss of a mixing point then has the number of these ranks as its weight. A tuple
-    ``(value, weight)``, with an integer weight, is weighed. If a number is
+    It belongs on every rank. A number that only some ranks report becomes the mean over
+    these, on all ranks. A tuple ``(value, weight)``, such as the loss of a mixing point
+    that only some ranks have drawn, with an integer weight, is weighed. If a number is
     NaN on one rank, it is NaN on all, so that a
     :class:`~chainer_mmix.training.extensions.FailOnNonNumber`, which comes later, stops
     them all in the same iteration.
@@ -32,46 +31,48 @@ class ObservationMean(extension.Extension):
 
     def __init__(self, communicator: Any) -> None:
         self._mpi_comm = communicator.mpi_comm
-        self._keys: list[str] = []  # the same on all ranks
+        # Each key, and whether it has weights; the same on all ranks.
+        self._keys: dict[str, bool] = {}
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
         own = {
-            key: pair
+            key: found
             for key, value in trainer.observation.items()
-            if (pair := _weighted(value)) is not None
+            if (found := _weighted(value)) is not None
         }
         sums, weights = self._sum(own)
-        for key, total, weight in zip(self._keys, sums, weights, strict=True):
+        totals = zip(self._keys.items(), sums, weights, strict=True)
+        for (key, is_pair), total, weight in totals:
             if weight > 0:
                 mean = total / weight
-                is_pair = isinstance(trainer.observation.get(key), tuple)
-                # Of a mixing point, by how many ranks it was drawn.
-                is_pair |= "mixup/loss/" in key
                 # An integer, which alone a snapshot can hold.
                 trainer.observation[key] = (mean, round(weight)) if is_pair else mean
 
-    def _sum(self, own: dict[str, tuple[float, float]]) -> np.ndarray:
+    def _sum(self, own: dict[str, tuple[float, float, bool]]) -> np.ndarray:
         while True:
-            new = own.keys() - set(self._keys)
+            new = {key: own[key][2] for key in own.keys() - self._keys.keys()}
             # The last column counts the ranks that have names of their own.
             table = np.zeros((2, len(self._keys) + 1))
             table[0, -1] = bool(new)
             for i, key in enumerate(self._keys):
                 if key in own:
-                    value, weight = own[key]
+                    value, weight, _ = own[key]
                     table[:, i] = value * weight, weight
             total = np.empty_like(table)
             self._mpi_comm.Allreduce(table, total)
             if not total[0, -1]:
                 return total[:, :-1]
-            names = self._mpi_comm.allgather(sorted(new))
-            self._keys = sorted(set(self._keys).union(*names))
+            for found in self._mpi_comm.allgather(new):
+                for key, is_pair in found.items():
+                    self._keys[key] = self._keys.get(key, False) or is_pair
+            self._keys = dict(sorted(self._keys.items()))
 
 
-def _weighted(value: Any) -> tuple[float, float] | None:
-    """Returns a number and its weight; ``None`` for what is no number."""
-    value, weight = value if isinstance(value, tuple) else (value, 1.0)
+def _weighted(value: Any) -> tuple[float, float, bool] | None:
+    """Returns a number, its weight, and whether it had one; ``None`` if it is none."""
+    is_pair = isinstance(value, tuple)
+    value, weight = value if is_pair else (value, 1.0)
     array = np.asarray(cuda.to_cpu(chainer.as_array(value)))
     if array.ndim or array.dtype.kind not in "fiub":
         return None
-    return float(array), float(cuda.to_cpu(weight))
+    return float(array), float(cuda.to_cpu(weight)), is_pair

@@ -198,6 +198,7 @@ def check_the_means_of_reports():
         )
         if comm.rank == comm.size - 1:
             trainer.observation["last"] = float("nan")
+            trainer.observation["last_pair"] = 4.0, 3
         mean(trainer)
         found = trainer.observation
         n = comm.size
@@ -208,6 +209,7 @@ def check_the_means_of_reports():
         assert found["text"] == "some"
         assert [found[f"own/{k}"] for k in range(n)] == [5.0] * n
         assert np.isnan(found["last"])  # on all ranks
+        assert found["last_pair"] == (4.0, 3)
 
 
 def check_an_error_of_one_is_that_of_all():
