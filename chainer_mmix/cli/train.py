@@ -178,10 +178,7 @@ def train(
     """Trains as the arguments say; see :func:`main`."""
     compiled.before_compiling = _tell_of_compiling
     watchdog = Watchdog(ranks, args.rank_timeout)
-
-    def stop(reason: str, code: int = 1, remedy: str = "") -> int:
-        return _stop(parser.prog, reason, args.out, code, remedy)
-
+    stop = functools.partial(_stop, parser.prog, args)
     try:
         command = f"{parser.prog} {shlex.join(words)}"
         trainer, record, locks = prepare(args, command, ranks)
@@ -271,8 +268,11 @@ def finish(args: argparse.Namespace, trainer) -> int:
     return 0
 
 
-def _stop(prog: str, reason: str, out: str, code: int = 1, remedy: str = "") -> int:
+def _stop(
+    prog: str, args: argparse.Namespace, reason: str, code: int = 1, remedy: str = ""
+) -> int:
     """Says why a run has ended and how it goes on; returns the exit code."""
+    out = args.out
     try:
         last = out and training.find_snapshot(out)
     except OSError:

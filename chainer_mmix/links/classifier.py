@@ -257,11 +257,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if train and len(inputs) > 1 and self.mixes:
             check_inputs(self.predictor, inputs)
         self.y = self.loss = self.accuracy = self.draw = None  # frees the last graph
-        weights = Weights.of(1.0, len(target))
         has_clean = train and self.clean_weight > 0
         report: dict[str, Any] = {}
         if draw is None or has_clean:
             # Before the mixed pass, since what reports anew has the last word.
+            weights = Weights.of(1.0, len(target))
             self.y = self._predict(inputs, named, target)
             report = clean = self._measure(target, target, weights)
         if draw is not None:
