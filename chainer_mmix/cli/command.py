@@ -1,8 +1,9 @@
-"""Arguments and checks of the commands that compare training runs."""
+"""What the commands that read training runs share."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,47 @@ one stands for all its immediate subfolders that have one. The settings are read
 from the run's 'run.json'; a run without it, from any other script, is compared
 under its folder's name.
 """
+
+
+def add_parser(
+    commands: argparse._SubParsersAction,
+    name: str,
+    work: Callable,
+    errors: tuple[type[Exception], ...] = (),
+    *,
+    help: str,
+    description: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """Adds a command to those of the console script.
+
+    Args:
+        commands: Where to add it.
+        name (str): What it is called.
+        work (callable), errors (tuple of type): As :func:`run` takes them.
+        help, description, epilog (str): Of the parser.
+
+    Returns:
+        argparse.ArgumentParser: For its arguments.
+    """
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=functools.partial(run, name, work=work, errors=errors))
+    return parser
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Adds what a command with a progress bar has."""
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show the progress of long work by plain lines, on a terminal too",
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser, out: str, out_help: str) -> None:

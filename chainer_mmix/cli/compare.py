@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 
 from chainer_mmix.cli import command
@@ -22,12 +21,11 @@ example:
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds this command to those of the console script."""
-    parser = commands.add_parser(
-        "compare",
+    parser = command.add_parser(
+        *(commands, "compare", _compare),
         help="compare training runs: a table and a picture of their curves",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser, "compare.png", "the picture of the curves")
     parser.add_argument(
@@ -36,7 +34,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default="text",
         help="how to print the table (default: %(default)s)",
     )
-    parser.set_defaults(run=functools.partial(command.run, "compare", work=_compare))
 
 
 def _compare(args: argparse.Namespace) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from pathlib import Path
 
 from chainer_mmix.cli import command, predict
-from chainer_mmix.cli.argument_types import natural, positive_int
+from chainer_mmix.cli.argument_types import natural
 
 _DESCRIPTION = """\
 Evaluate the trained network of a run: accuracy, negative log likelihood, calibration
@@ -19,19 +18,18 @@ _EPILOG = """\
 examples:
   chainer-mmix evaluate result/digits_cnn_manifold_alpha0.2_seed0
       on what the run validated on, as it did
-  chainer-mmix evaluate result/pets_* --dataset folder:newer_pictures
+  chainer-mmix evaluate result/pets_resnet50_input_alpha0.2_seed0 --dataset folder:new
       on other pictures, in folders named by their classes
 """
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds this command to those of the console script."""
-    parser = commands.add_parser(
-        "evaluate",
+    parser = command.add_parser(
+        *(commands, "evaluate", _evaluate, predict.ERRORS),
         help="measure the network of a run and show its errors",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     predict.add_run_arguments(parser)
     parser.add_argument(
@@ -59,25 +57,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="how many of the most certain errors to print (default: %(default)s)",
     )
     parser.add_argument(
-        "--batchsize",
-        type=positive_int,
-        metavar="N",
-        help="images in a minibatch (default: that of the run)",
-    )
-    parser.add_argument(
         "--out",
         metavar="FOLDER",
         help="where to write (default: a folder evaluation in the run's)",
     )
-    parser.add_argument(
-        "--quiet",
-        action="store_true",
-        help="show the progress of long work by plain lines, on a terminal too",
-    )
-    run = functools.partial(
-        command.run, "evaluate", work=_evaluate, errors=predict.ERRORS
-    )
-    parser.set_defaults(run=run)
+    predict.add_work_arguments(parser)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 from typing import TYPE_CHECKING
 
@@ -35,12 +34,11 @@ _N_CHECKED = 16
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds this command to those of the console script."""
-    parser = commands.add_parser(
-        "export",
+    parser = command.add_parser(
+        *(commands, "export", _export, predict.ERRORS),
         help="write the network of a run as ONNX, or its weights",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     predict.add_run_arguments(parser)
     parser.add_argument(
@@ -59,8 +57,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default="chainer",
         help="of the weights in a .safetensors (default: %(default)s)",
     )
-    work = functools.partial(command.run, "export", work=_export, errors=predict.ERRORS)
-    parser.set_defaults(run=work)
 
 
 def _export(args: argparse.Namespace) -> None:

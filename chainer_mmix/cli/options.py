@@ -53,11 +53,13 @@ class Tag(enum.Flag):
     MAIN = enum.auto()  # always said
     NAMED = enum.auto()  # said in the default output folder's name, if unusual
     EXCLUSIVE = enum.auto()  # excludes the others of its group that are
+    LATER = enum.auto()  # older records lack it: no part of a setting at its default
 
 
 SETTING, MIXING, INCIDENTAL = Tag.SETTING, Tag.MIXING, Tag.INCIDENTAL
 CHANGES, MAIN, NAMED, EXCLUSIVE = Tag.CHANGES, Tag.MAIN, Tag.NAMED, Tag.EXCLUSIVE
-PLACE = INCIDENTAL | CHANGES
+LATER = Tag.LATER
+PLACE, NEWER = INCIDENTAL | CHANGES, NAMED | LATER
 
 
 @dataclass(frozen=True)
@@ -198,12 +200,12 @@ GROUPS: dict[str, Sequence[Option]] = {
             "to; for images in colour, as in folder:PATH, not for grey digits",
         ),
         Option(
-            *("stem_stride", SETTING | NAMED, 1, _value(types.positive_int, "N")),
+            *("stem_stride", SETTING | NEWER, 1, _value(types.positive_int, "N")),
             "for preactresnet18 to 152 and wideresnet28_10: stride of the first "
             "convolution; the paper's code has 2 for tiny-imagenet",
         ),
         Option(
-            *("standardise", SETTING | NAMED, None, _one_of(*datasets.STANDARDISE)),
+            *("standardise", SETTING | NEWER, None, _one_of(*datasets.STANDARDISE)),
             "have the network subtract the mean from its input and divide by the "
             "standard deviation, both measured over the training images: of each "
             "channel, or of all pixels; half: subtract 0.5 and divide by 0.5; image: "
@@ -228,51 +230,51 @@ GROUPS: dict[str, Sequence[Option]] = {
             "degrees, and flips where a mirrored image shows the same class",
         ),
         Option(
-            *("pad_crop", SETTING | NAMED, None, _value(types.positive_int, "N")),
+            *("pad_crop", SETTING | NEWER, None, _value(types.positive_int, "N")),
             "add N pixels of zeros on each side and crop at a random place",
         ),
         Option(
-            *("flip", SETTING | NAMED, False, {}),
+            *("flip", SETTING | NEWER, False, {}),
             "mirror half of the images left to right",
         ),
         Option(
-            *("flip_vertical", SETTING | NAMED, False, {}),
+            *("flip_vertical", SETTING | NEWER, False, {}),
             "turn half of the images upside down",
         ),
         Option(
-            *("quarter_turn", SETTING | NAMED, False, {}),
+            *("quarter_turn", SETTING | NEWER, False, {}),
             "turn by 0, 90, 180 or 270 degrees",
         ),
         Option(
-            *("rotate", SETTING | NAMED, 0.0, _value(types.not_negative, "DEGREES")),
+            *("rotate", SETTING | NEWER, 0.0, _value(types.not_negative, "DEGREES")),
             "rotate by up to so many degrees to either side; this and the next three "
             "as the ImageDataGenerator of Keras: beyond the edge, the nearest pixel",
         ),
         Option(
-            *("width_shift", SETTING | NAMED, 0.0, _value(types.share, "P")),
+            *("width_shift", SETTING | NEWER, 0.0, _value(types.share, "P")),
             "shift to the left or right by up to this share of the width",
         ),
         Option(
-            *("height_shift", SETTING | NAMED, 0.0, _value(types.share, "P")),
+            *("height_shift", SETTING | NEWER, 0.0, _value(types.share, "P")),
             "shift up or down by up to this share of the height",
         ),
         Option(
-            *("shear", SETTING | NAMED, 0.0, _value(types.not_negative, "DEGREES")),
+            *("shear", SETTING | NEWER, 0.0, _value(types.not_negative, "DEGREES")),
             "shear by up to so many degrees",
         ),
         Option(
-            *("brightness", SETTING | NAMED, None),
+            *("brightness", SETTING | NEWER, None),
             _value(types.not_negative, ("LOW", "HIGH"), nargs=2),
             "multiply by a random number from LOW to HIGH, and clip at white",
         ),
         Option(
-            *("colour_jitter", SETTING | NAMED, None),
+            *("colour_jitter", SETTING | NEWER, None),
             _value(types.not_negative, ("B", "C", "S", "H"), nargs=4),
             "change brightness, contrast, saturation and hue at random, as the "
             "ColorJitter(B, C, S, H) of torchvision",
         ),
         Option(
-            *("cutout", SETTING | NAMED, None, _value(types.positive_int, "N")),
+            *("cutout", SETTING | NEWER, None, _value(types.positive_int, "N")),
             "fill a square of N by N pixels at a random place: black, or with "
             "--standardise the mean (arXiv 1708.04552)",
         ),
@@ -323,17 +325,17 @@ GROUPS: dict[str, Sequence[Option]] = {
             "0, else besides it; 0 means none",
         ),
         Option(
-            *("cutmix_minmax", MIXING | NAMED, None, _BOUNDS),
+            *("cutmix_minmax", MIXING | NEWER, None, _BOUNDS),
             "CutMix with boxes whose sides are between these shares of the map's, in "
             "place of --cutmix-alpha",
         ),
         Option(
-            *("fmix_alpha", MIXING | NAMED, None, _value(types.positive, "A")),
+            *("fmix_alpha", MIXING | NEWER, None, _value(types.positive, "A")),
             "FMix with lambda from Beta(A, A), in place of mixup or besides it as "
             "CutMix (default: none)",
         ),
         Option(
-            *("resizemix_minmax", MIXING | NAMED, None, _BOUNDS),
+            *("resizemix_minmax", MIXING | NEWER, None, _BOUNDS),
             "ResizeMix, in place of mixup or besides it as CutMix: the partner, "
             "resized by a factor between these, is pasted; the paper has 0.1 0.8 "
             "(default: none)",
@@ -348,18 +350,18 @@ GROUPS: dict[str, Sequence[Option]] = {
             "then only tell how to mix",
         ),
         Option(
-            *("clean_weight", MIXING | NAMED, None, _value(types.share, "W")),
+            *("clean_weight", MIXING | NEWER, None, _value(types.share, "W")),
             "let the loss of the unmixed minibatch be this share of the loss, 0.5 as "
             "in RegMixup; it is a second forward and backward pass (default: none)",
         ),
         Option(
-            *("remix_kappa", MIXING | NAMED, None, _value(types.at_least_one, "K")),
+            *("remix_kappa", MIXING | NEWER, None, _value(types.at_least_one, "K")),
             "Remix, for classes of unequal size: a mixture has the label of the rare "
             "class alone, if the other has K times as many images; the paper has 3 "
             "(default: it has both)",
         ),
         Option(
-            *("remix_tau", MIXING | NAMED, None, _value(types.share, "T")),
+            *("remix_tau", MIXING | NEWER, None, _value(types.share, "T")),
             "with --remix-kappa: if the weight of the other is below T (default: 0.5)",
         ),
     ),
@@ -408,16 +410,16 @@ GROUPS: dict[str, Sequence[Option]] = {
             "divide the learning rate by 10 after these epochs (default: never)",
         ),
         Option(
-            *("warmup", SETTING | NAMED, None, _value(types.natural, "N")),
+            *("warmup", SETTING | NEWER, None, _value(types.natural, "N")),
             "let the learning rate grow to its value in so many epochs (default: 0; "
             "with --lr-scaling 5, or half of them all)",
         ),
         Option(
-            *("cosine", SETTING | NAMED, False, {}),
+            *("cosine", SETTING | NEWER, False, {}),
             "let the learning rate fall to 0 along half a cosine until the last epoch",
         ),
         Option(
-            *("grad_clip", SETTING | NAMED, None, _value(types.positive, "NORM")),
+            *("grad_clip", SETTING | NEWER, None, _value(types.positive, "NORM")),
             "scale gradients down to this L2 norm, that of all together (default: "
             "they stay)",
         ),
@@ -518,15 +520,15 @@ GROUPS: dict[str, Sequence[Option]] = {
             "many ranks are started here",
         ),
         Option(
-            *("common_draw", MIXING | NAMED, False, {}),
+            *("common_draw", MIXING | NEWER, False, {}),
             "mix at the same layer by the same lambda on all ranks",
         ),
         Option(
-            *("sync_bn", SETTING | NAMED, False, {}),
+            *("sync_bn", SETTING | NEWER, False, {}),
             "batch normalisation with the statistics of all ranks together",
         ),
         Option(
-            *("lr_scaling", SETTING | NAMED, "none", _one_of(*LR_SCALING)),
+            *("lr_scaling", SETTING | NEWER, "none", _one_of(*LR_SCALING)),
             "multiply the learning rate by the number of ranks, or by its square root",
         ),
         Option(
@@ -550,7 +552,7 @@ GROUPS: dict[str, Sequence[Option]] = {
             "lowest if it is a loss or an error",
         ),
         Option(
-            *("early_stopping", SETTING | CHANGES | NAMED, None),
+            *("early_stopping", SETTING | CHANGES | NEWER, None),
             _value(types.positive_int, "N"),
             "end after N epochs without a better value of --keep-best (default: never)",
         ),
@@ -598,17 +600,6 @@ def changed_words(
     return words
 
 
-# Not said unless they are given, since older records lack them.
-_NEW = (
-    *("early_stopping", "common_draw", "sync_bn", "lr_scaling"),
-    *("warmup", "cosine", "grad_clip", "stem_stride", "standardise"),
-    *("pad_crop", "flip", "flip_vertical", "quarter_turn", "rotate", "width_shift"),
-    *("height_shift", "shear", "brightness", "colour_jitter", "cutout"),
-    *("cutmix_minmax", "fmix_alpha", "resizemix_minmax", "clean_weight"),
-    *("remix_kappa", "remix_tau"),
-)
-
-
 def setting_of(args: argparse.Namespace, ranks: int = 1) -> Setting:
     """Returns the setting that arguments mean, after defaults were filled in.
 
@@ -620,7 +611,8 @@ def setting_of(args: argparse.Namespace, ranks: int = 1) -> Setting:
     names = [option.name for option in options_with(SETTING | MIXING)]
     mixing = [option.name for option in options_with(MIXING)]
     said = {name for name in names if mixes or name not in mixing[1:]} - {"epoch"}
-    said -= {name for name in _NEW if getattr(args, name) == OPTIONS[name].default}
+    later = {o.name for o in options_with(LATER) if getattr(args, o.name) == o.default}
+    said -= later
     values = {name: getattr(args, name) for name in names if name in said}
     if ranks > 1:
         values["ranks"] = ranks
@@ -647,5 +639,7 @@ def naming(*names: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, ValueError) as e:
+        if not names:
+            raise
         flags = ", ".join(OPTIONS[name].flag for name in names)
         raise ValueError(f"{e} ({flags})") from e

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ shape (N, C, H, W), bytes from 0 to 255 or floats as the network was trained on.
 _EPILOG = """\
 examples:
   chainer-mmix predict result/pets_resnet50_manifold_alpha0.2_seed0 cat.jpg
-  chainer-mmix predict result/digits_cnn_* scans/ --invert --format csv > digits.csv
+  chainer-mmix predict result/digits_cnn_manifold_alpha0.2_seed0 scans/ --invert
 """
 
 
@@ -52,14 +51,24 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_work_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds how the network goes through the images."""
+    parser.add_argument(
+        "--batchsize",
+        type=positive_int,
+        metavar="N",
+        help="images in a minibatch (default: that of the run)",
+    )
+    command.add_quiet(parser)
+
+
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds this command to those of the console script."""
-    parser = commands.add_parser(
-        "predict",
+    parser = command.add_parser(
+        *(commands, "predict", _predict, ERRORS),
         help="classify pictures with the network of a run",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_run_arguments(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="what to classify")
@@ -82,19 +91,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="K",
         help="how many classes the table has (default: %(default)s)",
     )
-    parser.add_argument(
-        "--batchsize",
-        type=positive_int,
-        metavar="N",
-        help="images in a minibatch (default: that of the run)",
-    )
-    parser.add_argument(
-        "--quiet",
-        action="store_true",
-        help="show the progress of long work by plain lines, on a terminal too",
-    )
-    work = functools.partial(command.run, "predict", work=_predict, errors=ERRORS)
-    parser.set_defaults(run=work, out="")
+    add_work_arguments(parser)
+    parser.set_defaults(out="")
 
 
 ERRORS = (ImportError, ValueError)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import shlex
 
 from chainer_mmix.cli import command
@@ -22,20 +21,14 @@ example:
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds this command to those of the console script."""
-    parser = commands.add_parser(
-        "report",
+    parser = command.add_parser(
+        *(commands, "report", _report),
         help="show training runs on one page of HTML",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser, "report.html", "the page")
-    parser.add_argument(
-        "--quiet",
-        action="store_true",
-        help="show the progress of long work by plain lines, on a terminal too",
-    )
-    parser.set_defaults(run=functools.partial(command.run, "report", work=_report))
+    command.add_quiet(parser)
 
 
 def _report(args: argparse.Namespace) -> None:

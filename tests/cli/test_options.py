@@ -12,6 +12,7 @@ from chainer_mmix.cli.options import (
     MIXING,
     NAMED,
     OPTIONS,
+    naming,
     setting_of,
 )
 from chainer_mmix.models import CNN
@@ -148,6 +149,14 @@ def test_records_of_older_versions_are_grouped_with_those_of_today(option):
     assert new.setting.mixes == old.setting.mixes
     assert new.setting.title == old.setting.title
     assert group(plain, old) == ([2] if INCIDENTAL in option.tags else [1, 1])
+
+
+def test_an_error_names_the_options_that_it_is_about():
+    both = r"^no \(--alpha, --layer-mix\)$"
+    with pytest.raises(ValueError, match=both), naming("alpha", "layer_mix"):
+        raise ValueError("no")
+    with pytest.raises(ValueError, match=r"^no$"), naming():
+        raise ValueError("no")
 
 
 def test_records_with_a_setting_lack_what_was_new_after_them():
