@@ -20,12 +20,7 @@ from chainer.training.extensions import LogReport, snapshot
 
 import chainer_revive
 from chainer_mmix import ManifoldMixupClassifier
-from chainer_mmix.analysis.calibration import (
-    brier_score,
-    expected_calibration_error,
-    negative_log_likelihood,
-    reliability,
-)
+from chainer_mmix.analysis import calibration
 from chainer_mmix.analysis.fgsm import fgsm_accuracy
 from chainer_mmix.analysis.predictions import predict_all
 from chainer_mmix.datasets import add_label_noise, take_subset
@@ -171,14 +166,12 @@ def measure(
     attacked = _batches(held_out[:N_MEASURED])
     return {
         "accuracy": float((scores.argmax(axis=1) == t).mean()),
-        "nll": negative_log_likelihood(scores, t),
-        "ece": expected_calibration_error(scores, t),
-        "brier": brier_score(scores, t),
+        **calibration.measure(scores, t),
         "train_accuracy": float((seen.argmax(axis=1) == labels).mean()),
         **fgsm_accuracy(classifier, attacked, EPS, (0, 1)),
         "reliability": {
             key: np.asarray(part).tolist()
-            for key, part in reliability(scores, t)._asdict().items()
+            for key, part in calibration.reliability(scores, t)._asdict().items()
         },
     }
 

@@ -37,16 +37,27 @@ def calibration(
     """
     scores, t = predict_all(classifier, batches)
     table = reliability(scores, t, n_bins)
-    values = {
-        "ece": expected_calibration_error(scores, t, n_bins),
-        "nll": negative_log_likelihood(scores, t),
-        "brier": brier_score(scores, t),
-    }
+    values = measure(scores, t, n_bins)
 
     def bound(write):
         return lambda path: write(path, table)
 
     return Findings(values, {name: bound(w) for name, w in (files or {}).items()})
+
+
+def measure(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> dict[str, float]:
+    """Returns ``nll``, ``ece`` and ``brier`` of scores.
+
+    Args:
+        scores (numpy.ndarray): Logits, of shape (N, C).
+        t (numpy.ndarray): Labels, of shape (N,).
+        n_bins (int): Bins of the calibration error. The default is 15.
+    """
+    return {
+        "nll": negative_log_likelihood(scores, t),
+        "ece": expected_calibration_error(scores, t, n_bins),
+        "brier": brier_score(scores, t),
+    }
 
 
 class Reliability(NamedTuple):

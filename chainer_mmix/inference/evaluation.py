@@ -51,12 +51,8 @@ class Evaluation(NamedTuple):
         See :mod:`chainer_mmix.analysis.calibration`.
         """
         t = self.examples.labels
-        return {
-            "accuracy": float((self.predicted == t).mean()),
-            "nll": calibration.negative_log_likelihood(self.scores, t),
-            "ece": calibration.expected_calibration_error(self.scores, t),
-            "brier": calibration.brier_score(self.scores, t),
-        }
+        accuracy = float((self.predicted == t).mean())
+        return {"accuracy": accuracy, **calibration.measure(self.scores, t)}
 
     def confusion(self) -> np.ndarray:
         """Counts examples by true class, one a row, and predicted class."""
