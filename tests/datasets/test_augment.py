@@ -1,14 +1,9 @@
 import random
-from functools import partial
 
 import numpy as np
 import pytest
 from chainer.datasets import TransformDataset, TupleDataset
-from chainer.iterators import (
-    MultiprocessIterator,
-    MultithreadIterator,
-    SerialIterator,
-)
+from chainer.iterators import MultiprocessIterator, SerialIterator
 from chainercv import transforms
 from scipy import ndimage
 
@@ -88,32 +83,6 @@ def test_one_seed_gives_one_result(image):
     assert draw(0) == draw(0)
     assert draw(0) != draw(1)
     assert np.random.get_state()[1].tolist() == numpy_state
-
-
-def augmented(make):
-    random.seed(0)
-    np.random.seed(0)
-    images = np.random.default_rng(0).random((10, 1, 8, 8), np.float32)
-    dataset = TransformDataset(
-        TupleDataset(images, np.arange(10)), Augment(2, flip=True)
-    )
-    iterator = make(dataset, 4)
-    batches = [iterator.next() for _ in range(6)]
-    getattr(iterator, "finalize", lambda: None)()
-    return [image.tobytes() for batch in batches for image, _ in batch]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        partial(MultiprocessIterator, n_processes=1),
-        partial(MultiprocessIterator, n_processes=3, shared_mem=1000),
-        partial(MultithreadIterator, n_threads=3),
-    ],
-    ids=["1 process", "3 processes", "threads"],
-)
-def test_workers_change_nothing(make):
-    assert augmented(make) == augmented(SerialIterator)
 
 
 def test_digits_are_never_flipped():

@@ -207,16 +207,17 @@ def test_crops_flips_and_turns(images):
         QuarterTurn()((images[0], 0))
 
 
-def dataset():
+def dataset(transform=ALL):
     x = np.random.default_rng(1).random((10, 3, 8, 8), np.float32)
-    return transformed(TupleDataset(x, np.arange(10, dtype=np.int32)), [ALL])
+    labels = np.arange(10, dtype=np.int32)
+    return transformed(TupleDataset(x, labels), [transform])
 
 
-def read(make, n=6, before=0):
+def read(make, transform=ALL):
     random.seed(0)
     np.random.seed(0)
-    iterator = make(dataset(), 4)
-    batches = [iterator.next() for _ in range(n)]
+    iterator = make(dataset(transform), 4)
+    batches = [iterator.next() for _ in range(6)]
     getattr(iterator, "finalize", lambda: None)()
     return [x.tobytes() for batch in batches for x, _ in batch]
 
@@ -230,8 +231,9 @@ def read(make, n=6, before=0):
     ],
     ids=["1 process", "3 processes", "threads"],
 )
-def test_workers_change_nothing(make):
-    assert read(make) == read(SerialIterator)
+@pytest.mark.parametrize("transform", [ALL, Augment(2, flip=True)], ids=["all", "one"])
+def test_workers_change_nothing(make, transform):
+    assert read(make, transform) == read(SerialIterator, transform)
 
 
 def test_a_batch_is_that_of_the_examples_to_the_last_bit():
