@@ -104,9 +104,12 @@ class Soak:
         return start(out, workers, size)
 
     def _disturb(self, kind, out):
-        """Starts the run, disturbs it once and tells whether it ended before."""
-        if kind == DAMAGE and not self._damage(out):
-            return False
+        """Starts the run, disturbs it once and tells whether it ended before.
+
+        Half the time, the newest snapshot is damaged first, if there is an older one.
+        """
+        if self._random.random() < 0.5 and self._damage(out):
+            self._counts[DAMAGE] += 1
         self._counts[kind] += 1
         size = None
         if kind == LIMIT:
@@ -242,8 +245,7 @@ class Soak:
 
     def table(self):
         """Returns the counts as a table of Markdown."""
-        rows = [*self._kinds]
-        rows.insert(rows.index(SECOND) + 1, "of them, refused")
+        rows = [*self._kinds, "of them, refused", DAMAGE]
         rows += [f"starts with {workers} workers" for workers in WORKERS]
         rows.append("runs that ended as the undisturbed one")
         lines = [f"| {row} | {self._counts[row]} |" for row in rows]
@@ -263,7 +265,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     ends = time.monotonic() + 60 * args.minutes
-    kinds = [*SIGNALS, LIMIT, FULL, DAMAGE, SECOND]
+    kinds = [*SIGNALS, LIMIT, FULL, SECOND]
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import sys
@@ -240,19 +241,24 @@ def _work(
 ) -> None:
     outlast_signals()
     other_end.close()  # or it would not break when the main process is gone
-    while True:
-        try:
+    # The main process may go at any moment; then there is nobody to tell.
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
             offset, visits = asked.recv()
-        except EOFError:  # the main process is gone
-            return
-        found: Any = []
-        try:
-            for n, visit in enumerate(visits):
-                example = worker_errors.read(read_in_worker, dataset, visit)
-                found.append(_pack(example, memory, offset + n * size, size))
-        except Exception as error:
-            found = error
-        asked.send(found)
+            asked.send(_read(dataset, memory, size, offset, visits))
+
+
+def _read(
+    dataset: Sequence, memory: Any, size: int, offset: int, visits: Sequence[Visit]
+) -> list | Exception:
+    found = []
+    try:
+        for n, visit in enumerate(visits):
+            example = worker_errors.read(read_in_worker, dataset, visit)
+            found.append(_pack(example, memory, offset + n * size, size))
+    except Exception as error:
+        return error
+    return found
 
 
 def _pack(example: Any, memory: Any, offset: int, size: int) -> Any:
