@@ -227,14 +227,20 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     ),
     "chainer.optimizer_hooks.gradient_clipping": (
         _with_runtime("import chainer"),
+        Patch("g = g.ravel()\n", "g = _mmix.at_least_single(g.ravel())\n"),
         Patch(
             "sq_sums.append(sum(dots))", "sq_sums.append(sum(map(_mmix.wide, dots)))"
         ),
     ),
     "chainer.optimizer_hooks.gradient_lars": (
         _with_runtime("import chainer"),
-        Patch("xp.linalg.norm(p)", "_mmix.wide(xp.linalg.norm(p))"),
-        Patch("xp.linalg.norm(g)", "_mmix.wide(xp.linalg.norm(g))"),
+        *(
+            Patch(
+                f"xp.linalg.norm({x})",
+                f"_mmix.wide(xp.linalg.norm(_mmix.at_least_single({x})))",
+            )
+            for x in "pg"
+        ),
     ),
     # Another alias table, so other samples from the same seed.
     "chainer.utils.walker_alias": (

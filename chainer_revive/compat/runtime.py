@@ -30,6 +30,11 @@ def wide(value):
     return value
 
 
+def at_least_single(array):
+    """Widens an array in half precision, whose squares end at 65504, to float32."""
+    return array.astype(numpy.float32) if array.dtype == numpy.float16 else array
+
+
 def _is_half_on_a_gpu(value) -> bool:
     from chainer.backends import cuda  # which imports this module
 

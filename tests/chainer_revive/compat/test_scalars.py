@@ -124,6 +124,19 @@ def test_gradient_clipping_in_half_precision():
         np.testing.assert_allclose(parameter.grad, 100 / np.sqrt(80000), rtol=1e-3)
 
 
+def test_norms_beyond_half_precision():
+    # Neither squared norm fits float16, whose largest number is 65504.
+    gradient = np.full(100, 60, np.float16)
+    link = float16_link(gradient)
+    link.p0.array[...] = 40
+    optimizer = chainer.optimizers.SGD().setup(link)
+    GradientClipping(1)(optimizer)
+    np.testing.assert_allclose(link.p0.grad, 0.1, rtol=1e-3)
+    link.p0.grad = gradient.copy()
+    GradientLARS()(link.p0.update_rule, link.p0)
+    np.testing.assert_allclose(link.p0.grad, 40, rtol=1e-3)  # times 400 / 600
+
+
 def test_layer_wise_rate_of_a_vanished_gradient_in_half_precision():
     # eps is zero in float16: the rate would be 0 / 0.
     link = float16_link(np.zeros(4, np.float16))
