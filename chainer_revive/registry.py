@@ -40,6 +40,7 @@ TABLE: dict[str, dict[str, str]] = {
     # What Chainer does around each function
     "chainer.function_node:FunctionNode.apply": {"cpu": "function_node:apply"},
     "chainer.backend:get_device_from_array": {"cpu": "function_node:device_of"},
+    "chainer._backprop:_backprop_to_all": {"cpu": "backprop:to_all"},
     "chainer.variable:_check_grad_type": {"cpu": "function_node:check_grad_type"},
     # Convolution
     f"{_CONVOLUTION}:Convolution2DFunction.forward_gpu": {
@@ -119,7 +120,10 @@ TABLE: dict[str, dict[str, str]] = {
     "chainer.optimizer:GradientMethod.reallocate_cleared_grads": {
         "cpu": "optimizers:reallocate_cleared_grads"
     },
-    "chainer.optimizer:GradientMethod.update": {"cuda": "optimizers:update"},
+    "chainer.optimizer:GradientMethod.update": {
+        "cpu": "all_parameters:update",
+        "cuda": "optimizers:update",
+    },
     "chainer.optimizer:Optimizer.check_nan_in_grads": {
         "cuda": "optimizers:check_nan_in_grads"
     },

@@ -1,4 +1,4 @@
-"""ReLU, its gradient and sums, where there are compiled loops.
+"""ReLU, its gradient and sums, in compiled loops where these pay.
 
 The public functions stand for methods of Chainer's and return ``NotImplemented`` for
 what they do not cover.
@@ -11,6 +11,7 @@ import numpy as np
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
 from chainer_revive.cpu.layout import (
+    NOT_COVERED,
     channels_first,
     channels_last,
     covered,
@@ -28,11 +29,14 @@ _NO_LOOPS = (
 def relu(self, inputs):
     """For ``ReLU``."""
     (x,) = inputs
+    if not covered(x):
+        return declined(NOT_COVERED)
     loops = _loops(x)
-    if not loops:
-        return declined(_NO_LOOPS)
-    y = np.empty_like(x)
-    loops.elementwise.relu(x, y)
+    if loops:
+        y = np.empty_like(x)
+        loops.elementwise.relu(x, y)
+    else:
+        y = np.asarray(np.maximum(x, 0, dtype=x.dtype))  # of no axes, it is a number
     self.retain_outputs((0,))
     return (y,)
 
@@ -54,12 +58,14 @@ def relu_gradient(self, inputs):
 
 
 def _relu_gradient(y, gy):
+    if not covered(gy, y) or gy.shape != y.shape:
+        return declined(NOT_COVERED)
     loops = _loops(y)
-    if not loops or not covered(gy, y) or gy.shape != y.shape:
-        return declined(_NO_LOOPS)
+    if not loops:
+        return (np.asarray(gy * (y > 0)),)
     if gy.strides != y.strides:
         if not is_channels_last(y):
-            return declined(_NO_LOOPS)
+            return (gy * (y > 0),)
         gy = channels_first(channels_last(gy))
     gx = np.empty_like(y)
     loops.elementwise.relu_backward(y, gy, gx)

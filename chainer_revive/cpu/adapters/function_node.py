@@ -10,6 +10,12 @@ import weakref
 import chainer
 import numpy as np
 from chainer import FunctionNode, Variable
+from chainer.functions.activation.relu import ReLU
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
+from chainer.functions.connection.linear import LinearFunction
+from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
+from chainer.functions.math.average import Mean
+from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from chainer.variable import VariableNode
 
 from chainer_revive import registry
@@ -20,22 +26,26 @@ from chainer_revive.explain import declined
 def apply(self, inputs):
     """For ``FunctionNode``."""
     own, common = settings()
-    if not inputs or self._n_local_function_hooks or watched(own, common):
+    if not inputs or self._local_function_hooks or watched(own, common):
         return declined("a hook, debug mode or a schedule needs Chainer's own")
     variables, in_data = [], []
     for x in inputs:
-        array = x._data[0] if isinstance(x, Variable) else x
+        if isinstance(x, Variable):
+            array = x._data[0]
+            if x._layout is not None:
+                return declined("an input has a memory layout of Chainer's")
+        else:
+            array = x
         if type(array) is not np.ndarray:
             return declined("an input is no NumPy array")
-        x = chainer.as_variable(x)
-        if x._layout is not None:
-            return declined("an input has a memory layout of Chainer's")
+        if array is x:
+            x = Variable._init_unchecked(x, None, None, None, True, False, False)
         variables.append(x)
         in_data.append(array)
     in_data = tuple(in_data)
     self._input_layouts = (None,) * len(variables)
     if own.get("type_check", common.type_check):
-        self._check_data_type_forward(in_data)
+        _check_types(self, in_data)
     if type(self).check_layout_forward is not FunctionNode.check_layout_forward:
         self.check_layout_forward(variables)
 
@@ -73,6 +83,37 @@ def apply(self, inputs):
             )
         self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
     return ret
+
+
+# What the check of types looks at, besides types and shapes.
+_CHECKED = {
+    Convolution2DFunction: ("groups",),
+    LinearFunction: (),
+    MaxPoolingND: ("ndim",),
+    Mean: ("axis",),
+    ReLU: (),
+    SoftmaxCrossEntropy: (),
+}
+_MANY = 1 << 12
+_passed: set[tuple] = set()
+
+
+def _check_types(func, arrays) -> None:
+    """Checks types as Chainer does, but only once where it would check the same."""
+    names = _CHECKED.get(type(func))
+    if names is None:
+        func._check_data_type_forward(arrays)
+        return
+    key = (
+        type(func).check_type_forward,
+        *[getattr(func, name) for name in names],
+        *[(a.shape, a.dtype) for a in arrays],
+    )
+    if key not in _passed:
+        func._check_data_type_forward(arrays)
+        if len(_passed) == _MANY:
+            _passed.clear()
+        _passed.add(key)
 
 
 def device_of(*arrays):

@@ -12,7 +12,7 @@ import numpy as np
 
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.axis import Axis
-from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
+from chainer_revive.cpu.function_node import WATCHED, gradients, settings, unwatched
 from chainer_revive.cpu.layout import NOT_COVERED, covered
 from chainer_revive.explain import declined
 
@@ -29,15 +29,21 @@ _NO_LOOPS = (
 def forward(self, inputs):
     """For ``LinearFunction``."""
     x, W, *b = inputs
-    loops = _loops(x.size * len(W), x, W, *b)
-    if not loops or x.shape[1] != W.shape[1]:
-        return declined(_NO_LOOPS)
-    if chainer.config.schedule_func:
+    if not covered(*inputs) or x.shape[1] != W.shape[1]:
+        return declined(NOT_COVERED)
+    own, common = settings()
+    if own.get("schedule_func", common.schedule_func):
         return declined("a static graph records what Chainer's own code calls")
-    self._config_use_ideep = chainer.config.use_ideep
+    self._config_use_ideep = own.get("use_ideep", common.use_ideep)
     self.retain_inputs((0, 1))
-    y = loops.convolution.correlate(_as_images(x), W.T[None, None], _ONE, *b)
-    return (y.reshape(len(x), -1),)
+    loops = _loops(x.size * len(W), x, W)
+    if loops:
+        y = loops.convolution.correlate(_as_images(x), W.T[None, None], _ONE, *b)
+        return (y.reshape(len(x), -1),)
+    y = x.dot(W.T)
+    if b:
+        y += b[0]
+    return (y,)
 
 
 def backward(self, indexes, grad_outputs):

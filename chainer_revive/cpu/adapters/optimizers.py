@@ -6,8 +6,13 @@ what they do not cover.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from chainer.optimizer import UpdateRule
+from chainer.optimizers.adam import AdamRule
+from chainer.optimizers.momentum_sgd import MomentumSGDRule
 
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.layout import covered
@@ -56,32 +61,62 @@ def reallocate_cleared_grads(self):
 
 def momentum_sgd(self, param):
     """For ``MomentumSGDRule``."""
-    grad = param.grad
-    if grad is None:
-        return None  # perhaps a parameter that has no array yet, nor a state
-    arrays = param.data, grad, self.state["v"]
-    if not _covers(arrays):
-        return declined(_NOT_COVERED)
-    hp = self.hyperparam
-    compiled.fastest(param.dtype).optimizers.momentum_sgd(*arrays, hp.lr, hp.momentum)
-    return None
+    return _step(self, param, KINDS[MomentumSGDRule])
 
 
 def adam(self, param):
     """For ``AdamRule``, the variants Adam and AdamW."""
+    if is_variant(self.hyperparam):
+        return declined("it is for Adam and AdamW, not for AMSGrad and AdaBound")
+    return _step(self, param, KINDS[AdamRule])
+
+
+def is_variant(hp) -> bool:
+    """Tells whether Adam is AMSGrad or AdaBound."""
+    return hp.amsgrad or hp.adabound
+
+
+class Kind(NamedTuple):
+    """Update rules that differ in nothing but their numbers.
+
+    Attributes:
+        loop: The name of their loop.
+        states: The names of their states.
+        rates: Gives the numbers of a rule, for parameters of a dtype.
+    """
+
+    loop: str
+    states: tuple[str, ...]
+    rates: Callable[[UpdateRule, np.dtype], tuple[float, ...]]
+
+
+def _rates_of_momentum_sgd(rule, dtype):
+    hp = rule.hyperparam
+    return hp.lr, hp.momentum
+
+
+def _rates_of_adam(rule, dtype):
+    rule._check_eps(dtype.type)
+    hp = rule.hyperparam
+    keep = 1.0 - hp.eta * hp.weight_decay_rate
+    return rule.alpha_t, 1.0 - hp.beta1, 1.0 - hp.beta2, hp.eps, hp.eta, keep
+
+
+KINDS = {
+    MomentumSGDRule: Kind("momentum_sgd", ("v",), _rates_of_momentum_sgd),
+    AdamRule: Kind("adam", ("m", "v"), _rates_of_adam),
+}
+
+
+def _step(rule, param, kind):
     grad = param.grad
     if grad is None:
-        return None
-    hp = self.hyperparam
-    arrays = param.data, grad, self.state["m"], self.state["v"]
-    if hp.amsgrad or hp.adabound:
-        return declined("it is for Adam and AdamW, not for AMSGrad and AdaBound")
+        return None  # perhaps a parameter that has no array yet, nor a state
+    arrays = param.data, grad, *[rule.state[name] for name in kind.states]
     if not _covers(arrays):
         return declined(_NOT_COVERED)
-    self._check_eps(param.dtype.type)
-    keep = 1.0 - hp.eta * hp.weight_decay_rate
-    rates = self.alpha_t, 1.0 - hp.beta1, 1.0 - hp.beta2, hp.eps, hp.eta, keep
-    compiled.fastest(param.dtype).optimizers.adam(*arrays, *rates)
+    step = getattr(compiled.fastest(param.dtype).optimizers, kind.loop)
+    step([arrays], [kind.rates(rule, param.dtype)])
     return None
 
 

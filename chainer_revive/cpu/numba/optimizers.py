@@ -1,10 +1,12 @@
-"""Update rules in one pass, rounded as NumPy rounds them.
+"""Update rules of many parameters in one pass, rounded as NumPy rounds them.
 
-All arrays have one shape and the same memory layout, without gaps.
+The arrays of a parameter have one shape and the same memory layout, without gaps.
 """
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,64 +14,91 @@ from numba import carray
 
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import GRAIN, part
-from chainer_revive.cpu.numba.intrinsics import floats, unpack
+from chainer_revive.cpu.numba.intrinsics import floats, integers, unpack
 from chainer_revive.cpu.numba.threads import Task
 
 
-class MomentumSGD(NamedTuple):
-    """Parameter, gradient and velocity; ``rates``, float32 (2,), as given."""
+class Parameters(NamedTuple):
+    """``table``, int64 (n, 3 + states): where the elements of each parameter end among
+    all elements, and the addresses of parameter, gradient and states. ``rates``,
+    float32: for each parameter, as given.
+    """
 
-    p: int
-    g: int
-    v: int
+    table: int
     rates: int
+    n: int
 
 
-class Adam(NamedTuple):
-    """Parameter, gradient and both moments; ``rates``, float32 (6,), as given."""
+def momentum_sgd(tensors: Iterable[tuple], rates: Sequence[tuple[float, ...]]) -> None:
+    """Steps by momentum SGD.
 
-    p: int
-    g: int
-    m: int
-    v: int
-    rates: int
-
-
-def momentum_sgd(p, g, v, lr: float, momentum: float) -> None:
-    rates = np.array([lr, momentum], np.float32)
-    threads.run(_momentum_sgd, p.size, GRAIN, MomentumSGD(p, g, v, rates))
+    Args:
+        tensors: Parameter, gradient and velocity, for each parameter.
+        rates: Learning rate and momentum, likewise.
+    """
+    _run(_momentum_sgd, tensors, rates)
 
 
-def adam(p, g, m, v, alpha, rate1, rate2, eps, eta, keep) -> None:
-    """Steps by Adam; ``keep`` is what decoupled weight decay leaves of p."""
-    rates = np.array([alpha, rate1, rate2, eps, eta, keep], np.float32)
-    threads.run(_adam, p.size, GRAIN, Adam(p, g, m, v, rates))
+def adam(tensors: Iterable[tuple], rates: Sequence[tuple[float, ...]]) -> None:
+    """Steps by Adam.
+
+    Args:
+        tensors: Parameter, gradient and both moments, for each parameter.
+        rates: Likewise, the learning rate, one minus the decay of both moments, eps,
+            the multiplier eta, and what decoupled weight decay leaves of a parameter.
+    """
+    _run(_adam, tensors, rates)
+
+
+def _run(task, tensors, rates) -> None:
+    table, end = array("q"), 0
+    for arrays in tensors:
+        end += arrays[0].size
+        table.append(end)
+        table.extend(map(threads.address, arrays))
+    numbers = np.array(rates, np.float32)
+    place, _ = table.buffer_info()
+    threads.run(task, end, GRAIN, Parameters(place, numbers, len(rates)))
 
 
 @Task
 def _momentum_sgd(arguments, start, stop):
-    a = unpack(arguments, MomentumSGD)
-    p = part(a.p, start, stop)
-    g = part(a.g, start, stop)
-    v = part(a.v, start, stop)
-    rates = carray(floats(a.rates), 2)
-    lr, momentum = rates[0], rates[1]
-    for i in range(stop - start):
-        v[i] = v[i] * momentum - lr * g[i]
-        p[i] += v[i]
+    a = unpack(arguments, Parameters)
+    table = carray(integers(a.table), (a.n, 4))
+    rates = carray(floats(a.rates), (a.n, 2))
+    begin = 0
+    for k in range(a.n):
+        first, last = max(start - begin, 0), min(stop, table[k, 0]) - begin
+        begin = table[k, 0]
+        if first >= last:
+            continue
+        p = part(table[k, 1], first, last)
+        g = part(table[k, 2], first, last)
+        v = part(table[k, 3], first, last)
+        lr, momentum = rates[k, 0], rates[k, 1]
+        for i in range(last - first):
+            v[i] = v[i] * momentum - lr * g[i]
+            p[i] += v[i]
 
 
 @Task
 def _adam(arguments, start, stop):
-    a = unpack(arguments, Adam)
-    p = part(a.p, start, stop)
-    g = part(a.g, start, stop)
-    m = part(a.m, start, stop)
-    v = part(a.v, start, stop)
-    rates = carray(floats(a.rates), 6)
-    alpha, rate1, rate2 = rates[0], rates[1], rates[2]
-    eps, eta, keep = rates[3], rates[4], rates[5]
-    for i in range(stop - start):
-        m[i] += rate1 * (g[i] - m[i])
-        v[i] += rate2 * (g[i] * g[i] - v[i])
-        p[i] = p[i] * keep - eta * (alpha / (np.sqrt(v[i]) + eps) * m[i])
+    a = unpack(arguments, Parameters)
+    table = carray(integers(a.table), (a.n, 5))
+    rates = carray(floats(a.rates), (a.n, 6))
+    begin = 0
+    for k in range(a.n):
+        first, last = max(start - begin, 0), min(stop, table[k, 0]) - begin
+        begin = table[k, 0]
+        if first >= last:
+            continue
+        p = part(table[k, 1], first, last)
+        g = part(table[k, 2], first, last)
+        m = part(table[k, 3], first, last)
+        v = part(table[k, 4], first, last)
+        alpha, rate1, rate2 = rates[k, 0], rates[k, 1], rates[k, 2]
+        eps, eta, keep = rates[k, 3], rates[k, 4], rates[k, 5]
+        for i in range(last - first):
+            m[i] += rate1 * (g[i] - m[i])
+            v[i] += rate2 * (g[i] * g[i] - v[i])
+            p[i] = p[i] * keep - eta * (alpha / (np.sqrt(v[i]) + eps) * m[i])

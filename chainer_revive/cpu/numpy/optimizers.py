@@ -11,17 +11,24 @@ from chainer_revive.cpu.buffers import buffer
 PIECE = 1 << 15  # elements
 
 
-def momentum_sgd(p, g, v, lr: float, momentum: float) -> None:
-    for p_, g_, v_, change in _pieces(p, g, v):
-        np.multiply(lr, g_, out=change)
-        v_ *= momentum
-        v_ -= change
-        p_ += v_
+def momentum_sgd(tensors, rates) -> None:
+    """See :func:`chainer_revive.cpu.numba.optimizers.momentum_sgd`."""
+    for arrays, (lr, momentum) in zip(tensors, rates, strict=True):
+        for p, g, v, change in _pieces(*arrays):
+            np.multiply(lr, g, out=change)
+            v *= momentum
+            v -= change
+            p += v
 
 
-def adam(p, g, m, v, alpha, rate1, rate2, eps, eta, keep) -> None:
-    """Steps by Adam; ``keep`` is what decoupled weight decay leaves of p."""
-    for p_, g_, m_, v_, change in _pieces(p, g, m, v):
+def adam(tensors, rates) -> None:
+    """See :func:`chainer_revive.cpu.numba.optimizers.adam`."""
+    for arrays, rates_ in zip(tensors, rates, strict=True):
+        _adam(_pieces(*arrays), *rates_)
+
+
+def _adam(pieces, alpha, rate1, rate2, eps, eta, keep) -> None:
+    for p_, g_, m_, v_, change in pieces:
         np.subtract(g_, m_, out=change)
         change *= rate1
         m_ += change

@@ -137,3 +137,42 @@ def test_shapes_are_checked():
         F.linear(np.ones((2, 3), "f"), np.ones((4, 5), "f"))
     with chainer.using_config("type_check", False):
         assert F.relu(np.ones(3, "i")).dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        (lambda x: F.relu(x), lambda x: F.relu(x.astype("i"))),
+        (
+            lambda x: F.convolution_2d(x, np.ones((4, 2, 3, 3), "f"), groups=2),
+            lambda x: F.convolution_2d(x, np.ones((4, 2, 3, 3), "f")),
+        ),
+        (
+            lambda x: F.convolution_2d(x, np.ones((4, 4, 3, 3), "f"), np.ones(4, "f")),
+            lambda x: F.convolution_2d(x, np.ones((4, 4, 3, 3), "f"), np.ones(3, "f")),
+        ),
+        (lambda x: F.average(x, axis=3), lambda x: F.average(x, axis=4)),
+        (lambda x: F.max_pooling_2d(x, 2), lambda x: F.max_pooling_2d(x[0], 2)),
+        (
+            lambda x: F.softmax_cross_entropy(x[0, 0], np.ones(5, "i")),
+            lambda x: F.softmax_cross_entropy(x[0, 0], np.ones(4, "i")),
+        ),
+        (
+            lambda x: F.linear(x[0, 0], np.ones((3, 5), "f")),
+            lambda x: F.linear(x[0, 0], np.ones((3, 4), "f")),
+        ),
+    ],
+)
+def test_types_are_checked_after_others_have_passed(right, wrong, chainers_own):
+    x = np.ones((2, 4, 5, 5), "f")
+
+    def outcome():
+        with pytest.raises(Exception) as info:
+            wrong(x)
+        return info.type, str(info.value)
+
+    with chainers_own():
+        wanted = outcome()
+    for _ in range(2):
+        right(x)
+        assert outcome() == wanted

@@ -1,0 +1,133 @@
+"""An optimizer's step as one loop over all parameters."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from chainer import Parameter
+from chainer.optimizer import GradientMethod, Hyperparameter
+from chainer.optimizers.adam import AdamRule
+
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.adapters.optimizers import KINDS, is_variant
+from chainer_revive.explain import declined
+
+_FLOAT32 = np.dtype(np.float32)
+# What a user's optimizer may do in a step besides.
+_STEPS = (
+    "call_hooks",
+    "check_nan_in_grads",
+    "is_safe_to_update",
+    "reallocate_cleared_grads",
+    "update_loss_scale",
+)
+
+
+def update(self, lossfun=None, *args, **kwds):
+    """For ``GradientMethod``."""
+    if lossfun is not None:  # as Chainer does it
+        loss = lossfun(*args, **kwds)
+        if getattr(self, "_use_cleargrads", True):
+            self.target.cleargrads()
+        else:
+            self.target.zerograds()
+        loss.backward(loss_scale=self._loss_scale)
+        del loss
+        return GradientMethod.update(self)
+    if not (_only_updates(self) and _update_together(list(self.target.params()))):
+        return declined(
+            "it is for parameters and gradients that are float32 arrays of NumPy, all "
+            "with the same rule, which has a compiled loop, without hooks and loss "
+            "scaling"
+        )
+    self.t += 1
+    return None
+
+
+def _only_updates(optimizer) -> bool:
+    """Tells whether a step does no more than to update parameters."""
+    hookable = optimizer._hookable
+    return not (
+        hookable is None
+        or hookable._pre_update_hooks
+        or hookable._post_update_hooks
+        or optimizer._loss_scale is not None
+        or _has_steps_of_its_own(type(optimizer))
+        or not optimizer.__dict__.keys().isdisjoint(_STEPS)
+    )
+
+
+@functools.cache
+def _has_steps_of_its_own(cls: type) -> bool:
+    return any(
+        getattr(cls, name) is not getattr(GradientMethod, name) for name in _STEPS
+    )
+
+
+def _update_together(params) -> bool:
+    """Updates parameters if they are as most are, and tells whether they are."""
+    loops = compiled.loops(_FLOAT32)
+    rules, tensors = [], []
+    for param in params:
+        rule, grad = param.update_rule, param._grad
+        if grad is None or not loops:
+            return False
+        if param._grad_var is not None:
+            grad = param._grad_var._data[0]
+        if rule is None or not rule.enabled:
+            continue
+        kind = KINDS.get(type(rule))
+        if kind is None or not _is_usual(param, rule):
+            return False
+        if rule._state is None:
+            rule._init_states(param)
+        arrays = param._data[0], grad, *[rule._state[name] for name in kind.states]
+        if not _fit(arrays):
+            return False
+        rules.append(rule)
+        tensors.append(arrays)
+    if not rules or len(set(rules)) < len(rules) or len(set(map(type, rules))) > 1:
+        return False
+    rates, known = [], {}
+    for rule in rules:
+        rule.t += 1
+        hp = rule.hyperparam
+        key = id(hp if len(hp.__dict__) > 1 else hp._parent), rule.t
+        if key not in known:
+            known[key] = kind.rates(rule, _FLOAT32)
+        rates.append(known[key])
+    getattr(loops.optimizers, kind.loop)(tensors, rates)
+    return True
+
+
+def _is_usual(param, rule) -> bool:
+    hookable, own = rule._hookable, rule.__dict__
+    return not (
+        type(param) is not Parameter
+        or param._loss_scale is not None
+        or param._layout is not None
+        or hookable._pre_update_hooks
+        or hookable._post_update_hooks
+        or type(rule.hyperparam) is not Hyperparameter
+        or rule._use_fp32_update
+        or "update" in own
+        or "update_core" in own
+        or "update_core_cpu" in own
+        or (type(rule) is AdamRule and is_variant(rule.hyperparam))
+    )
+
+
+def _fit(arrays) -> bool:
+    """Tells whether the loops take a parameter, its gradient and its states."""
+    data, grad, *_ = arrays
+    for a in arrays:
+        if (
+            type(a) is not np.ndarray
+            or a.dtype is not _FLOAT32
+            or a.shape != data.shape
+            or not a.flags.c_contiguous
+            or not (a.flags.writeable or a is grad)
+        ):
+            return False
+    return data.size > 0
