@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chainer.backends import cuda
 
 sys.path.append(str(Path(__file__).parent / "chainer_revive" / "doubles"))
 
@@ -14,6 +15,7 @@ from numpy_gpu import NumpyGpu
 
 from chainer_mmix import gpu_check
 from chainer_mmix.mixing import functions
+from chainer_revive import registry
 from chainer_revive.gpu_check import modules, run
 from chainer_revive.gpu_check.verdict import passes
 
@@ -96,6 +98,25 @@ def test_mixing_that_is_wrong_is_found(monkeypatch):
     monkeypatch.setattr(functions.Mix, "forward_cpu", damaged)
     names, _ = failing(monkeypatch, Graphs(), {"cuda"})
     assert "mix" in names
+
+
+def test_mixing_may_be_the_first_that_runs_on_a_gpu(monkeypatch):
+    """What the check finds then holds for it as well."""
+    monkeypatch.setattr(functions.kernels, "mix", None)
+    monkeypatch.setattr(cuda, "to_gpu", np.asarray)
+
+    def decide():
+        registry.leave_off(["mix"])
+
+    registry.wait(registry.Waiting(frozenset(["cudnn"]), lambda _: False, decide))
+    try:
+        x, perm = np.float32([[1], [2]]), np.array([1, 0])
+        node = functions.Mix(functions.Weights.of(0.75, 2), perm)
+        (y,) = node.forward_gpu((x,))
+    finally:
+        registry.wait(None)
+        registry.leave_off(())
+    np.testing.assert_array_equal(y, [[1.25], [1.75]])
 
 
 @pytest.mark.parametrize("each", [False, True])

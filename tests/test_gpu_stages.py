@@ -43,6 +43,8 @@ def test_each_stage_is_run_and_told(gpu, monkeypatch, tmp_path, capsys):
             training(gpu, "own", [1.0, 0.5], folder),
             training(gpu, "near", [1.01, 0.499], folder),
             training(gpu, "far", [1.0, 0.6], folder),
+            training(gpu, "lost", [1.0, float("nan")], folder),
+            stage(gpu, "train: silent", "", keep=lambda _: [json.loads("")]),
             stage(gpu, "train: none", "exit(3)", keep=lambda _: [json.dumps(None)]),
             stage(gpu, "beside", "print('a UserWarning'); print('ratio 1.2')",
                   keep=gpu.without_warnings),
@@ -62,8 +64,10 @@ def test_each_stage_is_run_and_told(gpu, monkeypatch, tmp_path, capsys):
         "train: own": "ok",
         "train: near": "ok",
         "train: far": "ok",
+        "train: lost": "ok",
+        "train: silent": "left no results",
         "train: none": "failed, status 3",
-        "losses agree": "not those of train: far",
+        "losses agree": "not those of train: far, train: lost",
         "beside": "ok",
     }
     heads = [line for line in text.splitlines() if line.startswith("== ")]
@@ -73,6 +77,22 @@ def test_each_stage_is_run_and_told(gpu, monkeypatch, tmp_path, capsys):
     screen = capsys.readouterr().out
     assert len(screen.splitlines()) < 40
     assert screen.endswith(f"written to {file}\n")
+
+
+def test_what_is_broken_off_leaves_the_stages_before(gpu, monkeypatch, tmp_path):
+    run = gpu.run
+
+    def broken_off(stage, log):
+        if stage.name == "tests":
+            raise KeyboardInterrupt
+        return run(stage, log)
+
+    monkeypatch.setattr(gpu, "run", broken_off)
+    first = stage(gpu, "doctor", "print('card: NVIDIA L4')")
+    monkeypatch.setattr(gpu, "stages", lambda _: [first, stage(gpu, "tests", "")])
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["--results", str(tmp_path)])
+    assert "== doctor: ok" in (tmp_path / "gpu-nvidia-l4.txt").read_text()
 
 
 def test_all_well(gpu, monkeypatch, tmp_path):

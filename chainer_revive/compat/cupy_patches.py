@@ -44,6 +44,12 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "    from cupy.cuda import nccl\n",
             f"    from {HERE} import runtime as _mmix; nccl = _mmix.nccl()\n",
         ),
+        Patch(
+            "'Please reinstall CuPy after you install NCCL.\\n'\n"
+            "                '(see https://docs-cupy.chainer.org/en/latest/install.html)'",
+            "'Install nvidia-nccl-cu12 for CuPy 13, '\n"
+            "                'or nvidia-nccl-cu13 for CuPy 14.'",
+        ),
         *(
             Patch(f"        '{name}',\n", f"        '{name}', preamble='{_FLOAT16}',\n")
             for name in ("_memcpy_gather", "_memcpy_scatter")

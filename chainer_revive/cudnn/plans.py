@@ -43,7 +43,12 @@ class Plan(NamedTuple):
 
 def folder() -> Path:
     """Returns where plans are kept: in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache:
+        try:
+            cache = Path.home() / ".cache"
+        except RuntimeError:  # Nobody's home: nothing can be kept.
+            cache = os.devnull
     return Path(cache) / "chainer-mmix" / "cudnn"
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import chainer_revive
 
 
 def usable_layers() -> set[str]:
@@ -54,7 +53,7 @@ def describe(modules: list[str]) -> dict[str, object]:
         "cuDNN": cudnn and cudnn[0],
         "cuDNN frontend": cudnn and cudnn[1],
         "chainer-mmix": _version(),
-        "sources": _digest(),
+        "sources": _digest(["chainer_revive", *modules]),
         "modules": modules,
     }
 
@@ -71,11 +70,13 @@ def _version() -> str | None:
     return None
 
 
-def _digest() -> str:
-    """Returns a hash of the sources that are checked."""
-    root = Path(chainer_revive.__file__).parent
-    digest = hashlib.sha256((root / "registry.py").read_bytes())
-    for folder in ("cuda", "cudnn", "gpu_check"):
-        for file in sorted((root / folder).glob("*.py")):
+def _digest(modules: list[str]) -> str:
+    """Returns a hash of the sources of the packages that have these modules."""
+    digest = hashlib.sha256()
+    for name in sorted({module.partition(".")[0] for module in modules}):
+        module = import_module(name)
+        folders = map(Path, getattr(module, "__path__", ()))
+        files = [file for folder in folders for file in folder.rglob("*.py")]
+        for file in sorted(files) or [Path(module.__file__)]:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 
 _FULL = (
@@ -17,7 +18,7 @@ _SENTENCES = (
     (
         (
             *("cudaErrorInsufficientDriver", "cudaErrorCallRequiresNewerDriver"),
-            "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+            *("cudaErrorSystemDriverMismatch", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
         ),
         "NVIDIA's driver is missing or too old for this CUDA: install or update it; "
         "'chainer-mmix[cuda12]' works with any from 525 on, [cuda13] from 580 on",
@@ -32,7 +33,10 @@ _SENTENCES = (
         "the GPU is taken by another process: choose another one, or see nvidia-smi",
     ),
     (
-        ("cudaErrorNoKernelImageForDevice", "CUDA_ERROR_NO_BINARY_FOR_GPU"),
+        (
+            *("cudaErrorNoKernelImageForDevice", "CUDA_ERROR_NO_BINARY_FOR_GPU"),
+            "invalid value for --gpu-architecture",  # NVRTC's words
+        ),
         "the installed libraries have no code for this GPU: install "
         "'chainer-mmix[cuda13]' for one from Turing on, [cuda12] for an older one",
     ),
@@ -42,12 +46,21 @@ _SENTENCES = (
             "cudaErrorECCUncorrectable",
             *("CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_UNKNOWN"),
             *("CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_LAUNCH_FAILED"),
+            *("cudaErrorMisalignedAddress", "CUDA_ERROR_MISALIGNED_ADDRESS"),
+            *("cudaErrorLaunchTimeout", "CUDA_ERROR_LAUNCH_TIMEOUT"),
             *("cudaErrorContextIsDestroyed", "CUDA_ERROR_CONTEXT_IS_DESTROYED"),
         ),
         "the GPU is lost to this process: start it again with --resume auto, and see "
         "nvidia-smi and the kernel's log (Xid) if it happens again",
     ),
 )
+
+# Signals of a user, a scheduler, or a kernel that is short of memory.
+_FROM_OUTSIDE = {
+    signal.strsignal(getattr(signal, name))
+    for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM")
+    if hasattr(signal, name)
+}
 
 
 def sentence(error: BaseException | str) -> str | None:
@@ -61,7 +74,7 @@ def sentence(error: BaseException | str) -> str | None:
 
 def may_pass(crash: str) -> bool:
     """Tells whether what ended a check may be gone the next time."""
-    return sentence(crash) == _FULL
+    return crash in _FROM_OUTSIDE or sentence(crash) == _FULL
 
 
 def explain(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from chainer import backend
 import chainer_revive
 from chainer_revive import registry
 from chainer_revive.cuda import current, linear
-from chainer_revive.gpu_check import cuda_units, cudnn_units
+from chainer_revive.gpu_check import cuda_units, cudnn_units, faults
 from chainer_revive.gpu_check.case import Case, Precision, Unit
 
 
@@ -120,11 +120,13 @@ def check(
 
 
 def is_of_the_card(error: BaseException) -> bool:
-    """Tells whether an error leaves a process unable to use the GPU."""
+    """Tells whether an error is the card's, or its driver's, and not a function's."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(
         names & {"CUDARuntimeError", "CUDADriverError", "OutOfMemoryError"}
-    ) or ("CUDA_ERROR" in str(error))
+        or "CUDA_ERROR" in str(error)
+        or faults.sentence(error)
+    )
 
 
 def _deviation(

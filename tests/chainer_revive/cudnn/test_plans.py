@@ -17,7 +17,7 @@ import pytest
 from chainer_mmix.models.preactresnet import PreActResNet18
 from chainer_mmix.models.resnet import ResNet50
 from chainer_revive.cudnn.layout import Tensor
-from chainer_revive.cudnn.operations import operation
+from chainer_revive.cudnn.operations import SCALAR, operation
 
 HERE = Path(__file__).parent
 BATCH = 128
@@ -134,6 +134,22 @@ def test_every_plan_of_the_networks(fake, build, gpu):
     again = build(gpu, operations)
     assert again["plans"] == first["plans"]
     assert again["seconds"] < first["seconds"] / 4  # from the disk
+
+
+def test_addresses_arrive_in_order(build):
+    """In a plan that is new, and in one from the disk."""
+    image = Tensor.channels_last("e", (8, 64, 8, 8))
+    values = [Tensor.per_channel(64)] * 4
+    inputs = [image, *values, SCALAR, SCALAR]
+    operations = [
+        conv(dtype="e"),
+        operation("batch normalization", inputs, [image, *values]),
+        norm_gradient(64, "e"),
+    ]
+    for _ in range(2):
+        calls = [plan["call"] for plan in build("sm_90", operations)["plans"]]
+        addresses = [[16 * k for k in range(1, n + 1)] for n in (3, 12, 8)]
+        assert calls == [[own, 512, 7] for own in addresses]
 
 
 def test_what_cudnn_refuses(build):

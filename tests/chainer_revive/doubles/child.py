@@ -4,6 +4,7 @@ usage: child.py FAULT FUNCTION FILE DEVICE BESIDE [MODULE ...]
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -35,6 +36,7 @@ DAMAGES = {
     "wrong": faults.wrong,
     "lost": lost,
     "killed": lambda array: os.abort(),
+    "ended": lambda array: os.kill(os.getpid(), signal.SIGKILL),  # by the kernel, say
     "hangs": lambda array: time.sleep(60),
 }
 

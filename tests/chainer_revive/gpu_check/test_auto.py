@@ -46,6 +46,8 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(current, "on_cupy", NumpyLauncher)
     used = NumpyExecutor()
     monkeypatch.setattr(executor, "current", lambda: used)
+    versions = import_module("chainer_revive.cudnn.versions")
+    monkeypatch.setattr(versions, "versions", lambda: ("9", "1"))
     chainer_revive.use(cpu="chainer")
     yield lambda: len(log.read_text().split()) if log.exists() else 0
     registry.leave_off(())
@@ -143,9 +145,15 @@ def test_a_crash_leaves_everything_off(monkeypatch, machine, fault):
 
 @pytest.mark.parametrize(
     "fault, why",
-    [("no context", "taken by another process"), ("full", "memory is full")],
+    [
+        ("no context", "taken by another process"),
+        ("full", "memory is full"),
+        ("ended", "Killed"),
+    ],
 )
-def test_a_card_that_is_taken_or_full_is_asked_again(monkeypatch, tmp_path, fault, why):
+def test_what_may_be_gone_the_next_time_is_asked_again(
+    monkeypatch, tmp_path, fault, why
+):
     plant(monkeypatch, fault, GRADIENT)
     (warning,) = decide()
     assert is_on() == (False, False) and why in warning
@@ -207,8 +215,6 @@ def test_threads_wait_for_one_decision(monkeypatch, machine, tmp_path):
 def test_one_insists(monkeypatch, tmp_path):
     at_once(monkeypatch, tmp_path, **{GRADIENT: {"ours": 2.0}})
     decide()
-    versions = import_module("chainer_revive.cudnn.versions")
-    monkeypatch.setattr(versions, "versions", lambda: ("9", "1"))
     chainer_revive.use(cudnn=True)
     assert registry.left_off() == [] and registry.is_on("cudnn")
 
@@ -306,6 +312,10 @@ def test_a_card_that_is_newer_than_cudnn_8(monkeypatch, capability, warns, tmp_p
             "CUDA_VISIBLE_DEVICES",
         ),
         ("cudaErrorNoKernelImageForDevice: no kernel image", "[cuda13]"),
+        (
+            "CompileException: nvrtc: error: invalid value for --gpu-architecture",
+            "no code for this GPU",
+        ),
     ],
 )
 def test_each_fault_has_a_remedy(error, remedy):

@@ -33,12 +33,27 @@ def cupy(monkeypatch):
 
 
 def test_the_current_card_and_all_that_computes_on_it(cupy):
-    found = card.describe(["a_module"])
+    modules = ["chainer_mmix.gpu_check"]
+    found = card.describe(modules)
     assert json.loads(json.dumps(found)) == found
     assert found["card"] == "NVIDIA 1" and found["compute capability"] == "9.0"
     assert found["cuDNN"] == "9.20" and found["CuPy"] == "14.2"
-    assert found["modules"] == ["a_module"]
-    assert len(found["sources"]) == 16 and found == card.describe(["a_module"])
+    assert found["modules"] == modules
+    assert len(found["sources"]) == 16 and found == card.describe(modules)
+
+
+def test_other_sources_are_checked_anew(monkeypatch, tmp_path):
+    """Those of the packages that are checked, and of no others."""
+    (tmp_path / "package" / "part").mkdir(parents=True)
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "part" / "kernel.py").write_text("old")
+    (tmp_path / "alone.py").write_text("one = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = set()
+    for number, name in enumerate(("package/part/kernel.py", "alone.py", "other.py")):
+        (tmp_path / name).write_text(f"changed = {number}\n")
+        seen.add(card._digest(["package.part", "alone"]))
+    assert len(seen) == 2
 
 
 def test_layers(cupy, monkeypatch):
