@@ -15,7 +15,7 @@ PACKAGES = {
     ),
     "chainer-chemistry": "chainer-chemistry==0.7.1 rdkit",
     "chainer-computational-cost": "chainer-computational-cost==0.1.2",
-    "chainercv2": "chainercv2==0.0.62",
+    "chainercv2": "chainercv2==0.0.62 librosa",
     "chainerrl": "chainerrl==0.8.0 gym<0.23",
     "chainerui": "chainerui==0.11.0 SQLAlchemy<2",
     "cvmodelz": "cvmodelz==0.4.0 chainercv2==0.0.62",

@@ -110,6 +110,14 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             f"    ph, pw = func.pad\n{_MAX_POOLING}",
         ),
     ),
+    # SciPy 1.13 moved the windows, and librosa 0.10 wants names.
+    "chainercv2.models.jasper": (
+        Patch("scipy_signal.hann(", "scipy_signal.windows.hann("),
+        Patch(
+            "            sample_rate,\n            n_fft,\n",
+            "            sr=sample_rate,\n            n_fft=n_fft,\n",
+        ),
+    ),
     # int() of an array of one element.
     "chainercv2.models.common": (
         Patch("int(pts_x[b, k])", "int(pts_x[b, k, 0])"),

@@ -15,6 +15,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+import scipy.signal
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +161,29 @@ def test_chainercv2_finds_maxima_of_heatmaps():
     heatmap[0, 1, 0, 0] = 2
     found = HeatmapMaxDetBlock()(chainer.Variable(heatmap))
     np.testing.assert_array_equal(found, [[[3.25, 2, 3], [0, 0, 2]]])
+
+
+def test_chainercv2_listens():
+    pytest.importorskip("chainercv2")
+    librosa = pytest.importorskip("librosa")
+    from chainercv2.model_provider import get_model
+
+    sound = np.random.RandomState(0).randn(16000)
+    net = get_model("quartznet5x5_en_ls")
+    with chainer.using_config("train", False):
+        y, lengths = net(sound[None].copy(), np.int32([0]))
+    assert y.shape == (1, 29, 56) and lengths == [50]
+
+    features, _ = net.preprocessor([sound.copy()])
+    mel = librosa.feature.melspectrogram(
+        y=np.append(sound[0], sound[1:] - 0.97 * sound[:-1]),
+        **{"sr": 16000, "n_fft": 512, "win_length": 320, "hop_length": 160},
+        **{"n_mels": 64, "window": scipy.signal.windows.hann(320)},
+    )
+    expected = np.log(mel + 2**-24)
+    expected -= expected.mean(axis=1, keepdims=True)
+    expected /= expected.std(axis=1, keepdims=True) + 1e-5
+    np.testing.assert_allclose(features[0, :, :100], expected[:, :100], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["regnetx002", "ntsnet_cub"])

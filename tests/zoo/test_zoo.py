@@ -11,16 +11,22 @@ RUN = Path(__file__).with_name("run.py")
 def test_the_table_counts_what_failed():
     errors = {"float64": 1e-14, "numba": 1e-6, "chainer": 2e-6}
     results = {
-        "good": {"points": {"input": "", "stage1": ""}, **errors},
-        "half": {"points": {"input": "", "stage1": "RuntimeError: a branch"}},
-        "none": {"points": {}},
+        "good": {"input": [3, 96, 96], "points": {"input": "", "stage1": ""}, **errors},
+        "half": {
+            "input": [1, 8],
+            "points": {"input": "", "stage1": "RuntimeError: a branch"},
+        },
+        "none": {"input": [4], "points": {}},
         "bad": {"error": "ValueError: no such size"},
     }
     text = runpy.run_path(str(RUN))["table"](results)
     assert "Of 4 networks 3 run, and 1 train a mixed step" in text
     assert "within 1e-14" in text and "0.50 of Chainer's own in the median" in text
     rows = {line.split(" | ")[0][2:]: line for line in text.splitlines()[4:]}
-    assert "| input, stage1 | yes | 1.0e-14 | 1.0e-06 | 2.0e-06 |" in rows["good"]
+    assert (
+        "| 3×96×96 | input, stage1 | yes | 1.0e-14 | 1.0e-06 | 2.0e-06 |"
+        in rows["good"]
+    )
     assert "not at stage1: RuntimeError: a branch" in rows["half"]
     assert "ValueError: no such size" in rows["bad"]
 
