@@ -25,6 +25,15 @@ _OFF = {  # the attributes of a policy that switch methods on
 }
 
 
+_HOW = {
+    "mixup": "λ × first + (1 − λ) × second",
+    "CutMix": "a box of the second in the first",
+    "FMix": "places of the second in the first",
+    "ResizeMix": "the second, made smaller, in the first",
+}
+_LONGEST = 12  # characters of a class's name that have room
+
+
 class MixedPair(NamedTuple):
     """Two images and their mixture.
 
@@ -112,7 +121,8 @@ def plot_pairs(
     def name(target) -> str:
         # Soft targets have no name but that of the most probable class.
         label = target.argmax() if np.ndim(target) else target.item()
-        return f"{label:.3g}" if label_names is None else label_names[label]
+        name = f"{label:.3g}" if label_names is None else label_names[label]
+        return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
     is_dense = np.ndim(pairs[0].targets[0]) > 1
     methods = list(dict.fromkeys(pair.method for pair in pairs))
@@ -121,11 +131,11 @@ def plot_pairs(
     low, high = float(values.min()), float(values.max())
     n_rows = max(map(len, blocks)) * (1 + is_dense)
     figure = Figure(
-        figsize=(4.8 * len(blocks), 0.5 + 1.75 * n_rows), layout="constrained"
+        figsize=(4.8 * len(blocks), 0.7 + 1.85 * n_rows), layout="constrained"
     )
     parts = figure.subfigures(1, len(blocks), squeeze=False)[0]
     for part, method, block in zip(parts, methods, blocks, strict=True):
-        part.suptitle(f"{method}: λ × first + (1 − λ) × second")
+        part.suptitle(f"{method} at the input:\n{_HOW[method]}")
         grid = part.subplots(n_rows, 3, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
@@ -137,9 +147,8 @@ def plot_pairs(
                 first, second = map(name, pair.targets)
                 titles = f"first:\n{first}", f"second:\n{second}"
             weights = f"{pair.lam:.2f} × {first}\n+ {1 - pair.lam:.2f} × {second}"
-            for axes, image, title in zip(
-                row, pair.images, (*titles, weights), strict=True
-            ):
+            titles = *titles, f"mixed:\n{weights}"
+            for axes, image, title in zip(row, pair.images, titles, strict=True):
                 image = (np.moveaxis(image, 0, -1) - low) / max(high - low, 1e-12)
                 if image.shape[-1] == 1:
                     image = image[..., 0]

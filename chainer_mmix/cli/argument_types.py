@@ -36,6 +36,10 @@ def share(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x <= 1, "in [0, 1]")
 
 
+def part(text: str) -> float:
+    return _number(text, float, lambda x: 0 < x < 1, "above 0 and below 1")
+
+
 def gpus(text: str) -> str:
     """Checks a list of numbers with commas, such as ``0,1``."""
     gpu_numbers(text)

@@ -10,7 +10,8 @@ from chainer_mmix.cli import command
 _DESCRIPTION = f"""\
 Read the logs of training runs, group the runs that differ only in their seed,
 print a table (mean ± standard deviation over the seeds) and draw the learning
-curves.
+curves. Each setting is compared with the one without mixing that is like it
+otherwise; if there is none, with the plainest one, which does not mix if any does not.
 
 {command.RUNS_HELP}"""
 _EPILOG = """\

@@ -59,9 +59,24 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out",
         metavar="FOLDER",
-        help="where to write (default: a folder evaluation in the run's)",
+        help="where to write (default: in the run's folder, evaluation, with the names "
+        "of --dataset, --part and --which if they are given: evaluation_train)",
     )
     predict.add_work_arguments(parser)
+
+
+def default_out(args: argparse.Namespace) -> Path:
+    """Names the folder by what is evaluated, so that none takes another's place."""
+    from chainer_mmix.datasets import short_name
+
+    words = ["evaluation"]
+    if args.dataset is not None:
+        words.append(short_name(args.dataset))
+    if args.part is not None:
+        words.append(args.part)
+    if args.which != "best":
+        words.append(args.which)
+    return Path(args.run_folder, "_".join(words))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -72,7 +87,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     predictor = predict.load(args)
     predictor.batchsize = args.batchsize or predictor.batchsize
-    out = Path(args.out or Path(args.run_folder, "evaluation"))
+    out = Path(args.out or default_out(args))
     examples = find_examples(predictor, args.dataset, args.part, args.data_root)
     try:
         out.mkdir(parents=True, exist_ok=True)

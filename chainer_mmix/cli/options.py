@@ -350,7 +350,7 @@ GROUPS: dict[str, Sequence[Option]] = {
             "then only tell how to mix",
         ),
         Option(
-            *("clean_weight", MIXING | NEWER, None, _value(types.share, "W")),
+            *("clean_weight", MIXING | NEWER, None, _value(types.part, "W")),
             "let the loss of the unmixed minibatch be this share of the loss, 0.5 as "
             "in RegMixup; it is a second forward and backward pass (default: none)",
         ),
@@ -600,6 +600,20 @@ def changed_words(
     return words
 
 
+# What the line at the start of a run says in words.
+_SAID = {"layer_mix", "train_size", "epoch", "batchsize", "optimizer", "lr"}
+
+
+def more_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that are not at their defaults, but for the main ones."""
+    names = [o.name for o in options_with(SETTING | MIXING) if MAIN not in o.tags]
+    return {
+        name: value
+        for name in names
+        if name not in _SAID and (value := getattr(args, name)) != OPTIONS[name].default
+    }
+
+
 def setting_of(args: argparse.Namespace, ranks: int = 1) -> Setting:
     """Returns the setting that arguments mean, after defaults were filled in.
 
@@ -607,10 +621,10 @@ def setting_of(args: argparse.Namespace, ranks: int = 1) -> Setting:
         args (argparse.Namespace): The arguments.
         ranks (int): By how many the batch size is multiplied.
     """
-    mixes = args.mixup != "none"
+    is_on = args.mixup != "none"
     names = [option.name for option in options_with(SETTING | MIXING)]
     mixing = [option.name for option in options_with(MIXING)]
-    said = {name for name in names if mixes or name not in mixing[1:]} - {"epoch"}
+    said = {name for name in names if is_on or name not in mixing[1:]} - {"epoch"}
     later = {o.name for o in options_with(LATER) if getattr(args, o.name) == o.default}
     said -= later
     values = {name: getattr(args, name) for name in names if name in said}
@@ -621,10 +635,16 @@ def setting_of(args: argparse.Namespace, ranks: int = 1) -> Setting:
         args.epoch,
         f"{args.model} on {datasets.short_name(args.dataset)}",
         mixing,
-        mixes and any([args.alpha, args.alpha_end, *pasting(args)]),
+        mixes(args),
         [option.name for option in options_with(MAIN)],
         {"layer_mix": "mixup"},
     )
+
+
+def mixes(args: argparse.Namespace) -> bool:
+    """Tells whether anything is ever mixed."""
+    is_on = args.mixup != "none" and any([args.mixup_prob, args.mixup_prob_end])
+    return is_on and any([args.alpha, args.alpha_end, *pasting(args)])
 
 
 def pasting(args: argparse.Namespace) -> list[str]:

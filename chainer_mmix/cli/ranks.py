@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,19 +38,25 @@ def quiet_ranks(errors: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending_all() -> Iterator[None]:
+def ending_all(error: Exception) -> Iterator[None]:
     """Ends all ranks by the exit of the ``with`` block, without a word to each other.
 
     What all ranks have to say is said by the first one.
+
+    Args:
+        error (Exception): Why. What is wrong with a value before there is MPI is the
+            same on all ranks.
     """
     started = multinode.started_ranks()
     if started is None:
         yield
         return
-    if started[0] > 0:
-        time.sleep(2)
+    is_of_all = isinstance(error, ValueError) and "mpi4py.MPI" not in sys.modules
+    if started[0] > 0 and not is_of_all:
+        time.sleep(2)  # after which the first one has ended all, if it fails too
     try:
-        yield
+        with quiet_ranks(errors=is_of_all):
+            yield
     except SystemExit as e:
         sys.stderr.flush()
         os._exit(e.code if isinstance(e.code, int) else 1)
@@ -126,3 +133,22 @@ def scale_rate(args: argparse.Namespace, powers: dict[str, float], size: int) ->
     if args.warmup is None:
         args.warmup = min(5, args.epoch // 2)
     return size ** powers[args.lr_scaling]
+
+
+def warn_of_one_rank(args: argparse.Namespace) -> None:
+    """Warns of options that are for several ranks where there is one."""
+    for flag, is_given, does in (
+        ("--common-draw", args.common_draw, "nothing"),
+        ("--sync-bn", args.sync_bn, "nothing"),
+        (
+            f"--lr-scaling {args.lr_scaling}",
+            args.lr_scaling != "none",
+            f"no more than its warm-up of {args.warmup} epochs",
+        ),
+    ):
+        if is_given:
+            warnings.warn(
+                f"{flag} does {does} in one process: start ranks with mpiexec or "
+                "--gpus, or leave it out",
+                stacklevel=2,
+            )

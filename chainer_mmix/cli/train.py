@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ import chainer_mmix
 from chainer_mmix import datasets, models, training
 from chainer_mmix.cli import options, recipes
 from chainer_mmix.cli.argument_types import parse_every
+from chainer_mmix.cli.arguments import check_best, check_pasting, describe, fill_in
 from chainer_mmix.cli.augmentation import check_image, transforms_of
 from chainer_mmix.cli.options import naming
 from chainer_mmix.cli.ranks import (
@@ -31,6 +32,7 @@ from chainer_mmix.cli.ranks import (
     find_ranks,
     quiet_ranks,
     scale_rate,
+    warn_of_one_rank,
 )
 from chainer_mmix.cli.resume import (
     check_same_data,
@@ -40,8 +42,7 @@ from chainer_mmix.cli.resume import (
 )
 from chainer_mmix.cli.streams import lasting_streams
 from chainer_mmix.lookup import lookup
-from chainer_mmix.mixing import MixupDraw, Remix
-from chainer_mmix.mixing.draw import using_draw
+from chainer_mmix.mixing import Remix
 from chainer_mmix.runs.log import write_log
 from chainer_mmix.runs.metric import lower_is_better
 from chainer_mmix.runs.record import RunRecord, read_record
@@ -57,7 +58,6 @@ from chainer_revive.cpu import compiled
 from chainer_revive.gpu_check import faults
 
 SCRIPT = "train_manifoldmixup.py"
-_NO_MOMENTUM = ("adam", "adamw", "rmsprop")
 
 _DESCRIPTION = """\
 Train a network with Manifold Mixup: in each minibatch, the hidden states at a randomly
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
     try:
         ranks = find_ranks(given, words)
     except (ImportError, ValueError) as e:
-        with ending_all():
+        with ending_all(e):
             parser.error(" ".join(str(e).split()))  # one line
     if given.recipe == "list":
         with quiet_ranks():
@@ -312,6 +312,8 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
     model_class = lookup(models.MODELS, args.model, "model")
     fill_in(args, model_class)
     rate_scale = scale_rate(args, options.LR_SCALING, ranks.size)
+    if ranks.size == 1:
+        warn_of_one_rank(args)
     with naming("dataset"):
         dataset = datasets.find(
             args.dataset,
@@ -347,7 +349,10 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         )
     n_class = dataset.n_class
     if args.top_k is not None and args.top_k >= n_class:
-        raise ValueError(f"--top-k {args.top_k} is not below the {n_class} classes")
+        most = f"choose at most {n_class - 1}" if n_class > 2 else "leave it out"
+        raise ValueError(
+            f"--top-k {args.top_k} is not below the {n_class} classes: {most}"
+        )
     classifier = chainer_mmix.ManifoldMixupClassifier(
         models.make_model(
             args.model,
@@ -364,6 +369,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         clean_weight=args.clean_weight or 0.0,
         top_k=args.top_k,
     )
+    check_best(args.keep_best, classifier)
     if args.sync_bn and ranks.communicator is not None:
         with naming("sync_bn"):
             synchronize_statistics(classifier, ranks.communicator)
@@ -408,6 +414,13 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
     if args.remix_kappa is not None:
         labels = datasets.labels_of(datasets.without_augmentation(train))
         counts = np.bincount(labels, minlength=n_class)
+        ratio = counts.max() / counts[counts > 0].min()
+        if ratio < args.remix_kappa:
+            raise ValueError(
+                f"--remix-kappa {args.remix_kappa:g} changes nothing: the largest "
+                f"class has only {ratio:.3g} times as many training images as the "
+                "smallest; choose a lower one, or leave it out"
+            )
         tau = 0.5 if args.remix_tau is None else args.remix_tau
         classifier.remix = Remix(counts, args.remix_kappa, tau)
     constants = standardise(args, classifier.predictor, train)
@@ -637,21 +650,6 @@ def _find_out(args: argparse.Namespace) -> str:
     return args.out
 
 
-def check_pasting(classifier, example: tuple, device, option: str) -> None:
-    """Tries it at every point that is drawn from; not every map is large enough."""
-    x, t = training.convert_examples([example] * 2, device)
-    method = classifier.policy.pastes[0]
-    for point in classifier.points:
-        draw = MixupDraw(point, 0.5, np.arange(2), np.zeros(3), method)
-        keywords = {"mixup_hidden": True, "lam": 0.5, "layer_mix": point}
-        with using_draw(draw), chainer.using_config("train", False):
-            try:
-                classifier.predictor(x, t, **keywords)
-            except ValueError as e:
-                flag = options.OPTIONS[option].flag
-                raise ValueError(f"{e} (layer {point}, {flag})") from e
-
-
 def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> None:
     """Lets the policy change with time, as the arguments say, and logs it."""
     for attribute, end in (("alpha", args.alpha_end), ("prob", args.mixup_prob_end)):
@@ -668,142 +666,6 @@ def schedule(trainer, args: argparse.Namespace, policy, n_iteration: int) -> Non
             )
     if args.mixup_off_epoch is not None:
         trainer.extend(MixupOff(args.mixup_off_epoch))
-
-
-def fill_in(args: argparse.Namespace, model_class: Any) -> None:
-    """Fills in the defaults that depend on other arguments, and checks them."""
-    kind = datasets.kind_of(args.dataset)
-    if args.epoch is None:
-        args.epoch = options.EPOCH[kind]
-    if args.batchsize is None:
-        args.batchsize = options.BATCHSIZE[kind]
-    if kind == "folder:PATH" and args.size is None:
-        args.size = options.FOLDER_SIZE
-    if args.lr is None:
-        args.lr = training.OPTIMIZERS[args.optimizer]
-    if args.mixup == "input" and args.layer_mix not in (None, [0]):
-        raise ValueError("--layer-mix chooses layers for --mixup manifold, not input")
-    if args.mixup == "none":
-        for option in options.options_with(options.MIXING):
-            is_given = getattr(args, option.name) != option.default
-            if is_given and options.MAIN not in option.tags:
-                raise ValueError(
-                    f"{option.flag} is for --mixup manifold or input, not none"
-                )
-        args.alpha = 0.0
-    elif args.mixup == "input":
-        args.layer_mix = [0]
-    elif args.layer_mix is None:
-        args.layer_mix = list(model_class.default_layer_mix)
-    if args.workers and args.data_on_device:
-        raise ValueError(
-            "--workers is for images that are read one by one, not for "
-            "--data-on-device: leave one of them out"
-        )
-    if args.loss_scale is not None and args.dtype == "float32":
-        raise ValueError("--loss-scale is for --dtype float16 or mixed16, not float32")
-    if args.dtype == "float16" and args.optimizer in _NO_MOMENTUM:
-        raise ValueError(
-            f"--dtype float16 is not for --optimizer {args.optimizer}, since squares "
-            "of gradients vanish in it: use --dtype mixed16, or momentum_sgd"
-        )
-    if args.optimizer in _NO_MOMENTUM and args.momentum != 0.9:
-        raise ValueError(
-            f"--momentum is for --optimizer sgd, momentum_sgd and nesterov, not "
-            f"{args.optimizer}"
-        )
-    if args.nesterov and args.optimizer != "sgd":
-        raise ValueError(f"--nesterov is for --optimizer sgd, not {args.optimizer}")
-    if args.nesterov and not args.momentum:
-        raise ValueError("--nesterov needs a --momentum above 0, such as 0.9")
-    if args.switch_prob != 0.5 and not (args.alpha and options.pasting(args)):
-        raise ValueError(
-            "--switch-prob is for --alpha above 0 and CutMix, FMix or ResizeMix beside "
-            "it: add --cutmix-alpha, --cutmix-minmax, --fmix-alpha or "
-            "--resizemix-minmax"
-        )
-    if args.cutmix_alpha and args.cutmix_minmax:
-        raise ValueError("--cutmix-minmax is in place of --cutmix-alpha: leave out one")
-    if args.remix_tau is not None and args.remix_kappa is None:
-        raise ValueError("--remix-tau is for --remix-kappa: add it, or leave it out")
-    check_rate(args)
-    if args.fixed_lam is not None and args.alpha_end is not None:
-        raise ValueError("--alpha-end changes nothing with --fixed-lam: leave out one")
-    if args.mixup_off_epoch is not None and args.mixup_off_epoch >= args.epoch:
-        raise ValueError(
-            f"--mixup-off-epoch {args.mixup_off_epoch} is not before the end, --epoch "
-            f"{args.epoch}: leave it out, or choose an earlier one"
-        )
-    if args.out is None:
-        args.out = default_out(args, model_class)
-
-
-def check_rate(args: argparse.Namespace) -> None:
-    """Checks that what is to happen to the learning rate happens before the end."""
-    late = [drop for drop in args.lr_drop if drop >= args.epoch]
-    if late:
-        raise ValueError(
-            f"--lr-drop {late[0]} never comes, for --epoch is {args.epoch}: choose an "
-            "earlier one, or train longer"
-        )
-    if args.lr_drop and args.cosine:
-        raise ValueError("--cosine and --lr-drop both lower the rate: leave out one")
-    if args.warmup is not None and args.warmup >= args.epoch:
-        raise ValueError(
-            f"--warmup {args.warmup} takes all of --epoch {args.epoch}: choose less"
-        )
-    if args.grad_clip is not None and args.dtype != "float32":
-        # Chainer's hook looks at gradients that are still scaled.
-        raise ValueError(f"--grad-clip is for --dtype float32, not {args.dtype}")
-
-
-def default_out(args: argparse.Namespace, model_class: Any) -> str:
-    """Names the output folder by what sets one run apart from others."""
-    usual: Mapping[str, Any] = {}
-    what = {"dataset": datasets.short_name(args.dataset), "model": args.model}
-    if args.recipe:
-        usual = recipes.settings_of(args.recipe)
-        what = {k: v for k, v in what.items() if getattr(args, k) != usual[k]}
-        what = {"recipe": args.recipe, **what}
-    name = "_".join([*what.values(), args.mixup])
-    if args.mixup != "none":
-        name += f"_alpha{args.alpha:g}"
-    layers = usual.get("layer_mix", list(model_class.default_layer_mix))
-    if args.mixup == "manifold" and args.layer_mix != layers:
-        name += f"_layer{'-'.join(map(str, args.layer_mix))}"
-    name = "_".join([name, *options.changed_words(args, usual)])
-    if args.train_size is not None:
-        name += f"_n{args.train_size}"
-    if args.label_noise:
-        name += f"_noise{args.label_noise:g}"
-    return os.path.join("result", f"{name}_seed{args.seed}")
-
-
-def describe(
-    args: argparse.Namespace,
-    data: Mapping[str, Any],
-    ranks: int = 1,
-    rate_scale: float = 1.0,
-) -> str:
-    """Returns the setting in one line."""
-    name = datasets.short_name(args.dataset)
-    mixing = "no mixup"
-    if args.mixup != "none":
-        layers = " ".join(map(str, args.layer_mix))
-        mixing = f"{args.mixup} mixup with alpha {args.alpha:g} at layer {layers}"
-    changed = "".join(f", {word}" for word in options.changed_words(args))
-    scaled = ""
-    if rate_scale != 1:
-        scaled = f" times {rate_scale:g} after {args.warmup} epochs"
-    batches = f"{args.batchsize}"
-    if ranks > 1:
-        batches += f" on each of {ranks} ranks"
-    return (
-        f"setting: {args.model} on {name} ({data['n_train']} training and "
-        f"{data['n_held_out']} {data['held_out']} images), {mixing}{changed}, "
-        f"{args.optimizer} with lr {args.lr:g}{scaled}, batches of {batches}, "
-        f"{args.epoch} epochs, seed {args.seed}"
-    )
 
 
 def _percent(share: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chainer_mmix.runs.groups import Group, differing_arguments
+from chainer_mmix.runs.groups import Group, differing_arguments, values_of
 from chainer_mmix.runs.metric import Metric, choose_metric
 from chainer_mmix.runs.run import Run
 
@@ -72,10 +72,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the final value of a setting is from the baseline's.
+    """How far the final value of a setting is from that of another.
 
     Attributes:
         label (str): The setting.
+        baseline (str): The other one.
         value (float): Setting minus baseline; in percentage points if the metric is a
             share.
         standard_error (float or None): The standard error of ``value``;
@@ -87,6 +88,7 @@ class Difference:
     """
 
     label: str
+    baseline: str
     value: float
     standard_error: float | None
     p_value: float | None
@@ -95,12 +97,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Summaries of all settings, and the differences to one of them.
+    """Summaries of all settings, and the differences to those without mixing.
 
     Attributes:
         summaries (list of Summary): One for each setting.
-        baseline (str): The label of the setting that the others are measured
-            against.
+        baseline (str): The label of the setting that others are measured against.
         differences (list of Difference): One for each other setting.
         flaws (list of str): What makes the comparison doubtful, a line each.
         metric (Metric): By which number they are compared.
@@ -118,7 +119,10 @@ def compare_groups(
 ) -> Comparison:
     """Compares settings by what their validation says.
 
-    The baseline is the first group known not to mix, or else the first group.
+    A group that mixes is compared with the one without mixing from which it differs in
+    mixing alone. If there is none, and for groups without mixing, it is the baseline:
+    of the groups known not to mix, or else of all, the first of those for which the
+    fewest arguments have a value other than 0, ``False`` and ``None``.
 
     Args:
         groups (sequence of Group): One or more settings, as from
@@ -135,22 +139,40 @@ def compare_groups(
     """
     if metric is None:
         metric = choose_metric([run for group in groups for run in group.runs])
-    baseline = next((group for group in groups if group.mixes is False), groups[0])
+    plain = [group for group in groups if group.mixes is False] or groups
+    baseline = min(plain, key=lambda group: _n_on(group))
+    pairs = [
+        (group, _without_mixing(group, groups) or baseline)
+        for group in groups
+        if group is not baseline
+    ]
     return Comparison(
         [_summarize(group, metric) for group in groups],
         baseline.label,
-        [_difference(g, baseline, metric) for g in groups if g is not baseline],
-        [*flaws, *metric.flaws, *_unlike(groups, baseline)],
+        [_difference(group, other, metric) for group, other in pairs],
+        [*flaws, *metric.flaws, *_unlike(pairs, baseline)],
         metric,
     )
 
 
-def _unlike(groups: Sequence[Group], baseline: Group) -> list[str]:
+def _n_on(group: Group) -> int:
+    return sum(map(bool, values_of(group.runs[0]).values()))
+
+
+def _without_mixing(group: Group, groups: Sequence[Group]) -> Group | None:
+    """Finds the setting that a mixing one would be if it did not mix."""
+    if not group.mixes:
+        return None
+    others = (other for other in groups if other.mixes is False)
+    return next((g for g in others if not differing_arguments(group, g)), None)
+
+
+def _unlike(pairs: Sequence[tuple[Group, Group]], baseline: Group) -> list[str]:
     """Says which settings differ from the baseline in more than mixing."""
     unlike = [
         f"{group.label} ({', '.join(differing)})"
-        for group in groups
-        if (differing := differing_arguments(group, baseline))
+        for group, other in pairs
+        if (differing := differing_arguments(group, other))
     ]
     if not unlike:
         return []
@@ -204,13 +226,14 @@ def _spread_if_known(values: Iterable[float | None]) -> Spread | None:
 
 
 def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
+    labels = group.label, baseline.label
     scale = 100 if metric.is_share else 1
     finals = [[scale * x for x in _finals(g, metric)] for g in (group, baseline)]
     spread_a, spread_b = map(Spread.of, finals)
     value = spread_a.mean - spread_b.mean
     independent = _independent(group) and _independent(baseline)
     if spread_a.std is None or spread_b.std is None or not independent:
-        return Difference(group.label, value, None, None, None)
+        return Difference(*labels, value, None, None, None)
     pairs = _pairs(group, baseline)
     if pairs is not None:
         test = "paired t-test"
@@ -222,7 +245,7 @@ def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
             spread_a.std / math.sqrt(spread_a.n), spread_b.std / math.sqrt(spread_b.n)
         )
     if not error > 0:
-        return Difference(group.label, value, error, None, None)
+        return Difference(*labels, value, error, None, None)
     from scipy import stats  # takes a second to import: only where it is needed
 
     if pairs is not None:
@@ -233,7 +256,7 @@ def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
             *(spread_b.mean, spread_b.std, spread_b.n),
             equal_var=False,
         ).pvalue
-    return Difference(group.label, value, error, float(p), test)
+    return Difference(*labels, value, error, float(p), test)
 
 
 def _independent(group: Group) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Told apart by their markers when there are more groups than colours.
 _MARKERS = ("", "o", "s", "^")
+# Characters of a legend's label that a figure has room for, beside another or alone.
+_HALF_LINE, _LINE = 54, 115
+_WRAPPER = textwrap.TextWrapper(_LINE, break_on_hyphens=False)
 CURVES_NOTE = (
     "Lines: mean over the runs of a setting; bands: ± one sample standard deviation.\n"
     "Training loss under mixing is measured against mixed targets: compare it neither "
@@ -71,19 +75,26 @@ def plot_curves(groups: Sequence[Group], metric: Metric) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    columns = 2 if max(len(group.label) for group in groups) < 50 else 1
-    legend_rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(10, 4.6 + 0.22 * legend_rows), layout="constrained")
+    names = []
+    for group in groups:
+        n = len(group.runs)
+        names.append(f"{group.label} ({n} run{'s' if n > 1 else ''})")
+    columns = 2 if max(map(len, names)) <= _HALF_LINE else 1
+    lines = [_WRAPPER.wrap(name) for name in names]
+    height = 4.6 + 0.2 * sum(map(len, lines)) / columns
+    figure = Figure(figsize=(10, height), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_metric(left, groups, metric)
     draw_losses(right, groups, metric)
-    handles = []
-    for i, group in enumerate(groups):
-        n = len(group.runs)
-        label = f"{group.label} ({n} run{'s' if n > 1 else ''})"
-        handles.append(Line2D([], [], label=label, **group_style(i)))
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=columns, frameon=False
+        handles=[
+            Line2D([], [], label="\n".join(text), **group_style(i))
+            for i, text in enumerate(lines)
+        ],
+        loc="outside upper center",
+        ncols=columns,
+        fontsize="small",
+        frameon=False,
     )
     figure.supxlabel(CURVES_NOTE, fontsize="small", color="#444444")
     return figure
@@ -93,7 +104,7 @@ def draw_metric(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
     """Draws the metric of some settings."""
     for i, group in enumerate(groups):
         _plot_mean(axes, group, metric.keys.__getitem__, group_style(i), "-")
-    axes.set_title(f"Validation {metric.name}")
+    axes.set_title(metric.title)
     axes.set_ylabel(metric.name)
     _draw_epochs(axes)
 
@@ -103,7 +114,8 @@ def draw_losses(axes: Axes, groups: Sequence[Group], metric: Metric) -> None:
     for i, group in enumerate(groups):
         _plot_mean(axes, group, metric.loss_key, group_style(i), "-")
         _plot_mean(axes, group, metric.training_loss_key, group_style(i), "--")
-    axes.set_title("Loss: validation (solid) and training (dashed)")
+    held_out = metric.held_out or "validation"
+    axes.set_title(f"Loss: {held_out} (solid) and training (dashed)")
     axes.set_ylabel("loss")
     _draw_epochs(axes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for i, run in enumerate(runs):
         unknown = run.setting is None
         # What an older version did not have yet, its record does not have either.
-        values = {
-            k: v for k, v in values_of(run).items() if v is not None and v is not False
-        }
+        all_values = values_of(run)
+        values = {k: v for k in all_values if (v := _value(all_values, k)) is not None}
         key = f"run {i}" if unknown else json.dumps(values, sort_keys=True)
         members.setdefault(key, []).append(run)
     firsts = [group[0] for group in members.values()]
@@ -73,9 +72,13 @@ def differing_arguments(group: Group, other: Group) -> list[str]:
         list of str: The names; none where the arguments are not recorded.
     """
     a, b = (values_of(g.runs[0]) for g in (group, other))
+    if not a or not b:
+        return []
     settings = (g.runs[0].setting for g in (group, other))
     mixing = {name for setting in settings if setting for name in setting.mixing}
-    return sorted(key for key in (a.keys() & b.keys()) - mixing if a[key] != b[key])
+    keys = (a.keys() | b.keys()) - mixing
+    keys -= {"epoch"} - (a.keys() & b.keys())  # which is not known of one
+    return sorted(key for key in keys if _value(a, key) != _value(b, key))
 
 
 def find_flaws(groups: Sequence[Group], metric: Metric) -> list[str]:
@@ -146,29 +149,55 @@ def values_of(run: Run) -> dict[str, Any]:
 def _labels(runs: Sequence[Run]) -> list[str]:
     """Names runs by what tells their settings apart."""
     settings = [run.setting for run in runs if run.setting is not None]
-    known = [values for run in runs if (values := values_of(run))]
+    known = [run for run in runs if values_of(run)]
     main = {name for setting in settings for name in setting.main}
-    keys = list(dict.fromkeys(key for values in known for key in values))
-    # What a run without mixing does not say tells it apart no more than mixup=none.
-    mixing = {name for setting in settings for name in setting.mixing} - main
-    said = {k: [s.get(k) for s in known if k in s or k not in mixing] for k in keys}
+    mixing = {name for setting in settings for name in setting.mixing}
+    keys = list(dict.fromkeys(key for run in known for key in values_of(run)))
+
+    def goes_without(key: str, run: Run) -> bool:
+        # How it would mix tells a run without mixing apart no more than mixup=none.
+        is_off = run.setting is not None and run.setting.mixes is False
+        unsaid = (mixing if is_off else set()) | {"epoch"}  # which is unknown
+        return key in unsaid - values_of(run).keys()
+
+    said = {
+        key: [
+            _value(values_of(run), key)
+            for run in known
+            if key in main or not goes_without(key, run)
+        ]
+        for key in keys
+    }
     differing = [k for k, values in said.items() if any(v != values[0] for v in values)]
     follows = {k: v for setting in settings for k, v in setting.follows.items()}
-    differing = [k for k in differing if not _is_told(k, follows.get(k), known)]
-    if not differing:
-        # Nothing to tell apart.
-        differing = [key for key in keys if key in main]
-    usual = {key: _usual(known, key) for key in differing if key not in main}
+    values = [values_of(run) for run in known]
+    differing = [k for k in differing if not _is_told(k, follows.get(k), values)]
+    usual = {key: _usual(said[key]) for key in differing if key not in main}
     labels = []
     for run, name in zip(runs, _folder_names([r.path for r in runs]), strict=True):
-        values = values_of(run)
-        parts = [
-            f"{key}={write_value(values[key])}"
+        own = values_of(run)
+        unusual = [
+            key
             for key in differing
-            if values.get(key) is not None and json.dumps(values[key]) != usual.get(key)
+            if own and not goes_without(key, run)
+            if json.dumps(_value(own, key)) != usual.get(key)
         ]
+        essential = [key for key in keys if key in main and own.get(key) is not None]
+        parts = [_write(key, _value(own, key)) for key in unusual or essential]
         labels.append(" ".join(parts) or name)
     return labels
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    """Returns a value, ``None`` for what is off or has no value."""
+    value = values.get(key)
+    return None if value is False or value == [] else value
+
+
+def _write(key: str, value: Any) -> str:
+    if value is None:
+        return f"no {key}"
+    return key if value is True else f"{key}={write_value(value)}"
 
 
 def _is_told(key: str, by: str | None, settings: Sequence[dict[str, Any]]) -> bool:
@@ -179,13 +208,12 @@ def _is_told(key: str, by: str | None, settings: Sequence[dict[str, Any]]) -> bo
     return len(pairs) == len({value for value, _ in pairs})
 
 
-def _usual(settings: Sequence[dict[str, Any]], key: str) -> str | None:
+def _usual(values: Sequence[Any]) -> str | None:
     """Returns the value, as JSON, of more than half of the settings, if there is one.
 
     It goes without saying where many options are compared one by one.
     """
-    values = [json.dumps(setting.get(key)) for setting in settings]
-    value, n = Counter(values).most_common(1)[0]
+    value, n = Counter(map(json.dumps, values)).most_common(1)[0]
     return value if n > len(values) / 2 else None
 
 

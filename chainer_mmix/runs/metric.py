@@ -71,6 +71,13 @@ class Metric:
         return sets.pop() if known and len(sets) == 1 else None
 
     @property
+    def title(self) -> str:
+        """What stands over its curves."""
+        if self.held_out is None:
+            return f"Validation {self.name}"
+        return f"{self.name.capitalize()} on the {self.held_out} set"
+
+    @property
     def is_loss(self) -> bool:
         """Whether it is a loss."""
         return self.name.split("/")[-1] == "loss"

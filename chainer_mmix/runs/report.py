@@ -34,7 +34,7 @@ from chainer_mmix.runs.table import (
     headings,
     legend,
     rows_of,
-    verdict,
+    verdicts_of,
 )
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ def _comparison(comparison: Comparison) -> str:
     content += page.bullets(legend(comparison), "notes")
     if comparison.differences:
         caption, *notes = difference_heading(comparison).split("\n")
-        is_share = comparison.metric.is_share
-        rows = [(d.label, *verdict(d, is_share)) for d in comparison.differences]
+        rows = verdicts_of(comparison)
         columns = ("setting", "difference", "test")
         content += page.table(caption.rstrip(":"), columns, rows, "words")
         content += page.bullets(notes, "notes")
@@ -128,9 +127,8 @@ def _comparison(comparison: Comparison) -> str:
 
 
 def _curves(groups: Sequence[Group], metric: Metric) -> str:
-    name = f"Validation {metric.name}"
     drawings = [
-        _draw(name, lambda axes: draw_metric(axes, groups, metric)),
+        _draw(metric.title, lambda axes: draw_metric(axes, groups, metric)),
         _draw("Losses", lambda axes: draw_losses(axes, groups, metric)),
     ]
     notes = CURVES_NOTE.split("\n")

@@ -35,10 +35,15 @@ def legend(comparison: Comparison) -> tuple[str, ...]:
     elif metric.key != f"validation/main/{metric.name}":
         where, picked = f"{metric.key} in the log", "the same data"
     extreme = "lowest" if metric.lower_is_better else "highest"
+    time = (
+        "time: of training and evaluation; the first run on a machine compiles, too.",
+    )
+    is_timed = any(summary.time for summary in comparison.summaries)
     return (
         f"All numbers are from {where}; ± is the sample standard deviation over runs.",
         f"best: the {extreme} of all epochs, picked on {picked} and so too optimistic.",
         "final: after the last epoch, whatever it is: the honest one.",
+        *(time if is_timed else ()),
     )
 
 
@@ -48,8 +53,7 @@ def format_text(comparison: Comparison) -> str:
     lines = [*_align(rows), "", *legend(comparison)]
     if comparison.differences:
         verdicts = [
-            (f"  {difference.label}", *verdict(difference, comparison.metric.is_share))
-            for difference in comparison.differences
+            (f"  {label}", *verdict) for label, *verdict in verdicts_of(comparison)
         ]
         lines += ["", difference_heading(comparison), *_align(verdicts)]
     return "\n".join(lines) + "\n"
@@ -61,12 +65,8 @@ def format_markdown(comparison: Comparison) -> str:
     lines += ["", *(f"- {line}" for line in legend(comparison))]
     if comparison.differences:
         columns = ("setting", "difference", "test")
-        verdicts = [
-            (difference.label, *verdict(difference, comparison.metric.is_share))
-            for difference in comparison.differences
-        ]
         lines += ["", difference_heading(comparison), ""]
-        lines += _pipe_table(columns, verdicts)
+        lines += _pipe_table(columns, verdicts_of(comparison))
     return "\n".join(lines) + "\n"
 
 
@@ -140,10 +140,10 @@ def difference_heading(comparison: Comparison) -> str:
     metric = comparison.metric
     unit = ", in percentage points" if metric.is_share else ""
     sense = ", where less is better" if metric.lower_is_better else ""
-    heading = (
-        f"Final {metric.name} compared with {comparison.baseline}{unit}{sense} "
-        "(± standard error):"
-    )
+    what = f"Final {metric.name} compared with {comparison.baseline}"
+    if _has_several_baselines(comparison):
+        what = f"Differences of the final {metric.name}"
+    heading = f"{what}{unit}{sense} (± standard error):"
     tested = sum(d.p_value is not None for d in comparison.differences)
     if any(d.standard_error is None for d in comparison.differences):
         heading += "\nA standard error takes two runs or more, each of its own seed."
@@ -152,8 +152,25 @@ def difference_heading(comparison: Comparison) -> str:
     return heading
 
 
-def verdict(difference: Difference, is_share: bool) -> tuple[str, str]:
-    """Writes a difference, of a share or not, and what its test says."""
+def verdicts_of(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Writes the differences, one a row: of what, how large, and what the test says."""
+    tells = _has_several_baselines(comparison)
+    return [
+        (
+            f"{difference.label} − {difference.baseline}"
+            if tells
+            else difference.label,
+            *_verdict(difference, comparison.metric.is_share),
+        )
+        for difference in comparison.differences
+    ]
+
+
+def _has_several_baselines(comparison: Comparison) -> bool:
+    return len({difference.baseline for difference in comparison.differences}) > 1
+
+
+def _verdict(difference: Difference, is_share: bool) -> tuple[str, str]:
     digits = 2 if is_share else 4
     points = f"{difference.value:+.{digits}f}"
     if difference.standard_error is None:
@@ -205,6 +222,7 @@ def _record(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         (d for d in comparison.differences if d.label == summary.label), None
     )
     unit = "_points" if comparison.metric.is_share else ""
+    record["baseline"] = difference and difference.baseline
     record[f"difference{unit}"] = difference and _finite(difference.value)
     record[f"standard_error{unit}"] = difference and _finite(difference.standard_error)
     record["p_value"] = difference and _finite(difference.p_value)

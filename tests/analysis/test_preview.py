@@ -58,13 +58,15 @@ def test_a_policy_with_both_shows_both_and_draws_on_as_before(data):
 def test_the_picture_has_a_row_a_pair_with_names_and_weights(data):
     x, t = data
     pairs = mixed_pairs(MixupPolicy(1, cutmix_alpha=1, seed=0), x, t)
-    figure = plot_pairs(pairs, ["zero", "one", "two", "three", "four"])
+    long_name = "four, or what looks like it"
+    figure = plot_pairs(pairs, ["zero", "one", "two", "three", long_name])
     figure.draw_without_rendering()
     left, right = figure.subfigs
     for part, block in ((left, pairs[:5]), (right, pairs[5:])):
         rows = np.reshape(part.axes, (5, 3))
         for (first, second, mixed), pair in zip(rows, block, strict=True):
-            names = [("zero", "one", "two", "three", "four")[k] for k in pair.targets]
+            shown = "zero", "one", "two", "three", f"{long_name[:11]}…"
+            names = [shown[k] for k in pair.targets]
             assert first.get_title().endswith(names[0])
             assert second.get_title().endswith(names[1])
             assert f"{pair.lam:.2f} × {names[0]}" in mixed.get_title()
@@ -76,6 +78,10 @@ def test_the_picture_has_a_row_a_pair_with_names_and_weights(data):
     titles = [axes.title.get_window_extent() for axes in left.axes + right.axes]
     for k, title in enumerate(titles):
         assert not any(title.overlaps(other) for other in titles[:k])
+        assert title.x0 >= 0 and title.x1 <= figure.bbox.x1
+    heads = [part.get_suptitle() for part in (left, right)]
+    assert heads[0] == "mixup at the input:\nλ × first + (1 − λ) × second"
+    assert heads[1] == "CutMix at the input:\na box of the second in the first"
 
 
 def test_soft_targets_and_colour_images(data):
@@ -109,7 +115,7 @@ def test_a_policy_of_all_modes_shows_each_with_its_places(data):
             assert (mixed != a).mean() == pytest.approx(1 - lam, abs=1e-6)
     assert policy.prob == 0.3 and policy.cutmix_minmax == (0.3, 0.9)
     figure = plot_pairs(pairs)
-    assert [part.get_suptitle().split(":")[0] for part in figure.subfigs] == methods
+    assert [part.get_suptitle().split()[0] for part in figure.subfigs] == methods
 
 
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])

@@ -90,7 +90,7 @@ def test_machine_formats_own_stdout(runs, capsys, format):
     if format == "json":
         assert len(json.loads(out)["settings"]) == 2
     else:
-        assert [len(line.split(",")) for line in out.splitlines()] == [18] * 3
+        assert [len(line.split(",")) for line in out.splitlines()] == [19] * 3
 
 
 def test_warnings_go_to_stderr_in_one_line(runs, tmp_path, capsys):

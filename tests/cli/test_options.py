@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix.cli import train
+from chainer_mmix.cli.arguments import describe, fill_in
 from chainer_mmix.cli.options import (
     GROUPS,
     INCIDENTAL,
@@ -12,6 +13,7 @@ from chainer_mmix.cli.options import (
     MIXING,
     NAMED,
     OPTIONS,
+    SETTING,
     naming,
     setting_of,
 )
@@ -55,7 +57,7 @@ OTHERS = {
     "cutmix_minmax": ["0.2", "0.8"],
     "fmix_alpha": "1",
     "resizemix_minmax": ["0.1", "0.8"],
-    "clean_weight": "1",
+    "clean_weight": "0.4",
     "remix_kappa": "3",
     "remix_tau": "0.4",
     "top_k": "3",
@@ -110,7 +112,7 @@ def arguments(*words):
         args.optimizer = "sgd"
     if args.loss_scale is not None:
         args.dtype = "mixed16"
-    train.fill_in(args, CNN)
+    fill_in(args, CNN)
     return args
 
 
@@ -197,6 +199,21 @@ def test_the_output_folder_is_named_after_what_is_unusual(option):
     named = bool(option.tags & (NAMED | MAIN))
     named |= option.name in ("layer_mix", "train_size", "label_noise", "seed", "recipe")
     assert (plain != other) == named
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_the_line_of_settings_tells_all_that_is_unusual(option):
+    data = {"n_train": 1442, "n_held_out": 355, "held_out": "test"}
+    args = arguments(*words_of(option))
+    plain, line = (describe(a, data) for a in (arguments(), args))
+    told = bool(option.tags & (SETTING | MIXING)) or option.name == "seed"
+    # How many images there are is said in any case.
+    assert (line != plain) == (told and option.name != "train_size")
+    if f" {option.flag}" in line:  # as one types it
+        value = getattr(args, option.name)
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words = [f"{x:g}" if isinstance(x, float) else str(x) for x in values]
+        assert " ".join([option.flag, *words]) in line
 
 
 def test_runs_without_mixing_are_one_setting_whatever_alpha_is():

@@ -373,9 +373,9 @@ def test_the_best_by_another_metric():
 
 
 def test_a_metric_that_is_not_there(capsys):
-    words = [*QUICK, "--keep-best", "validation/main/miou", "--out", "run"]
+    words = [*QUICK, "--keep-best", "mixup/layer/9", "--out", "run"]
     assert train.main(words) == 1
-    assert "there is no validation/main/miou in the log" in capsys.readouterr().err
+    assert "there is no mixup/layer/9 in the log" in capsys.readouterr().err
 
 
 LIMIT = "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))"

@@ -75,8 +75,8 @@ BAD_INPUT = [
     ("--alpha nan", "must be a finite number >= 0, not nan"),
     ("--alpha inf", "must be a finite number >= 0, not inf"),
     ("--alpha much", "must be a finite number >= 0, not much"),
-    ("--model cnn --layer-mix 7", "CNN has no mixing point 7; it has 0, 1, 2"),
-    ("--layer-mix 2 9", "ResNet50 has no mixing point 9; it has 0, 1, 2, 3, 4, 5"),
+    ("--model cnn --layer-mix 7", "7 is no mixing point of cnn: choose from 0, 1, 2"),
+    ("--layer-mix 2 9", "--layer-mix 9 is no mixing point of resnet50: choose"),
     ("--mixup input --layer-mix 1", "not input"),
     ("--mixup none --layer-mix 1", "not none"),
     ("--mixup cut", "invalid choice: 'cut'"),
@@ -90,13 +90,20 @@ BAD_INPUT = [
     ("--resizemix-minmax 0.1 0.8 --model cnn", "(layer 2, --resizemix-minmax)"),
     ("--fmix-alpha 0", "must be a finite number > 0, not 0"),
     ("--fmix-alpha 1", "FMix takes places from maps of shape (N, C, H, W)"),
-    ("--clean-weight -1", "must be in [0, 1], not -1"),
+    ("--clean-weight -1", "must be above 0 and below 1, not -1"),
+    ("--clean-weight 1", "must be above 0 and below 1, not 1"),
+    ("--clean-weight 0.5 --alpha 0", "--clean-weight changes nothing where nothing"),
+    ("--remix-kappa 3 --mixup-prob 0", "--remix-kappa changes nothing where nothing"),
+    ("--model cnn --remix-kappa 3", "class has only 1.05 times as many"),
     ("--remix-kappa 0.5", "must be a finite number >= 1, not 0.5"),
     ("--remix-tau 0.5", "--remix-tau is for --remix-kappa"),
-    ("--top-k 10", "--top-k 10 is not below the 10 classes"),
+    ("--top-k 10", "not below the 10 classes: choose at most 9"),
     ("--mixup-off-epoch 3 --epoch 3", "is not before the end, --epoch 3"),
     ("--cutmix-alpha 1 --alpha 0", "3 or longer, but x has shape (2, 256, 2, 2)"),
-    ("--cutmix-alpha 1 --model cnn", "(layer 2, --cutmix-alpha)"),
+    ("--cutmix-alpha 1 --model cnn", "(layer 2, --cutmix-alpha); --layer-mix 0 1 will"),
+    ("--model cnn --keep-best valid/main/acc", "did you mean validation/main/accuracy"),
+    ("--model cnn --keep-best main/clean_loss", "main/loss, main/accuracy, main/lam"),
+    ("--model cnn --analyse --keep-best validation/main/ece", "(--keep-best)"),
     ("--per image", "invalid choice: 'image'"),
     ("--mixup-prob 1.5", "must be in [0, 1], not 1.5"),
     ("--fixed-lam 1.5", "must be in [0, 1], not 1.5"),
@@ -336,20 +343,33 @@ def test_every_mode_of_mixing_reaches_the_policy(main):
 
 
 def test_clean_loss_remix_and_top_k_are_logged(main, monkeypatch):
-    options = "--clean-weight 0.4 --remix-kappa 1.5 --remix-tau 0.9 --top-k 3"
+    options = "--clean-weight 0.4 --remix-kappa 1 --remix-tau 0.9 --top-k 3"
     words = [*QUICK, "--quiet", "--augment", *options.split()]
     seen, weights = [], Remix.weights
     monkeypatch.setattr(Remix, "weights", lambda *a: seen.append(a[0]) or weights(*a))
     assert main(words) == 0
     (out,) = pathlib.Path("result").iterdir()
-    assert "clean-weight-0.4_remix-kappa-1.5_remix-tau-0.9" in out.name
+    assert "clean-weight-0.4_remix-kappa-1.0_remix-tau-0.9" in out.name
     (entry,) = log(out)[-1:]
     for name in ("main/", "main/clean_", "validation/main/"):
         assert 0 <= entry[f"{name}accuracy"] <= entry[f"{name}top3_accuracy"] <= 1
     assert entry["main/loss"] > 0.4 * entry["main/clean_loss"] > 0
     (remix,) = set(seen)
-    assert (remix.kappa, remix.tau) == (1.5, 0.9)
+    assert (remix.kappa, remix.tau) == (1, 0.9)
     assert remix.class_counts.sum() == 40 and len(remix.class_counts) == 10
+
+
+def test_options_of_ranks_are_said_to_be_idle_in_one_process(main, capsys):
+    given = "--sync-bn --common-draw --lr-scaling linear --epoch 4"
+    with pytest.raises(SystemExit):
+        main(["--model", "cnn", *given.split(), "--batchsize", "2000"])
+    lines = capsys.readouterr().err.splitlines()
+    said = [line.partition("warning: ")[2] for line in lines if "warning" in line]
+    assert [line.split(" in one process: ")[0] for line in said] == [
+        "--common-draw does nothing",
+        "--sync-bn does nothing",
+        "--lr-scaling linear does no more than its warm-up of 2 epochs",
+    ]
 
 
 def test_mixing_changes_with_time(main, capsys):

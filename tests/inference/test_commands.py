@@ -143,6 +143,28 @@ def test_evaluate_writes_beside_the_run_and_prints(digits_run, tmp_path, capsys)
     assert lines[-1].endswith("errors.png")
 
 
+def test_an_evaluation_does_not_take_the_place_of_another(digits_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    for words in (
+        [],
+        ["--part", "train"],
+        ["--which", "final"],
+        ["--dataset", "digits", "--part", "test"],
+    ):
+        assert main(["evaluate", str(run), *words]) == 0
+    found = {
+        path.parent.name: json.loads(path.read_text())
+        for path in run.glob("*/evaluation.json")
+    }
+    assert {name: (e["examples"], e["snapshot"]) for name, e in found.items()} == {
+        "evaluation": ("the test set of digits", "best_iter_13"),
+        "evaluation_train": ("the train set of digits", "best_iter_13"),
+        "evaluation_final": ("the test set of digits", "snapshot_iter_19"),
+        "evaluation_digits_test": ("the test set of digits", "best_iter_13"),
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

@@ -1,3 +1,4 @@
+import json
 import math
 import statistics
 from pathlib import Path
@@ -11,6 +12,7 @@ from scipy import stats
 from chainer_mmix.runs.compare import Spread, compare_groups
 from chainer_mmix.runs.groups import group_runs
 from chainer_mmix.runs.run import Run, read_run
+from chainer_mmix.runs.table import FORMATS
 
 numbers = st.floats(0, 1, allow_subnormal=False)
 
@@ -139,6 +141,41 @@ def test_the_first_group_is_the_baseline_when_all_mix():
     comparison = compare(runs)
     assert comparison.baseline == "alpha=0.2"
     assert [d.label for d in comparison.differences] == ["alpha=1.0", "alpha=2.0"]
+
+
+def test_the_plainest_group_is_the_baseline_wherever_it_stands():
+    runs = [make_run(0.5, alpha=0.2, label_noise=noise) for noise in (0.4, 0.0)]
+    assert compare(runs).baseline == "label_noise=0.0"
+    runs = [make_run(0.5, mixup="none", flip=flip) for flip in (True, False)]
+    assert compare([*runs, make_run(0.5, mixup="manifold")]).baseline.endswith("none")
+
+
+def test_each_setting_is_compared_with_the_like_one_without_mixing():
+    runs = [
+        make_run(accuracy, mixup=mixup, label_noise=noise)
+        for mixup, noise, accuracy in [
+            ("none", 0.0, 0.9),
+            ("manifold", 0.0, 0.92),
+            ("none", 0.4, 0.5),
+            ("manifold", 0.4, 0.6),
+            ("manifold", 0.6, 0.3),
+        ]
+    ]
+    comparison = compare(runs)
+    labels = [summary.label for summary in comparison.summaries]
+    assert [
+        (labels.index(d.label), labels.index(d.baseline), round(d.value, 6))
+        for d in comparison.differences
+    ] == [(1, 0, 2), (2, 0, -40), (3, 2, 10), (4, 0, -60)]
+    (flaw,) = comparison.flaws
+    assert flaw.count("label_noise)") == 2
+    text = FORMATS["text"](comparison)
+    assert "Differences of the final accuracy, in percentage points" in text
+    assert f"  {labels[3]} − {labels[2]}  " in text
+    content = json.loads(FORMATS["json"](comparison))
+    assert [s["baseline"] for s in content["settings"]] == [
+        labels[i] if i is not None else None for i in (None, 0, 0, 2, 0)
+    ]
 
 
 def test_a_single_run_has_no_standard_error_and_no_test():

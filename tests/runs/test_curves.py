@@ -73,12 +73,21 @@ def test_png_has_a_sane_size_and_a_colour_for_each_group(write_run, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if "curves" in p.name] == ["curves.png"]
 
 
-def test_legend_and_note_lie_outside_the_panels(write_run):
-    groups = group([write_run(str(i), lr=i / 10) for i in range(10)])
+LONG = {f"option_{k}": "a-value-without-a-gap" for k in range(9)}
+
+
+@pytest.mark.parametrize("more", [{}, {"note": "W" * 40}, LONG, {"path": "/w" * 200}])
+def test_legend_and_note_lie_outside_the_panels(write_run, more):
+    runs = [
+        write_run(str(i), lr=i / 10, **{k: f"{v}{i}" for k, v in more.items()})
+        for i in range(10)
+    ]
+    groups = group(runs)
     figure = plot_curves(groups, metric(groups))
     figure.draw_without_rendering()
     (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()][1] == "lr=0.1 (1 run)"
+    assert legend.get_texts()[1].get_text().startswith("lr=0.1 ")
+    assert all(axes.get_window_extent().height > 250 for axes in figure.axes)
     note = next(t for t in figure.texts if "mixed targets" in t.get_text())
     page = figure.bbox
     for artist in (legend, note):

@@ -47,8 +47,43 @@ def test_what_most_settings_have_in_common_goes_without_saying(write_run):
     assert [g.label for g in group(runs)] == [
         "alpha=1.0 per=batch",  # half of them are not most
         "alpha=1.0 per=sample",
-        "alpha=1.0 per=batch fold=True",
+        "alpha=1.0 per=batch fold",
         "alpha=2.0 per=pair",
+    ]
+
+
+def test_what_one_run_has_none_of_is_told(write_run):
+    runs = [
+        write_run("a", mixup="manifold", alpha=1.0, clean_weight=0.5),
+        write_run("b", mixup="manifold", alpha=1.0),
+        write_run("c", mixup="none", flip=True),
+    ]
+    how = {"mixing": ["mixup", "alpha", "clean_weight"], "main": ["mixup", "alpha"]}
+    for run in runs:
+        values = json.loads((run / "run.json").read_text())["arguments"]
+        del values["out"]
+        mixes = values["mixup"] != "none"
+        edit_record(run, setting={"values": values, "mixes": mixes, **how})
+    assert [g.label for g in group(runs[:2])] == ["clean_weight=0.5", "no clean_weight"]
+    assert [g.label for g in group(runs)] == [
+        "mixup=manifold alpha=1.0 clean_weight=0.5",
+        "mixup=manifold alpha=1.0 no clean_weight",
+        "mixup=none flip",
+    ]
+    assert differing_arguments(*group(runs[:2])) == []
+    assert differing_arguments(*group(runs[1:])) == ["flip"]
+
+
+def test_the_usual_setting_is_named_by_its_essentials(write_run):
+    options = ({}, {"per": "sample"}, {"lr_drop": [3]})
+    runs = [
+        write_run(f"run{i}", **{"alpha": 1.0, "per": "batch", "lr_drop": [], **option})
+        for i, option in enumerate(options)
+    ]
+    assert [g.label for g in group(runs)] == [
+        "model=cnn alpha=1.0",
+        "per=sample",
+        "lr_drop=3",
     ]
 
 
@@ -63,7 +98,7 @@ def test_seeds_of_one_setting_are_grouped_and_labels_name_the_difference(write_r
     groups = group(runs)
     assert [(g.label, [r.path.name for r in g.runs]) for g in groups] == [
         ("mixup=none", ["a", "c"]),
-        ("mixup=manifold alpha=0.2", ["b"]),
+        ("mixup=manifold alpha=0.2 no layer_mix", ["b"]),
         ("mixup=manifold alpha=0.2 layer_mix=0,1", ["d"]),
     ]
     assert [g.mixes for g in groups] == [False, True, True]

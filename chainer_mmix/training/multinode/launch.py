@@ -85,7 +85,7 @@ def join(name: str, is_gpu: bool = False) -> Ranks:
     if name != "naive" and not is_gpu:
         raise ValueError(
             f"the communicator {name} is for GPUs, not for CPUs: use naive, or "
-            " name the GPUs of the ranks with --gpus"
+            "name the GPUs of the ranks with --gpus"
         )
     communicator = _create(name)
     if started is not None and started[1] != communicator.size:
@@ -113,4 +113,13 @@ def _create(name: str) -> Any:
     try:
         return chainermn.create_communicator(name)
     except (RuntimeError, AttributeError) as e:
-        raise ValueError(f"the communicator {name} cannot be used here: {e}") from e
+        remedy = ""
+        if "NCCL" in str(e):
+            remedy = (
+                ": install nvidia-nccl-cu12 or nvidia-nccl-cu13 with pip, as CuPy's "
+                "CUDA is, or use naive, which exchanges by the host"
+            )
+        reason = str(e).rstrip(".")
+        raise ValueError(
+            f"the communicator {name} cannot be used here ({reason}){remedy}"
+        ) from e

@@ -5,6 +5,7 @@ import os
 import secrets
 import select
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,25 @@ _WAITS = (
     *("multi_node_mean_grad", "bcast_data"),
     *("_multi_node_mean", "_multi_node_mean_nccl"),
 )
+
+
+def _hold_pmi() -> subprocess.Popen | None:
+    """Lets the connection to MPICH's launcher outlive this process by some seconds.
+
+    When it is closed too early, the launcher kills the other ranks and ends with the
+    code of the dead one, which may be 0. So they have the time to end all.
+    """
+    fd = os.environ.get("PMI_FD", "")
+    if not fd.isdigit():
+        return None
+    return subprocess.Popen(
+        ["/bin/sh", "-c", "read _ || sleep 5"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[int(fd)],
+        start_new_session=True,
+    )
 
 
 class Watchdog:
@@ -58,6 +78,7 @@ class Watchdog:
         if ranks.communicator is None or not patience:
             return
         self._connect(ranks.communicator)
+        self._holder = _hold_pmi()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -92,6 +113,8 @@ class Watchdog:
                 with contextlib.suppress(OSError):
                     peer.send(_BYE)
                     peer.close()
+            if self._holder is not None:
+                self._holder.communicate(b"\n")
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

@@ -143,6 +143,7 @@ def test_any_number_of_ranks_goes_on(in_ranks, undisturbed, tmp_path, capsys):
             *("time.sleep(1000)", 0, ["rank 0 has been at one step", "time.sleep"]),
             marks=pytest.mark.slow,
         ),
+        ("os._exit(0)", 1, ["rank 1 has ended before its time"]),
         ("os.kill(os.getpid(), signal.SIGSTOP)", 0, ["rank 0 has not answered"]),
     ],
 )

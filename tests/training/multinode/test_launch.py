@@ -43,6 +43,25 @@ def test_a_communicator_of_gpus_is_not_for_cpus(name):
         multinode.join(name)
 
 
+def test_what_is_wrong_on_all_ranks_is_said_once(in_ranks):
+    words = "-m", "chainer_mmix.cli", "train", "--communicator", "pure_nccl"
+    done = in_ranks(2, *words)
+    assert done.returncode == 2
+    assert done.stderr.count("pure_nccl is for GPUs") == 1
+
+
+def test_without_nccl_there_is_a_way(monkeypatch):
+    chainermn = pytest.importorskip("chainermn")
+    pytest.importorskip("mpi4py", reason="needs the extra mpi")
+
+    def create(name):
+        raise RuntimeError("PureNcclCommunicator requires NCCL 2.0+.")
+
+    monkeypatch.setattr(chainermn, "create_communicator", create)
+    with pytest.raises(ValueError, match=r"NCCL 2.0\+\): install nvidia-nccl-cu12"):
+        multinode.join("pure_nccl", is_gpu=True)
+
+
 def test_an_mpiexec_of_another_mpi_is_noticed(in_ranks):
     code = (
         "import os, sys; os.environ |= {'OMPI_COMM_WORLD_RANK': '0', "
