@@ -44,16 +44,17 @@ def jit(function: Callable) -> Callable:
 _INT = ir.IntType(64)
 _FLOAT = ir.FloatType()
 
-# A tile of results that fits into the registers: 12 of AVX's 16, 12 of AVX-512's 32,
-# 24 of NEON's 32.
+# A tile of results that fits into the registers: 12 of AVX's 16, 24 of AVX-512's and
+# NEON's 32.
 LANES = 8
 if (
     config.CPU_NAME is None and config.CPU_FEATURES is None
 ):  # Numba compiles for the host
     LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8
-VECTORS = 2
+VECTORS = 4 if LANES == 16 else 2
 ROWS = 6
 COLUMNS = VECTORS * LANES
+HALF = COLUMNS // 2
 
 
 def pointer_at(builder, address, kind):
@@ -227,87 +228,92 @@ def gather_lanes(typingctx, source, stride, target):
     return types.void(types.intp, types.intp, types.intp), codegen
 
 
-@intrinsic
-def multiply_tile(typingctx, a, row, col, b, line, n, start, step, c, out):
-    """Computes ROWS x COLUMNS elements of a product, whose rows may lie anywhere.
+def _multiplying(count: int):
+    """Returns a function that computes ROWS x (count * LANES) elements of a product.
 
-    For all i < ROWS and j < COLUMNS, with all indexes in elements::
+    Rows may lie anywhere. For all i < ROWS and j < count * LANES, with all indexes in
+    elements::
 
         c[out[i] + j] = start[step * out[i] + j] + sum(
             a[row[i] + col[k]] * b[line[k] + j] for k in range(n))
 
-    Args:
-        a, b, start, c: Addresses of float32.
-        row, col, line, out: Addresses of int64.
-        n: At least one.
-        step: 0 or 1.
+    It takes the addresses of float32 a, b, start and c, the addresses of int64 row,
+    col, line and out, n (at least one) and step (0 or 1).
     """
     vector = ir.VectorType(_FLOAT, LANES)
 
-    def codegen(context, builder, signature, args):
-        a, row, col, b, line, n, start, step, c, out = args
-        a, b, start, c = (pointer_at(builder, x, _FLOAT) for x in (a, b, start, c))
-        row, col, line, out = (
-            pointer_at(builder, x, _INT) for x in (row, col, line, out)
-        )
-
-        def vectors(pointer, offset):
-            for v in range(VECTORS):
-                at = builder.gep(pointer, [builder.add(offset, _INT(v * LANES))])
-                yield builder.bitcast(at, vector.as_pointer())
-
-        def read(pointer, offset):
-            return [builder.load(at, align=4) for at in vectors(pointer, offset)]
-
-        outs = [builder.load(builder.gep(out, [_INT(i)])) for i in range(ROWS)]
-        rows = [
-            builder.gep(a, [builder.load(builder.gep(row, [_INT(i)]))])
-            for i in range(ROWS)
-        ]
-        multiply_add = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [vector] * 3),
-            f"llvm.fmuladd.v{LANES}f32",
-        )
-        undefined = ir.Constant(vector, ir.Undefined)
-        nothing = ir.Constant(vector, [0.0] * LANES)
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-
-        before = builder.block
-        loop = builder.append_basic_block("product")
-        after = builder.append_basic_block("results")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(_INT)
-        sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
-        right = read(b, builder.load(builder.gep(line, [k])))
-        column = builder.load(builder.gep(col, [k]))
-        results = []
-        for i in range(ROWS):
-            value = builder.load(builder.gep(rows[i], [column]))
-            left = builder.insert_element(undefined, value, ir.IntType(32)(0))
-            left = builder.shuffle_vector(left, undefined, zeros)
-            results.append(
-                [
-                    builder.call(multiply_add, [left, right[v], sums[i][v]])
-                    for v in range(VECTORS)
-                ]
+    @intrinsic
+    def multiply(typingctx, a, row, col, b, line, n, start, step, c, out):
+        def codegen(context, builder, signature, args):
+            a, row, col, b, line, n, start, step, c, out = args
+            a, b, start, c = (pointer_at(builder, x, _FLOAT) for x in (a, b, start, c))
+            row, col, line, out = (
+                pointer_at(builder, x, _INT) for x in (row, col, line, out)
             )
-        following = builder.add(k, _INT(1))
-        k.add_incoming(_INT(0), before)
-        k.add_incoming(following, loop)
-        for i in range(ROWS):
-            for v in range(VECTORS):
-                sums[i][v].add_incoming(nothing, before)
-                sums[i][v].add_incoming(results[i][v], loop)
-        builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
 
-        builder.position_at_end(after)
-        # Last, so that the products are not rounded at the size of all before them.
-        firsts = [read(start, builder.mul(step, offset)) for offset in outs]
-        for offset, first, values in zip(outs, firsts, results, strict=True):
-            for v, at in enumerate(vectors(c, offset)):
-                builder.store(builder.fadd(first[v], values[v]), at, align=4)
-        return context.get_dummy_value()
+            def vectors(pointer, offset):
+                for v in range(count):
+                    at = builder.gep(pointer, [builder.add(offset, _INT(v * LANES))])
+                    yield builder.bitcast(at, vector.as_pointer())
 
-    return types.void(*[types.intp] * 10), codegen
+            def read(pointer, offset):
+                return [builder.load(at, align=4) for at in vectors(pointer, offset)]
+
+            outs = [builder.load(builder.gep(out, [_INT(i)])) for i in range(ROWS)]
+            rows = [
+                builder.gep(a, [builder.load(builder.gep(row, [_INT(i)]))])
+                for i in range(ROWS)
+            ]
+            multiply_add = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(vector, [vector] * 3),
+                f"llvm.fmuladd.v{LANES}f32",
+            )
+            undefined = ir.Constant(vector, ir.Undefined)
+            nothing = ir.Constant(vector, [0.0] * LANES)
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+
+            before = builder.block
+            loop = builder.append_basic_block("product")
+            after = builder.append_basic_block("results")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_INT)
+            sums = [[builder.phi(vector) for _ in range(count)] for _ in range(ROWS)]
+            right = read(b, builder.load(builder.gep(line, [k])))
+            column = builder.load(builder.gep(col, [k]))
+            results = []
+            for i in range(ROWS):
+                value = builder.load(builder.gep(rows[i], [column]))
+                left = builder.insert_element(undefined, value, ir.IntType(32)(0))
+                left = builder.shuffle_vector(left, undefined, zeros)
+                results.append(
+                    [
+                        builder.call(multiply_add, [left, right[v], sums[i][v]])
+                        for v in range(count)
+                    ]
+                )
+            following = builder.add(k, _INT(1))
+            k.add_incoming(_INT(0), before)
+            k.add_incoming(following, loop)
+            for i in range(ROWS):
+                for v in range(count):
+                    sums[i][v].add_incoming(nothing, before)
+                    sums[i][v].add_incoming(results[i][v], loop)
+            builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+
+            builder.position_at_end(after)
+            # Last, so that the products are not rounded at the size of all before them.
+            firsts = [read(start, builder.mul(step, offset)) for offset in outs]
+            for offset, first, values in zip(outs, firsts, results, strict=True):
+                for v, at in enumerate(vectors(c, offset)):
+                    builder.store(builder.fadd(first[v], values[v]), at, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 10), codegen
+
+    return multiply
+
+
+multiply_tile = _multiplying(VECTORS)
+multiply_half = _multiplying(VECTORS // 2)

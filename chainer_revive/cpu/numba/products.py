@@ -17,6 +17,7 @@ from numba import carray
 from chainer_revive.cpu.numba.geometry import Geometry
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
+    HALF,
     LANES,
     ROWS,
     copy_lanes,
@@ -24,6 +25,7 @@ from chainer_revive.cpu.numba.intrinsics import (
     gather_lanes,
     integers,
     jit,
+    multiply_half,
     multiply_tile,
     unpack,
     unpack_both,
@@ -217,27 +219,23 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
         panel = panels + 4 * j * k
         found = min(COLUMNS, n - j)
         for i in range(0, m, ROWS):
-            if found == COLUMNS:
+            if found in (COLUMNS, HALF):
                 to, to_rows = c + 4 * j, outs + 8 * i
             else:
                 to, to_rows = edge.ctypes.data, edges.ctypes.data
             begin, step = first + 4 * j, 0
             for part in range(count):
                 at, end = parts[part, 0], parts[part, 1]
-                multiply_tile(
-                    a,
-                    rows + 8 * i,
-                    col + 8 * at,
-                    panel,
-                    lines + 8 * at,
-                    end - at,
-                    begin,
-                    step,
-                    to,
-                    to_rows,
+                tile = (
+                    *(a, rows + 8 * i, col + 8 * at, panel, lines + 8 * at, end - at),
+                    *(begin, step, to, to_rows),
                 )
+                if found > HALF:
+                    multiply_tile(*tile)
+                else:
+                    multiply_half(*tile)
                 begin, step = to, 1
-            if found < COLUMNS:
+            if found < COLUMNS and found != HALF:
                 for r in range(ROWS):
                     results = carray(floats(c + 4 * (out[i + r] + j)), found)
                     for q in range(found):
@@ -270,16 +268,16 @@ def correlate_outputs(arguments, start, stop):
     col = np.empty(lines * g.out_w, np.int64)
     line, edge_line = np.empty_like(col), np.empty_like(col)
     row, out = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
-    whole = n // COLUMNS
+    whole = n // HALF * HALF  # columns in tiles that need no filling up
     edge = np.empty((lines * g.out_w, COLUMNS), np.float32)
     sums = np.empty((ROWS, COLUMNS), np.float32)
     sums_at = np.arange(ROWS) * COLUMNS
     for begin in range(0, total * g.out_h, lines):
         end = min(total * g.out_h, begin + lines)
-        if whole * COLUMNS < n:
-            at = b + 4 * (begin * g.out_w * n + whole * COLUMNS)
+        if whole < n:
+            at = b + 4 * (begin * g.out_w * n + whole)
             count = (end - begin) * g.out_w
-            _pack(at, n, _ONE, n - whole * COLUMNS, edge[:count])
+            _pack(at, n, _ONE, n - whole, edge[:count])
         last, m = -1, 0
         for tile in range(start, stop):
             tap = tile // tiles
@@ -302,19 +300,21 @@ def correlate_outputs(arguments, start, stop):
                 row[r] = min(first + r, g.c - 1)
                 out[r] = (tap * g.c + row[r]) * n
             at, outs, cols = row.ctypes.data, out.ctypes.data, col.ctypes.data
-            for j in range(whole):
-                to = c + 4 * j * COLUMNS
-                right = b + 4 * j * COLUMNS
-                lines_at = line.ctypes.data
-                multiply_tile(x, at, cols, right, lines_at, m, to, 1, to, outs)
-            if whole * COLUMNS < n:
+            for j in range(0, whole, COLUMNS):
+                to = c + 4 * j
+                right, lines_at = b + 4 * j, line.ctypes.data
+                tile = x, at, cols, right, lines_at, m, to, 1, to, outs
+                if whole - j > HALF:
+                    multiply_tile(*tile)
+                else:
+                    multiply_half(*tile)
+            if whole < n:
                 sums[:] = 0
                 to, right = sums.ctypes.data, edge.ctypes.data
                 lines_at, outs = edge_line.ctypes.data, sums_at.ctypes.data
-                multiply_tile(x, at, cols, right, lines_at, m, to, 1, to, outs)
+                multiply_half(x, at, cols, right, lines_at, m, to, 1, to, outs)
                 for r in range(min(ROWS, g.c - first)):
-                    to = c + 4 * (out[r] + whole * COLUMNS)
-                    results = carray(floats(to), n - whole * COLUMNS)
+                    results = carray(floats(c + 4 * (out[r] + whole)), n - whole)
                     for q in range(len(results)):
                         results[q] += sums[r, q]
 

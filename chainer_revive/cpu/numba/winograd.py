@@ -124,7 +124,7 @@ def correlate_outputs(x, y, axes) -> np.ndarray:
             loops.add_products,
             POINTS * rows,
             -(-_WORK // (count * ROWS * d)),
-            loops.Sums(v, z, sums, c, panels, size, count, int(first > 0)),
+            loops.Sums(v, z, sums, c, d, panels, size, count, int(first > 0)),
         )
     result = np.empty((d, c, TAPS, TAPS), x.dtype)
     grain = -(-_MOVES // (TAPS * TAPS * c * LANES))

@@ -13,12 +13,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import carray
 
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
+    HALF,
     LANES,
     ROWS,
+    floats,
     jit,
+    multiply_half,
     multiply_tile,
     unpack,
     unpack_both,
@@ -125,6 +129,7 @@ class Sums(NamedTuple):
     """Sums (16, c, P * COLUMNS) of outer products of such transforms.
 
     Attributes:
+        d: Columns that count.
         count: Tiles whose products are added.
         step: 0 for the first ones, which overwrite the sums, and 1 for others.
     """
@@ -133,6 +138,7 @@ class Sums(NamedTuple):
     z: int
     sums: int
     c: int
+    d: int
     panels: int
     size: int
     count: int
@@ -170,6 +176,16 @@ def _pack(k, c, first, last, targets, to):
                 *(at + 4 * q * k.stride_c, *strides, targets.ctypes.data),
                 to + 4 * (q * COLUMNS + d - first),
             )
+    _clear(targets, to, c, last - first)
+
+
+@jit
+def _clear(targets, to, count, found):
+    """Clears the rest of panels; what is found there by chance may be slow."""
+    if found not in (COLUMNS, HALF):
+        for point in range(POINTS):
+            panel = carray(floats(targets[point] + to), (count, COLUMNS))
+            panel[:, found:] = 0
 
 
 @Task
@@ -272,18 +288,16 @@ def add_products(arguments, start, stop):
                 to = sums + 4 * panel * COLUMNS
                 begin, step = (to, 1) if s.step else (np.intp(nothing.ctypes.data), 0)
                 for at in range(0, s.count, _SUM_OUTER):
-                    multiply_tile(
-                        v,
-                        row.ctypes.data,
-                        col.ctypes.data + 8 * at,
-                        z + 4 * panel * size * COLUMNS,
-                        line.ctypes.data + 8 * at,
-                        min(s.count - at, _SUM_OUTER),
-                        begin,
-                        step,
-                        to,
+                    product = (
+                        *(v, row.ctypes.data, col.ctypes.data + 8 * at),
+                        *(z + 4 * panel * size * COLUMNS, line.ctypes.data + 8 * at),
+                        *(min(s.count - at, _SUM_OUTER), begin, step, to),
                         out.ctypes.data,
                     )
+                    if s.d - panel * COLUMNS > HALF:
+                        multiply_tile(*product)
+                    else:
+                        multiply_half(*product)
                     begin, step = to, 1
 
 
@@ -349,6 +363,9 @@ def _transform_outputs(p, g, start, stop, zeros):
             to = 4 * (panel_at + t * COLUMNS)
             table = outputs[t - start].ctypes.data
             of_output(table, 4 * q, points_at.ctypes.data, to)
+    panel = (g.d - 1) // COLUMNS
+    to = 4 * (panel * p.size + start) * COLUMNS
+    _clear(points_at, to, stop - start, g.d - panel * COLUMNS)
 
 
 @jit
