@@ -69,6 +69,11 @@ def declined(reason: str | Callable[..., str], *arguments):
     return NotImplemented
 
 
+def is_asked() -> bool:
+    """Tells whether anybody asks what is computed by which way."""
+    return bool(_explanations)
+
+
 def count_products(way: str) -> None:
     """Notes by which way a convolution is computed."""
     for explanation in tuple(_explanations):

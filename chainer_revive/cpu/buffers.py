@@ -1,12 +1,28 @@
-"""Memory that each thread uses again and again."""
+"""Memory that is used again and again."""
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import numpy as np
 
-_local = threading.local()
+
+class _OfThread(threading.local):
+    """Each thread has its own.
+
+    Attributes:
+        memories (dict): By name, what :func:`buffer` gives out.
+        plans (dict): What relies on these memories, see
+            :mod:`chainer_revive.cpu.numba.plans`.
+    """
+
+    def __init__(self) -> None:
+        self.memories: dict = {}
+        self.plans: dict = {}
+
+
+of_thread = _OfThread()
 
 
 def buffer(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -18,8 +34,26 @@ def buffer(name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
     size = dtype.itemsize
     for n in shape:
         size *= n
-    memory = getattr(_local, name, None)
+    memory = of_thread.memories.get(name)
     if memory is None or len(memory) < size:
-        memory = np.empty(size, np.uint8)
-        setattr(_local, name, memory)
+        memory = of_thread.memories[name] = np.empty(size, np.uint8)
+        of_thread.plans.clear()  # which would hold the smaller one
     return memory[:size].view(dtype).reshape(shape)
+
+
+def is_buffer(array: np.ndarray) -> bool:
+    """Tells whether an array lies in memory that this thread uses again."""
+    base = array.base
+    return any(base is memory for memory in of_thread.memories.values())
+
+
+def constant(array: np.ndarray) -> np.ndarray:
+    """Makes sure that an array which is kept stays as it is."""
+    array.flags.writeable = False
+    return array
+
+
+@functools.lru_cache(256)
+def zeros(n: int) -> np.ndarray:
+    """Returns n zeros of float32, the same array for all."""
+    return constant(np.zeros(n, np.float32))

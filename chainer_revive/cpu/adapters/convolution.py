@@ -6,13 +6,19 @@ what they do not cover.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from chainer.utils.conv import get_conv_outsize
 
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.adapters.elementwise import channel_sums
 from chainer_revive.cpu.axis import Axis
-from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
+from chainer_revive.cpu.function_node import (
+    WATCHED,
+    gradients,
+    unwatched,
+)
 from chainer_revive.cpu.layout import (
     NOT_COVERED,
     channels_first,
@@ -31,13 +37,18 @@ def forward(self, x, W, b):
     """For ``Convolution2DFunction``."""
     if not covered(x, W):
         return declined(NOT_COVERED)
+    y = _planned(_forward, (self,), x, W, b)
+    return y if y is NotImplemented else (y,)
+
+
+def _forward(self, x, W, b=None):
     axes = _fit(self, x.shape, W.shape)
     if axes is None:
         return declined(_NO_FIT)
     kernel = _counting(W, axes).transpose(2, 3, 1, 0)
     correlate = compiled.fastest(x.dtype).convolution.correlate
     parts = _groups(self, (channels_last(x), 3), (kernel, 3), (b, 0))
-    return (_join([correlate(x, w, axes, b) for x, w, b in parts]),)
+    return _join([correlate(x, w, axes, b) for x, w, b in parts])
 
 
 def backward(self, indexes, grad_outputs):
@@ -49,17 +60,44 @@ def backward(self, indexes, grad_outputs):
         return declined(WATCHED)
     if not covered(x, W, gy):
         return declined(NOT_COVERED)
-    axes = _fit(self, x.shape, W.shape, gy.shape)
-    if axes is None:
-        return declined(_NO_FIT)
     arrays = []
     if 0 in indexes:
-        arrays.append(_transposed(self, gy, W, None, axes))
+        arrays.append(_planned(_backward_x, (self, x.shape), gy, W))
     if 1 in indexes:
-        arrays.append(_gradient_w(self, x, gy, W.shape, axes))
+        arrays.append(_planned(_backward_w, (self, W.shape), x, gy))
+    if any([array is NotImplemented for array in arrays]):
+        return NotImplemented
     if 2 in indexes:
         arrays.append(channel_sums(gy))
     return gradients(arrays)
+
+
+def _backward_x(self, shape, gy, W):
+    axes = _fit(self, shape, W.shape, gy.shape)
+    if axes is None:
+        return declined(_NO_FIT)
+    return _transposed(self, gy, W, None, axes)
+
+
+def _backward_w(self, shape, x, gy):
+    axes = _fit(self, x.shape, shape, gy.shape)
+    if axes is None:
+        return declined(_NO_FIT)
+    return _gradient_w(self, x, gy, shape, axes)
+
+
+def _planned(compute, first, *arrays):
+    """Returns ``compute(*first, *arrays)``, by a plan where there is one."""
+    if arrays[-1] is None:
+        arrays = arrays[:-1]
+    loops = compiled.loops(arrays[0].dtype)
+    if not loops or arrays[-1].dtype != arrays[0].dtype:
+        return compute(*first, *arrays)
+    self, *shape = first
+    sizes = self.sy, self.sx, self.dy, self.dx, self.ph, self.pw, self.groups
+    # A stride of 2.0 fails where one of 2 does not.
+    key = compute, *shape, *sizes, *map(type, sizes), self.cover_all
+    return loops.plans.run(key, arrays, functools.partial(compute, *first))
 
 
 def gradient_w(self, x, gy):

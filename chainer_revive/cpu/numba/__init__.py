@@ -9,6 +9,7 @@ from chainer_revive.cpu.numba import (
     cross_entropy,
     elementwise,
     optimizers,
+    plans,
     pooling,
     threads,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "cross_entropy",
     "elementwise",
     "optimizers",
+    "plans",
     "pooling",
     "threads",
 ]

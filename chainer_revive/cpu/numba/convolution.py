@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from chainer_revive.cpu.axis import Axis, meet
-from chainer_revive.cpu.buffers import buffer
+from chainer_revive.cpu.buffers import buffer, constant, zeros
 from chainer_revive.cpu.function_node import winograd_is_wanted
 from chainer_revive.cpu.numba import products, threads, winograd
 from chainer_revive.cpu.numba.geometry import geometry
@@ -59,9 +59,7 @@ def correlate(
     grain = -(-_MOVES // (k * COLUMNS))
     arguments = products.Pack(w, panels, *w.shape, *strides)
     threads.run(products.pack, count, grain, arguments)
-    start = np.zeros(count * COLUMNS, x.dtype)
-    if b is not None:
-        start[:d] = b
+    start = _padded(b, d, count * COLUMNS)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),
@@ -77,6 +75,17 @@ def correlate(
         geometry(*x.shape[1:], *axes),
     )
     return y
+
+
+def _padded(b: np.ndarray | None, d: int, size: int) -> np.ndarray:
+    """Returns a bias with zeros behind it, or zeros."""
+    if b is None:
+        return zeros(size)
+    if d == size and b.dtype == np.float32:
+        return np.ascontiguousarray(b)
+    start = np.zeros(size, np.float32)
+    start[:d] = b
+    return start
 
 
 def _correlate_few(x, w, b):
@@ -114,9 +123,13 @@ def correlate_outputs(
     if _fewer_products_pay(len(x), c, d, axes, outer=True):
         return winograd.correlate_outputs(x, y, axes)
     if y_axis.trivial and x_axis.trivial:
-        return _outer(y, x, axes).reshape(d, c, 1, 1)
-    total = _outer(x, y, axes)
+        total = np.zeros((d, c), x.dtype)
+        _add_outer(y, x, axes, total)
+        return total.reshape(d, c, 1, 1)
     taps = y_axis.taps * x_axis.taps
+    total = buffer("total", (taps * c, d), x.dtype)
+    threads.clear(total)
+    _add_outer(x, y, axes, total)
     result = np.empty((d, c, y_axis.taps, x_axis.taps), x.dtype)
     grain = -(-_MOVES // (taps * c * COLUMNS))
     count = -(-d // COLUMNS)
@@ -125,11 +138,10 @@ def correlate_outputs(
     return result
 
 
-def _outer(x, y, axes):
-    """Returns the same with shape (taps_h * taps_w * C, D)."""
+def _add_outer(x, y, axes, total) -> None:
+    """Adds the same to an array of shape (taps_h * taps_w * C, D)."""
     c, d = x.shape[3], y.shape[3]
     taps, *_ = _tables(*x.shape[1:], *axes)
-    total = np.zeros((len(taps) * c, d), x.dtype)
     tiles = len(taps) * -(-c // ROWS)
     # Each part looks through all images: as many as there are threads.
     least = -(-_WORK // (y.size * ROWS))
@@ -141,7 +153,6 @@ def _outer(x, y, axes):
         products.OuterProducts(x, taps, y, d, total, len(x), *_meeting(*axes)),
         geometry(*x.shape[1:], *axes),
     )
-    return total
 
 
 def scatter(
@@ -227,7 +238,7 @@ def _tables(h: int, w: int, c: int, y_axis: Axis, x_axis: Axis):
     columns = np.arange(x_axis.taps) * x_axis.dilation
     taps = ((rows[:, None] + columns) * c).reshape(-1)
     elements = (taps[:, None] + np.arange(c)).reshape(-1)
-    return taps, elements, _alike(y_axis), _alike(x_axis)
+    return tuple(map(constant, (taps, elements, _alike(y_axis), _alike(x_axis))))
 
 
 def _alike(axis: Axis) -> np.ndarray:
@@ -250,8 +261,8 @@ def _meeting(y_axis: Axis, x_axis: Axis) -> tuple[np.ndarray, np.ndarray]:
     rows = [_steps(y_axis, i) for i in range(y_axis.taps)]
     columns = [_steps(x_axis, j) for j in range(x_axis.taps)]
     return (
-        np.repeat(np.array(rows, np.int64), len(columns), axis=0),
-        np.tile(np.array(columns, np.int64), (len(rows), 1)),
+        constant(np.repeat(np.array(rows, np.int64), len(columns), axis=0)),
+        constant(np.tile(np.array(columns, np.int64), (len(rows), 1))),
     )
 
 

@@ -6,12 +6,13 @@ sleep, since to wake it takes longer than most tasks. Meanwhile it gives way to 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 import numba
@@ -75,14 +76,44 @@ def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) ->
             field: for an array its address.
         second: Another one.
     """
-    values = [address(a) if type(a) is np.ndarray else a for a in (arguments + second)]
-    packed = array("q", values)
+    arguments += second
+    if (tasks := getattr(_recording, "tasks", None)) is not None:
+        tasks.append((task, n, grain, arguments))
+    values = [address(a) if type(a) is np.ndarray else a for a in arguments]
+    start(task, n, grain, array("q", values))
+
+
+def start(task: Task, n: int, grain: int, packed: array) -> None:
+    """Does the same with arguments that are packed already."""
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
     # Some more parts than threads, for threads that are late or held up.
     step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
     if helpers:
         _call_up(helpers)
     _lead(_place, task.address, packed.buffer_info()[0], n, step)
+
+
+def clear(a: np.ndarray) -> None:
+    """Fills an array with zeros."""
+    if (tasks := getattr(_recording, "tasks", None)) is not None:
+        tasks.append((None, 0, 0, (a,)))
+    a.fill(0)
+
+
+_recording = threading.local()
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[tuple[Task | None, int, int, tuple]]]:
+    """A context that lists what this thread has run, as :func:`run` takes it.
+
+    For :func:`clear`, the task is ``None``.
+    """
+    _recording.tasks = []
+    try:
+        yield _recording.tasks
+    finally:
+        _recording.tasks = None
 
 
 def address(a: np.ndarray) -> int:

@@ -5,6 +5,13 @@ from contextlib import contextmanager
 import pytest
 
 import chainer_revive
+from chainer_revive.cpu import buffers
+
+
+@pytest.fixture(autouse=True)
+def no_plans():
+    """No plans from before a test changed something."""
+    buffers.of_thread.plans.clear()
 
 
 @pytest.fixture(scope="module")
