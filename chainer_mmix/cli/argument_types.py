@@ -15,6 +15,14 @@ def natural(text: str) -> int:
     return _number(text, int, lambda n: n >= 0, "a whole number >= 0")
 
 
+def point(text: str) -> int:
+    return _number(text, int, lambda n: True, "whole numbers with spaces, as in 0 1")
+
+
+def gpu(text: str) -> int:
+    return _number(text, int, lambda n: True, "a whole number, negative for the CPU")
+
+
 def seed(text: str) -> int:
     wanted = "a whole number in [0, 4294967295]"
     return _number(text, int, lambda n: 0 <= n < 2**32, wanted)
@@ -52,7 +60,8 @@ def gpu_numbers(text: str) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be numbers of GPUs with commas, such as 0,1,2,3, not {text}"
+            "must be numbers of GPUs with commas, such as 0,1,2,3, not "
+            f"{text or 'nothing'}"
         ) from None
 
 
@@ -63,7 +72,11 @@ def path(text: str) -> str:
 
 def dataset(text: str) -> str:
     """Makes the path in ``folder:PATH`` or ``npz:FILE`` absolute."""
-    kind, _, name = text.partition(":")
+    kind, colon, name = text.partition(":")
+    if colon and not name:
+        raise argparse.ArgumentTypeError(
+            f"must be a name, folder:PATH or npz:FILE, not {text}"
+        )
     return f"{kind}:{path(name)}" if name else text
 
 
@@ -88,7 +101,7 @@ def _number(text: str, kind: type, is_good, wanted: str):
     try:
         value = kind(text)
     except ValueError:
-        value = math.nan
-    if not is_good(value):
-        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
+        value = None
+    if value is None or not is_good(value):
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text or 'nothing'}")
     return value

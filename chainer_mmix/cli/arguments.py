@@ -16,6 +16,7 @@ from chainer_mmix.cli import options, recipes
 from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.draw import using_draw
+from chainer_mmix.mixing.regions import NAMES
 
 _NO_MOMENTUM = ("adam", "adamw", "rmsprop")
 
@@ -162,9 +163,12 @@ def describe(
     """Returns the setting in one line."""
     name = datasets.short_name(args.dataset)
     mixing = "no mixing"
-    if args.mixup != "none":
+    if options.mixes(args):
         layers = " ".join(map(str, args.layer_mix))
-        mixing = f"{args.mixup} mixup with alpha {args.alpha:g} at layer {layers}"
+        pastes = [NAMES[name.split("_")[0]] for name in options.pasting(args)]
+        mixup = f"{args.mixup} mixup with alpha {args.alpha:g}"
+        names = [mixup] if args.alpha or args.alpha_end else []
+        mixing = f"{' and '.join([*names, *pastes])} at layer {layers}"
     more = recipes.words_of(options.more_settings(args))
     changed = f", {more}" if more else ""
     scaled = ""
@@ -177,7 +181,7 @@ def describe(
         f"setting: {args.model} on {name} ({data['n_train']} training and "
         f"{data['n_held_out']} {data['held_out']} images), {mixing}{changed}, "
         f"{args.optimizer} with lr {args.lr:g}{scaled}, batches of {batches}, "
-        f"{args.epoch} epochs, seed {args.seed}"
+        f"{args.epoch} epoch{'' if args.epoch == 1 else 's'}, seed {args.seed}"
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chainer_mmix.cli.streams import plain_warnings
+
 if TYPE_CHECKING:
     from chainer_mmix.runs.compare import Comparison
     from chainer_mmix.runs.groups import Group
@@ -113,13 +115,13 @@ def load(args: argparse.Namespace) -> tuple[list[Group], Comparison]:
     return groups, compare_groups(groups, flaws, metric)
 
 
-def check_out(name: str, suffix: str, kind: str) -> Path:
+def check_out(name: str, *suffixes: str, flag: str = "--out ") -> Path:
     """Checks that a file can be written, before any work.
 
     Args:
-        name (str): The value of ``--out``.
-        suffix (str): How it has to end.
-        kind (str): What such a file is, with its article.
+        name (str): The file.
+        suffixes (str): How it may end.
+        flag (str): What the errors write before it.
 
     Raises:
         RunError: If it ends otherwise or cannot be written.
@@ -127,14 +129,14 @@ def check_out(name: str, suffix: str, kind: str) -> Path:
     from chainer_mmix.runs.files import RunError
 
     out = Path(name)
-    if out.suffix.lower() != suffix:
-        raise RunError(f"--out {name} is not {kind}: give a name that ends in {suffix}")
+    if out.suffix.lower() not in suffixes:
+        raise RunError(f"{flag}{name} does not end in {' or '.join(suffixes)}")
     if not out.parent.is_dir():
-        raise RunError(f"--out {name} is in no folder: make {out.parent} first")
+        raise RunError(f"{flag}{name} is in no folder: make {out.parent} first")
     if out.is_dir():
-        raise RunError(f"--out {name} is a folder: give the name of a file")
+        raise RunError(f"{flag}{name} is a folder: give the name of a file")
     if not os.access(out.parent, os.W_OK):
-        raise RunError(f"--out {name} cannot be written: choose another folder")
+        raise RunError(f"{flag}{name} cannot be written: choose another folder")
     return out
 
 
@@ -158,7 +160,8 @@ def run(
     from chainer_mmix.runs.files import RunError
 
     try:
-        code = work(args) or 0
+        with plain_warnings(f"chainer-mmix {command}"):
+            code = work(args) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever reads has read enough

@@ -41,7 +41,7 @@ def _compare(args: argparse.Namespace) -> None:
     from chainer_mmix.runs.curves import save_curves
     from chainer_mmix.runs.table import FORMATS
 
-    out = command.check_out(args.out, ".png", "a PNG")
+    out = command.check_out(args.out, ".png")
     groups, comparison = command.load(args)
     save_curves(groups, comparison.metric, out)
     command.warn(comparison.flaws)

@@ -30,6 +30,7 @@ example:
   chainer-mmix export result/digits_cnn_manifold_alpha0.2_seed0 digits.onnx
 """
 _N_CHECKED = 16
+_OPSET = 17
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -47,45 +48,44 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--opset",
         type=positive_int,
-        default=17,
         metavar="N",
-        help="the version of ONNX's operators (default: %(default)s)",
+        help=f"the version of ONNX's operators (default: {_OPSET})",
     )
     parser.add_argument(
         "--names",
         choices=("chainer", "torchvision"),
-        default="chainer",
-        help="of the weights in a .safetensors (default: %(default)s)",
+        help="of the weights in a .safetensors (default: chainer)",
     )
 
 
 def _export(args: argparse.Namespace) -> None:
-    is_onnx = args.out.lower().endswith(".onnx")
-    if is_onnx:
-        out = command.check_out(args.out, ".onnx", "a file of ONNX")
-    else:
-        out = command.check_out(
-            args.out, ".safetensors", "a file of ONNX (.onnx) or of weights"
-        )
+    out = command.check_out(args.out, ".onnx", ".safetensors", flag="")
+    is_onnx = out.suffix.lower() == ".onnx"
+    if is_onnx and args.names is not None:
+        raise ValueError("--names is for a .safetensors, not a .onnx: leave it out")
+    if not is_onnx and args.opset is not None:
+        raise ValueError("--opset is for a .onnx, not a .safetensors: leave it out")
     predictor = predict.load(args, dtype="float32")
     if is_onnx:
         from chainer_mmix.inference.export import export_onnx
 
         x, what = _inputs(predictor)
         properties = _properties(predictor)
+        opset = args.opset or _OPSET
         difference = export_onnx(
-            predictor.network, x, out, opset=args.opset, properties=properties
+            predictor.network, x, out, opset=opset, properties=properties
         )
         print(
-            f"{out}: opset {args.opset}, input x {('N', *x.shape[1:])}, output y "
+            f"{out}: opset {opset}, input x {('N', *x.shape[1:])}, output y "
             f"{('N', len(predictor.class_names))}, logits; ONNX Runtime's differ from "
             f"Chainer's by up to {difference:.1e} for {len(x)} {what}"
         )
     else:
         from chainer_mmix.inference.weights import export_weights
 
-        n = export_weights(predictor.network, out, args.names, _properties(predictor))
-        print(f"{out}: {n} arrays by the names of {args.names}")
+        names = args.names or "chainer"
+        n = export_weights(predictor.network, out, names, _properties(predictor))
+        print(f"{out}: {n} arrays by the names of {names}")
 
 
 def _inputs(predictor: Predictor) -> tuple[np.ndarray, str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from chainer_mmix.cli import compare, evaluate, export, predict, report
+from chainer_mmix.cli.parser import Parser
 from chainer_revive.gpu_check import doctor
 
 
@@ -23,7 +24,7 @@ class _Version(argparse.Action):
 
 def make_parser() -> argparse.ArgumentParser:
     """Makes the parser of the command line, with one subparser a command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="chainer-mmix",
         description="Manifold Mixup for Chainer: train, compare, use the networks.",
     )

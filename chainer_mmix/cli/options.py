@@ -159,7 +159,7 @@ GROUPS: dict[str, Sequence[Option]] = {
             f"resized (default: {FOLDER_SIZE})",
         ),
         Option(
-            *("validation_split", SETTING | NAMED, None, _value(types.share, "P")),
+            *("validation_split", SETTING | NAMED, None, _value(types.part, "P")),
             "validate on this share of the training images, of every class, in place "
             "of the test set, which is evaluated once, after the last epoch (default: "
             "validate on the validation set if the dataset has one, else on the test "
@@ -290,7 +290,7 @@ GROUPS: dict[str, Sequence[Option]] = {
             "paper uses 2 for CIFAR",
         ),
         Option(
-            *("layer_mix", MIXING, None, _value(int, "K", nargs="+")),
+            *("layer_mix", MIXING, None, _value(types.point, "K", nargs="+")),
             f"layers to draw from, 0 being the input: {_points()}",
         ),
         Option(
@@ -441,7 +441,7 @@ GROUPS: dict[str, Sequence[Option]] = {
     ),
     "where": (
         Option(
-            *("gpu", PLACE | EXCLUSIVE, -1, _value(int, "N")),
+            *("gpu", PLACE | EXCLUSIVE, -1, _value(types.gpu, "N")),
             "number of the GPU, negative for the CPU",
         ),
         Option(
@@ -659,7 +659,7 @@ def naming(*names: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, ValueError) as e:
-        if not names:
+        if not names or "(--" in str(e):  # where it has been said
             raise
         flags = ", ".join(OPTIONS[name].flag for name in names)
         raise ValueError(f"{e} ({flags})") from e

@@ -140,10 +140,11 @@ def _predict(args: argparse.Namespace) -> int:
                     batch.append(x)
             parts.append(predictor(batch))
     if bright and is_on_black(predictor):
+        have = "picture has" if bright == 1 else "pictures have"
         command.warn(
             [
-                f"{bright} of the pictures have bright corners, but the network was "
-                "trained on bright strokes on black: make negatives with --invert"
+                f"{bright} {have} bright corners, but the network was trained on "
+                "bright strokes on black: make negatives with --invert"
             ]
         )
     _FORMATS[args.format](predictor, names, np.concatenate(parts), args.top)

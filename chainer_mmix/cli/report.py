@@ -35,7 +35,7 @@ def _report(args: argparse.Namespace) -> None:
     from chainer_mmix.atomic import write_atomically
     from chainer_mmix.runs.report import make_report
 
-    out = command.check_out(args.out, ".html", "a page of HTML")
+    out = command.check_out(args.out, ".html")
     groups, comparison = command.load(args)
     words = ["chainer-mmix", "report", *args.runs, "--out", args.out]
     words += ["--metric", args.metric] if args.metric else []

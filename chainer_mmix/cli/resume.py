@@ -88,6 +88,8 @@ def newest_snapshot(
     """
     folder = out if resume in (True, "auto") else str(resume)
     if folder == resume and not os.path.isdir(folder):
+        if not os.path.exists(folder):
+            raise ValueError(f"there is no snapshot {folder}: name one that is there")
         return folder, []
     snapshot, flaws = find_good_snapshot(folder)
     if snapshot is None and flaws:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -46,4 +47,28 @@ def lasting_streams() -> Iterator[None]:
         contextlib.redirect_stdout(_Lasting(sys.stdout)),
         contextlib.redirect_stderr(_Lasting(sys.stderr)),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def plain_warnings(prog: str, shows: bool = True) -> Iterator[None]:
+    """Writes warnings for users as one line, without a place in the source.
+
+    Args:
+        prog (str): What the line begins with.
+        shows (bool): Whether to write them. All ranks have the same. The default is
+            ``True``.
+    """
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_plainly(message, category, *place, **more) -> None:
+            if category is UserWarning:
+                text = " ".join(str(message).split())
+                if shows:
+                    print(f"{prog}: warning: {text}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_plainly
         yield

@@ -9,8 +9,7 @@ import os
 import shlex
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +24,7 @@ from chainer_mmix.cli.argument_types import parse_every
 from chainer_mmix.cli.arguments import check_best, check_pasting, describe, fill_in
 from chainer_mmix.cli.augmentation import check_image, transforms_of
 from chainer_mmix.cli.options import naming
+from chainer_mmix.cli.parser import Parser
 from chainer_mmix.cli.ranks import (
     check_ranks,
     ending_all,
@@ -40,7 +40,7 @@ from chainer_mmix.cli.resume import (
     newest_snapshot,
     parse,
 )
-from chainer_mmix.cli.streams import lasting_streams
+from chainer_mmix.cli.streams import lasting_streams, plain_warnings
 from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing import Remix
 from chainer_mmix.runs.log import write_log
@@ -93,7 +93,7 @@ examples:
 def get_parser(prog: str = SCRIPT) -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     command = f"python {prog}" if prog == SCRIPT else prog
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         usage="%(prog)s [option ...]",
         description=_DESCRIPTION,
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None, prog: str = SCRIPT) -> int:
             refuse(parser, ranks, e)
         dtype = training.DTYPES[args.dtype]
         config = chainer.using_config("dtype", dtype)
-        with lasting_streams(), config, plain_warnings(prog, ranks):
+        with lasting_streams(), config, plain_warnings(prog, ranks.is_first):
             return train(parser, args, words, ranks)
 
 
@@ -146,27 +146,6 @@ def refuse(parser: argparse.ArgumentParser, ranks: Ranks, error: Exception) -> N
     if ranks.is_first and text:
         parser.error(text)
     sys.exit(2)
-
-
-@contextlib.contextmanager
-def plain_warnings(prog: str, ranks: Ranks) -> Iterator[None]:
-    """Writes warnings for users as one line, without a place in the source.
-
-    All ranks have the same; the first one writes them.
-    """
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_plainly(message, category, *place, **more) -> None:
-            if category is UserWarning:
-                text = " ".join(str(message).split())
-                if ranks.is_first:
-                    print(f"{prog}: warning: {text}", file=sys.stderr)
-            else:
-                show(message, category, *place, **more)
-
-        warnings.showwarning = show_plainly
-        yield
 
 
 def train(

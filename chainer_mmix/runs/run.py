@@ -137,9 +137,8 @@ def find_runs(
     for folder in folders:
         first = seen.setdefault(folder.resolve(), folder)
         if first is not folder:
-            raise RunError(
-                f"{folder} is given twice (before as {first}): name each run once"
-            )
+            before = "" if str(folder) == str(first) else f" (before as {first})"
+            raise RunError(f"{folder} is given twice{before}: name each run once")
     return folders, left_out
 
 

@@ -117,7 +117,7 @@ def test_a_run_that_died_before_its_first_epoch_is_mentioned(runs, tmp_path, cap
         (["runs/none0", "runs/none0"], "name each run once"),
         (["runs/none0", "runs"], "name each run once"),
         (["damaged"], "damaged/log is not valid JSON"),
-        (["runs", "--out", "picture.jpg"], "give a name that ends in .png"),
+        (["runs", "--out", "picture.jpg"], "picture.jpg does not end in .png"),
         (["runs", "--out", "missing/x.png"], "make missing first"),
         (["runs", "--out", "folder.png"], "is a folder"),
     ],
@@ -133,6 +133,26 @@ def test_errors_are_one_sentence_and_status_2(runs, tmp_path, capsys, args, mess
     assert line.startswith("chainer-mmix compare: error: ")
     assert message in line
     assert not (tmp_path / "compare.png").exists()
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        ("compare runs --metrik loss", "--metrik loss: did you mean --metric?"),
+        ("train --batch-size 8", "--batch-size 8: did you mean --batchsize?"),
+        ("train --epochs=3", "--epochs=3: did you mean --epoch?"),
+        ("train --out-put x --zz", "--zz: did you mean --out?"),
+        ("predict RUN x.png --zz", "unrecognized arguments: --zz"),
+    ],
+)
+def test_an_unknown_option_names_the_one_like_it(capsys, words, hint):
+    with pytest.raises(SystemExit) as caught:
+        main(words.split())
+    assert caught.value.code == 2
+    command, *_ = words.split()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"chainer-mmix {command}: error: unrecognized")
+    assert line.endswith(hint)
 
 
 def test_no_command_is_an_error(capsys):

@@ -88,7 +88,7 @@ def test_ink_on_paper_is_noticed(digits_run, digits, capsys):
         negative.save(path)
     words = ["predict", str(digits_run), str(digits)]
     assert main(words) == 0
-    assert "20 of the pictures have bright corners" in capsys.readouterr().err
+    assert "20 pictures have bright corners" in capsys.readouterr().err
     assert main([*words, "--invert"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -163,6 +163,22 @@ def test_an_evaluation_does_not_take_the_place_of_another(digits_run, tmp_path):
         "evaluation_final": ("the test set of digits", "snapshot_iter_19"),
         "evaluation_digits_test": ("the test set of digits", "best_iter_13"),
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("net.pb", "net.pb does not end in .onnx or .safetensors"),
+        ("no/net.onnx", "no/net.onnx is in no folder: make no first"),
+        ("net.onnx --names chainer", "--names is for a .safetensors"),
+        ("net.safetensors --opset 17", "--opset is for a .onnx"),
+    ],
+)
+def test_export_refuses(digits_run, tmp_path, monkeypatch, capsys, words, error):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(digits_run), *words.split()]) == 2
+    assert error in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
