@@ -120,7 +120,7 @@ class GraphUpdater(StandardUpdater):
         if not all(isinstance(a, chainer.get_array_types()) for a in arrays):
             self._give_up("the inputs of the model are not arrays")
         if registry.is_left_off("graphs"):
-            self._give_up("this GPU has been seen to replay graphs wrong")
+            self._give_up("the check of this GPU leaves graphs off")
         if self.reason or (draw is not None and draw.center is not None):
             return False
         optimizer = self._optimizers["main"]

@@ -38,6 +38,7 @@ def decide(layers: frozenset[str]) -> None:
         here = card.describe(modules)
         found = verdict.get(here, device)
     except Exception as e:  # Training goes on with Chainer's own code.
+        _leave_all_off()
         report = "" if faults.sentence(e) else f". {_REPORT}"
         warnings.warn(
             f"This GPU could not be checked ({faults.explain(e)}): Chainer's own code "
@@ -50,6 +51,7 @@ def decide(layers: frozenset[str]) -> None:
     if found.crash is not None:
         where = f" during {found.during}" if found.during else ""
         crash = "; ".join(filter(None, (found.crash, faults.sentence(found.crash))))
+        _leave_all_off()
         _warn(f"The check of {here['card']} ended early{where} ({crash})")
         return
     failures = {
@@ -66,6 +68,13 @@ def decide(layers: frozenset[str]) -> None:
         current.use(current.on_cupy())
     if "cudnn" in layers and "cudnn" in card.usable_layers():
         registry.switch("cudnn", True)
+
+
+def _leave_all_off() -> None:
+    """Leaves off what needs no layer, too, such as mixing."""
+    from chainer_revive.gpu_check import modules, run
+
+    registry.leave_off({*registry.left_off(), *(u.name for u in run.units(modules))})
 
 
 def _warn(found: str, where: str = "everywhere") -> None:

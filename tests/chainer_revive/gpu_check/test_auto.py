@@ -24,7 +24,7 @@ import chainer_revive
 from chainer_revive import gpu_check, registry
 from chainer_revive.cuda import current
 from chainer_revive.cudnn import executor
-from chainer_revive.gpu_check import card, faults, verdict
+from chainer_revive.gpu_check import card, faults, run, verdict
 from chainer_revive.switches import use_what_the_environment_asks_for
 
 CARD = {"card": "NVIDIA A100", "compute capability": "8.0", "modules": []}
@@ -138,6 +138,7 @@ def test_a_crash_leaves_everything_off(monkeypatch, machine, fault):
     assert f"ended early during {GRADIENT}" in warning
     why = {"killed": "(Aborted)", "lost": "cudaErrorIllegalAddress"}[fault]
     assert why in warning
+    assert set(registry.left_off()) == {unit.name for unit in run.units()}
     (y,) = Add().forward((np.float32([1]), np.float32([2])))
     assert y == 3
     assert decide() == [warning] and machine() == 1  # it is not tried again
@@ -277,6 +278,8 @@ print(found.crash, len(found.units))
 
 
 def test_what_cannot_be_described_is_left_to_chainer(monkeypatch):
+    monkeypatch.setattr(gpu_check, "modules", ["chainer_mmix.gpu_check"])
+
     def fail(modules):
         raise RuntimeError(
             "cudaErrorInsufficientDriver: driver version is insufficient"
@@ -288,6 +291,7 @@ def test_what_cannot_be_described_is_left_to_chainer(monkeypatch):
         "driver is missing or too old for this CUDA" in warning and "cuda12" in warning
     )
     assert is_on() == (False, False)
+    assert {"mix", "graphs"} < set(registry.left_off())
 
 
 @pytest.mark.parametrize("capability, warns", [("9.0", False), ("10.0", True)])
