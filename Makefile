@@ -76,6 +76,9 @@ zoo: $(BASE)
 	$(PIP) --quiet --editable ".[zoo]"
 	$(RUN) tests/zoo/run.py
 
+# Nobody needs to wait for it later.
+COMPILE = $(RUN) -m chainer_revive compile chainer_mmix.mixing.loops chainer_mmix.training.loops
+
 # Chainer and ChainerCV build only beside an old setuptools, and only with the
 # compiler switched off (pyproject.toml says why).
 $(BASE): pyproject.toml setup.py chainer_revive.pth
@@ -94,6 +97,7 @@ $(PIP) "setuptools<81" wheel numpy
 CC=true LDSHARED=true $(PIP) --no-build-isolation chainer==7.8.1 chainercv==0.13.1
 $(PIP) --editable ".[fast]"
 $(PIP) --upgrade setuptools
+$(COMPILE)
 @touch $(BASE)
 endef
 
@@ -102,4 +106,5 @@ $(READY): $(BASE)
 	$(if $(OTHERS),$(BASICS))
 	@echo "Installing the extras $(EXTRAS) into $(VENV)"
 	$(PIP) --editable ".[$(EXTRAS)]"
+	$(COMPILE)
 	@touch $@

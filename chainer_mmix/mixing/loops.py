@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import GRAIN
 from chainer_revive.cpu.numba.intrinsics import floats, integers, unpack
+from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
 

@@ -35,9 +35,10 @@ def loops(dtype: np.dtype) -> ModuleType | None:
 
 @functools.cache
 def _load() -> ModuleType | None:
-    # Late: importing Numba takes as long as importing Chainer.
+    from chainer_revive.cpu import numba
+
     try:
-        from chainer_revive.cpu import numba
+        numba.threads.get_ready()
     except (ImportError, RuntimeError) as error:
         warnings.warn(
             f"Numba cannot be used, so that NumPy has to do: {error}. Install a Numba "
@@ -46,8 +47,4 @@ def _load() -> ModuleType | None:
             stacklevel=2,
         )
         return None
-    if before_compiling is not None:
-        from chainer_revive.cpu.numba.compilation import call_before
-
-        call_before(before_compiling)
     return numba

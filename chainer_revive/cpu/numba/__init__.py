@@ -1,6 +1,6 @@
 """Chainer's functions in compiled loops over float32, shared among threads.
 
-Numba is needed to import them.
+Numba compiles them, and is imported only for that.
 """
 
 from chainer_revive.cpu.numba import (

@@ -6,10 +6,10 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.intrinsics import doubles, floats, unpack
+from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
 _GRAIN = 1 << 15  # elements that are worth a thread

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.intrinsics import floats, jit, unpack
+from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
 GRAIN = 1 << 15  # elements that are worth a thread

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
-from collections.abc import Callable
-from pathlib import Path
+from types import FunctionType
 
-import llvmlite
-import llvmlite.binding as llvm
-import numba
-from llvmlite import ir
-from numba.core import cgutils, config, types
-from numba.extending import intrinsic
+from chainer_revive.cpu.numba import later
+from chainer_revive.cpu.numba.later import Later, cgutils, intrinsic, ir, types
+from chainer_revive.cpu.numba.processor import lanes
+from chainer_revive.cpu.numba.store import SUPPORTED, named
 
 
-@functools.cache
-def _sources() -> str:
-    """Names the sources that loops are compiled from, and the compiler."""
-    digest = hashlib.sha256(llvmlite.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def kept(function: Callable) -> Callable:
-    """Gives a function the name under which Numba keeps its code on disk.
-
-    Numba looks at its own version, the processor and the file of the function, but not
-    at functions and intrinsics of other files.
-    """
-    function.__qualname__ += f"_{_sources()}"
-    return function
-
-
-def jit(function: Callable) -> Callable:
+def jit(function: FunctionType) -> Later:
     """Compiles what tasks call."""
-    options = {"nogil": True, "cache": True, "error_model": "numpy"}
-    return numba.njit(**options)(kept(function))
+    later.needs(function)
+
+    def make():
+        from numba import njit
+
+        options = {"nogil": True, "error_model": "numpy"}
+        if SUPPORTED:  # Each task has it in its own code.
+            return njit(**options)(function)
+        return njit(cache=True, **options)(named(function))
+
+    return Later(make)
 
 
 _INT = ir.IntType(64)
@@ -46,11 +31,7 @@ _FLOAT = ir.FloatType()
 
 # A tile of results that fits into the registers: 12 of AVX's 16, 24 of AVX-512's and
 # NEON's 32.
-LANES = 8
-if (
-    config.CPU_NAME is None and config.CPU_FEATURES is None
-):  # Numba compiles for the host
-    LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8
+LANES = lanes()
 VECTORS = 4 if LANES == 16 else 2
 ROWS = 6
 COLUMNS = VECTORS * LANES
@@ -135,23 +116,24 @@ def call(typingctx, task, arguments, start, stop):
     return types.void(*[types.intp] * 4), codegen
 
 
-def _pointer_to(kind: types.Type):
+def _pointer_to(name: str) -> Later:
     """Returns a function that makes an address a pointer, for ``numba.carray``."""
 
-    @intrinsic
     def pointer(typingctx, address):
+        kind = getattr(types, name)
+
         def codegen(context, builder, signature, args):
             return pointer_at(builder, args[0], context.get_data_type(kind))
 
         return types.CPointer(kind)(types.intp), codegen
 
-    return pointer
+    return intrinsic(pointer)
 
 
-floats = _pointer_to(types.float32)
-doubles = _pointer_to(types.float64)
-integers = _pointer_to(types.int64)
-bytes_ = _pointer_to(types.uint8)
+floats = _pointer_to("float32")
+doubles = _pointer_to("float64")
+integers = _pointer_to("int64")
+bytes_ = _pointer_to("uint8")
 
 
 def _named(cls: types.NamedTupleClass) -> types.NamedUniTuple:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import GRAIN, part
 from chainer_revive.cpu.numba.intrinsics import floats, integers, unpack
+from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
 

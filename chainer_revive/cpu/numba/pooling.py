@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.geometry import Geometry, geometry
 from chainer_revive.cpu.numba.intrinsics import bytes_, floats, jit, unpack_both
+from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
 _GRAIN = 1 << 15  # elements that are worth a thread

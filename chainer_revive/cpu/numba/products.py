@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from chainer_revive.cpu.numba.geometry import Geometry
 from chainer_revive.cpu.numba.intrinsics import (
@@ -30,6 +29,7 @@ from chainer_revive.cpu.numba.intrinsics import (
     unpack,
     unpack_both,
 )
+from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache

@@ -15,21 +15,22 @@ from array import array
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
-import numba
 import numpy as np
-from numba import types
 
 from chainer_revive.cpu import blas, compiled
+from chainer_revive.cpu.numba import symbols
 from chainer_revive.cpu.numba.intrinsics import (
     add,
     call,
     exchange,
     give_way,
     jit,
-    kept,
     load,
     store,
 )
+from chainer_revive.cpu.numba.later import types
+from chainer_revive.cpu.numba.memory import allocate, allocate_aligned
+from chainer_revive.cpu.numba.native import Native
 
 _LOOKS = 3000  # for work, before a thread goes to sleep
 _LIMIT = 1 << 32  # of parts
@@ -40,10 +41,12 @@ _LIMIT = 1 << 32  # of parts
 _NEXT, _DONE, _AWAKE, _BUSY = 0, 64, 128, 192
 _TASK, _ARGUMENTS, _N, _STEP, _PARTS, _WANTED = range(256, 304, 8)
 
+HEAD = 4  # places in front of a task's arguments, for :func:`start`
+
 _SIGNATURE = types.void(types.CPointer(types.intp), types.intp, types.intp)
 
 
-class Task:
+class Task(Native):
     """A function that is compiled when it is first run, and kept on disk.
 
     Args:
@@ -54,15 +57,7 @@ class Task:
     """
 
     def __init__(self, function: Callable, **options) -> None:
-        self._function = function
-        self._options = options
-
-    @functools.cached_property
-    def address(self) -> int:
-        options = {"cache": True, "error_model": "numpy", **self._options}
-        function = kept(self._function)
-        self._compiled = numba.cfunc(_SIGNATURE, **options)(function)
-        return self._compiled.address
+        super().__init__(function, _SIGNATURE, **options)
 
 
 def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) -> None:
@@ -80,17 +75,34 @@ def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) ->
     if (tasks := getattr(_recording, "tasks", None)) is not None:
         tasks.append((task, n, grain, arguments))
     values = [address(a) if type(a) is np.ndarray else a for a in arguments]
-    start(task, n, grain, array("q", values))
+    start(task, n, grain, array("q", [0] * HEAD + values))
 
 
 def start(task: Task, n: int, grain: int, packed: array) -> None:
-    """Does the same with arguments that are packed already."""
+    """Does the same with arguments that are packed already, behind HEAD places."""
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
     # Some more parts than threads, for threads that are late or held up.
     step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
     if helpers:
         _call_up(helpers)
-    _lead(_place, task.address, packed.buffer_info()[0], n, step)
+    # One argument: ctypes takes as long for each of them as for the rest of a call.
+    packed[0], packed[1], packed[2], packed[3] = _place, task.address, n, step
+    _lead.call(packed.buffer_info()[0])
+    if symbols.failed:
+        symbols.failed.clear()
+        # Nothing else can fail: shapes fit, and no integer is divided by zero.
+        raise MemoryError("compiled loops could not get the memory that they need")
+
+
+def get_ready() -> None:
+    """Loads, or compiles, what every task needs.
+
+    Raises:
+        ImportError: That needs Numba, which cannot be imported.
+        RuntimeError: Numba finds no folder for its cache.
+    """
+    for native in (allocate, allocate_aligned, _lead, _follow):
+        native.address  # noqa: B018
 
 
 def clear(a: np.ndarray) -> None:
@@ -178,12 +190,15 @@ def _call_up(wanted: int) -> None:
 def _serve(memory: array, sleepers: SimpleQueue) -> None:
     place, _ = memory.buffer_info()
     while True:
-        _follow(place, _LOOKS)
+        _follow.call(place, _LOOKS)
         sleepers.get()
 
 
-@jit
-def _lead(memory, task, arguments, n, step):
+@functools.partial(Native, signature=types.void(types.intp))
+def _lead(packed):
+    memory, task = load(packed), load(packed + 8)
+    n, step = load(packed + 16), load(packed + 24)
+    arguments = packed + 32
     parts = -(-n // step)
     # One caller at a time has helpers.
     if parts == 1 or not exchange(memory + _BUSY, 0, 1):
@@ -205,7 +220,7 @@ def _lead(memory, task, arguments, n, step):
     store(memory + _BUSY, 0)
 
 
-@jit
+@functools.partial(Native, signature=types.void(types.intp, types.intp))
 def _follow(memory, looks):
     add(memory + _AWAKE, 1)
     left = looks

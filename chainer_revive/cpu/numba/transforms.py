@@ -13,11 +13,8 @@ Lavin & Gray, `Fast Algorithms for Convolutional Neural Networks
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
-
 from chainer_revive.cpu.numba.intrinsics import LANES, gather, pointer_at
+from chainer_revive.cpu.numba.later import intrinsic, ir, types
 
 SIDE = 4  # of a tile
 POINTS = SIDE * SIDE

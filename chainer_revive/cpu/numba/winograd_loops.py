@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
@@ -27,6 +26,7 @@ from chainer_revive.cpu.numba.intrinsics import (
     unpack,
     unpack_both,
 )
+from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.products import multiply
 from chainer_revive.cpu.numba.threads import Task
 from chainer_revive.cpu.numba.transforms import (

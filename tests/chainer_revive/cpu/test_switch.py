@@ -33,11 +33,13 @@ print(F.convolution_2d(x, W).array.sum())
 def test_each_path(python, path):
     if path == "numba":
         pytest.importorskip("numba")
-    question = "import sys; print('numba' in sys.modules)"
+    question = "import sys, chainer_revive as r; print(r.state()['cpu'], *sys.modules)"
     result = python(f"{CONVOLVE}\n{question}", CHAINER_MMIX_CPU=path).split()
     assert float(result[0]) == 2 * 4 * 9 * 27
     if path:
-        assert result[1] == str(path == "numba")
+        assert result[1] == ("chainer" if path == "0" else path)
+    if path in ("0", "numpy"):
+        assert "numba" not in result and "chainer_revive.cpu.numba" not in result
 
 
 def test_an_unknown_path_is_refused(python):
@@ -53,6 +55,6 @@ import contextlib, sys
 with contextlib.redirect_stderr(sys.stdout):
     exec({CONVOLVE!r})
 """
-    output = python(code)
+    output = python(code, NUMBA_CACHE_DIR=str(tmp_path))  # none compiled before
     assert f"NumPy has to do: {message}. Install a Numba" in output
     assert output.rstrip().endswith(str(np.float32(2 * 4 * 9 * 27)))

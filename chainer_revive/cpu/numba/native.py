@@ -1,0 +1,93 @@
+"""Functions that are compiled when they are first needed, unless their code is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import threading
+from collections.abc import Callable
+from types import FunctionType
+
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.numba import later, objects, store, symbols
+
+_lock = threading.RLock()
+
+natives: list[Native] = []  # all that there are
+
+
+class Native:
+    """A function for C.
+
+    Args:
+        function: What to compile.
+        signature: Its types, for ``numba.cfunc``.
+        symbol: A name under which loaded code finds it.
+        options: Of ``numba.cfunc``.
+    """
+
+    def __init__(
+        self, function: FunctionType, signature, symbol: str = "", **options
+    ) -> None:
+        self.function = function
+        self._signature = signature
+        self._options = {"error_model": "numpy", **options}
+        later.needs(function)
+        natives.append(self)
+        if symbol:
+            symbols.natives[symbol] = lambda: self.address
+
+    @functools.cached_property
+    def address(self) -> int:
+        with _lock:
+            code = store.read(self.function) if self._can_be_kept() else b""
+            if code is None:
+                return self.compile_and_keep()
+            if code:
+                with contextlib.suppress(OSError):  # Maybe Numba knows how.
+                    return objects.load(code, symbols.find)
+            return self._compile(store.named(self.function), cache=True).address
+
+    @functools.cached_property
+    def call(self) -> Callable:
+        """Calls the function with integers; other threads may run meanwhile."""
+        # ctypes converts an int to a pointer fastest.
+        integers = [ctypes.c_void_p] * self.function.__code__.co_argcount
+        return ctypes.CFUNCTYPE(None, *integers)(self.address)
+
+    def is_kept(self) -> bool:
+        """Tells whether processes can load it without Numba."""
+        return self._can_be_kept() and bool(store.read(self.function))
+
+    def _can_be_kept(self) -> bool:
+        return store.can_keep(self.function)
+
+    def compile_and_keep(self) -> int:
+        """Compiles it for this and later processes, and returns its address."""
+        made = self._compile(self.function)
+        _, _, (code, _) = made._library.serialize_using_object_code()
+        address = None
+        if symbols.notes_exceptions(code):
+            with contextlib.suppress(objects.UnsuitableError, OSError):
+                address = objects.load(code, symbols.find)
+        if address is None:
+            address, code = made.address, b""
+        store.write(self.function, code)
+        return address
+
+    def _compile(self, function: FunctionType, **options):
+        later.settle()
+        _tell_when_compiling()
+        from numba import cfunc
+
+        signature = later.value_of(self._signature)
+        return cfunc(signature, **options, **self._options)(function)
+
+
+@functools.cache
+def _tell_when_compiling() -> None:
+    if compiled.before_compiling is not None:
+        from chainer_revive.cpu.numba.compilation import call_before
+
+        call_before(compiled.before_compiling)
