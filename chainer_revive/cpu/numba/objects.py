@@ -27,8 +27,6 @@ _ADDRESS_64 = 1  # R_X86_64_64
 
 _ENTRY = "cfunc."  # how Numba calls C functions
 
-_loaded: list[mmap.mmap] = []
-
 
 class UnsuitableError(Exception):
     """An object file needs something that is not here."""
@@ -61,7 +59,7 @@ def load(code: bytes, find: Callable[[str], int]) -> int:
     sections = _read_sections(code)
     places, end_of_code, size = _arrange(sections)
     symbols, size = _read_symbols(code, sections, places, size)
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     first = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for i, place in places.items():
         if sections[i].kind != _ZEROS:
@@ -80,7 +78,8 @@ def load(code: bytes, find: Callable[[str], int]) -> int:
     if len(entries) != 1 or entries[0] is None:
         raise UnsuitableError(f"{len(entries)} C functions")
     _permit(first, end_of_code)
-    _loaded.append(memory)
+    # For ever: a thread may still run it when Python ends, and takes all else away.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
     return first + entries[0]
 
 

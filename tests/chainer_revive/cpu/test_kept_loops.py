@@ -15,13 +15,14 @@ import pytest
 
 pytest.importorskip("numba")
 
+from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.numba import (
     batch_normalization,
     compile_all,
     cross_entropy,
     native,
     objects,
-    optimizers,
+    pooling,
     products,
     store,
     symbols,
@@ -254,6 +255,22 @@ def test_two_processes_at_once(tmp_path):
     assert cache.is_dir() and not list(cache.glob("**/.*"))
 
 
+AT_THE_END = """
+import chainer
+import numpy as np
+from chainer_revive.cpu.numba import elementwise, threads
+
+threads.count = lambda: 3
+threads._LOOKS = 1 << 40  # for work, which takes hours
+x = np.ones(1 << 20, np.float32)
+elementwise.relu(x, x)
+"""
+
+
+def test_threads_that_run_on_while_python_ends(python):
+    python(AT_THE_END)
+
+
 def ask_the_interpreter(arguments, start, stop):
     values = carray(floats(unpack(arguments, Values).values), stop)
     values[0] = _version()
@@ -318,7 +335,7 @@ def test_memory_is_given_back_and_too_little_is_an_error(folder):
 
 LOOPS = [
     (cross_entropy._cross_entropy, lambda: cross_entropy_and_gradient()),
-    (optimizers._adam, lambda: adam()),
+    (pooling._max_forward, lambda: pooled()),
     (batch_normalization._deviations, lambda: statistics()),
     (products.pack, lambda: packed()),
 ]
@@ -333,11 +350,12 @@ def cross_entropy_and_gradient():
     return [p, gradient, np.array(loss)]
 
 
-def adam():
-    random = np.random.RandomState(1)
-    arrays = [random.random_sample(1001).astype("f") for _ in range(4)]
-    optimizers.adam([arrays], [(0.01, 0.1, 0.001, 1e-8, 1.0, 0.9)])
-    return arrays
+def pooled():
+    x = np.random.RandomState(1).standard_normal((2, 9, 9, 5)).astype("f")
+    y, indexes = np.empty((2, 4, 4, 5), "f"), np.empty((2, 4, 4, 5), np.uint8)
+    axis = Axis.of(9, 4, 3, 2, 1, 0)
+    pooling.max_forward(x, y, indexes, (axis, axis))
+    return [y, indexes]
 
 
 def statistics():
