@@ -12,7 +12,7 @@ from chainer_revive.cpu.buffers import buffer, constant, zeros
 from chainer_revive.cpu.function_node import winograd_is_wanted
 from chainer_revive.cpu.numba import products, threads, winograd
 from chainer_revive.cpu.numba.geometry import geometry
-from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
+from chainer_revive.cpu.numba.intrinsics import COLUMNS, HALF, ROWS
 from chainer_revive.explain import count_products
 
 _WORK = 1 << 21  # multiplications that are worth a thread
@@ -59,7 +59,7 @@ def correlate(
     grain = -(-_MOVES // (k * COLUMNS))
     arguments = products.Pack(w, panels, *w.shape, *strides)
     threads.run(products.pack, count, grain, arguments)
-    start = _padded(b, d, count * COLUMNS)
+    start = _padded(b, d, -(-d // HALF) * HALF)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),

@@ -62,7 +62,7 @@ class Correlation(NamedTuple):
     Attributes:
         x: The images.
         panels: (P, k, COLUMNS).
-        first: What each column begins with (P * COLUMNS,).
+        first: What each column begins with, and zeros up to a multiple of HALF.
         elements: Where the kernel's elements are, seen from a step (k,).
         y: The results, with n columns.
         images, rows, columns: The strides of the results.
