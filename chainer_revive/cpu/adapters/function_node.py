@@ -13,6 +13,7 @@ from chainer import FunctionNode, Variable
 from chainer.variable import VariableNode
 
 from chainer_revive import registry
+from chainer_revive.cpu import deferred
 from chainer_revive.cpu.function_node import settings, watched
 from chainer_revive.explain import declined
 
@@ -22,9 +23,12 @@ def apply(self, inputs):
     own, common = settings()
     if not inputs or self._n_local_function_hooks or watched(own, common):
         return declined("a hook, debug mode or a schedule needs Chainer's own")
+    backprop = own.get("enable_backprop", common.enable_backprop)
+    if not backprop and (ret := deferred.apply(self, inputs)):
+        return ret
     variables, in_data = [], []
     for x in inputs:
-        array = x._data[0] if isinstance(x, Variable) else x
+        array = deferred.array_for(self, x) if isinstance(x, Variable) else x
         if type(array) is not np.ndarray:
             return declined("an input is no NumPy array")
         x = chainer.as_variable(x)
@@ -56,7 +60,9 @@ def apply(self, inputs):
             for y in outputs
         ]
     )
-    if own.get("enable_backprop", common.enable_backprop):
+    if not backprop:
+        deferred.mark(self, ret)
+    else:
         self.rank = max([x.rank for x in variables])
         for y in ret:
             y.creator_node = self
