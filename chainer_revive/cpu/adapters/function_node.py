@@ -19,6 +19,7 @@ from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from chainer.variable import VariableNode
 
 from chainer_revive import registry
+from chainer_revive.cpu import deferred
 from chainer_revive.cpu.function_node import settings, watched
 from chainer_revive.explain import declined
 
@@ -28,10 +29,13 @@ def apply(self, inputs):
     own, common = settings()
     if not inputs or self._local_function_hooks or watched(own, common):
         return declined("a hook, debug mode or a schedule needs Chainer's own")
+    backprop = own.get("enable_backprop", common.enable_backprop)
+    if not backprop and (ret := deferred.apply(self, inputs)):
+        return ret
     variables, in_data = [], []
     for x in inputs:
         if isinstance(x, Variable):
-            array = x._data[0]
+            array = deferred.array_for(self, x)
             if x._layout is not None:
                 return declined("an input has a memory layout of Chainer's")
         else:
@@ -66,7 +70,9 @@ def apply(self, inputs):
             for y in outputs
         ]
     )
-    if own.get("enable_backprop", common.enable_backprop):
+    if not backprop:
+        deferred.mark(self, ret)
+    else:
         self.rank = max([x.rank for x in variables])
         for y in ret:
             y.creator_node = self

@@ -50,6 +50,25 @@ class Apply(NamedTuple):
     c: int
 
 
+class Finish(NamedTuple):
+    """Arrays (m, c), y written, which may be x; values as in :class:`Apply`.
+
+    Attributes:
+        values: 0 to leave x as it is.
+        other: What to add, or 0.
+        other_values: 0 to leave that as it is.
+        relu: 1 for ReLU at the end, or 0.
+    """
+
+    x: int
+    values: int
+    other: int
+    other_values: int
+    relu: int
+    y: int
+    c: int
+
+
 class Gradient(NamedTuple):
     """Arrays (m, c), gx written; values (4, c) are mean, scale, slope and shift."""
 
@@ -80,6 +99,19 @@ def apply(x, mean, scale, beta, y) -> None:
     m, c = x.shape
     values = np.array([mean, scale, beta], x.dtype)
     threads.run(_apply, m, -(-_GRAIN // c), Apply(x, y, values, c))
+
+
+def finish(x, values, other, other_values, relu: bool, y) -> None:
+    """Writes x, normalised, plus other, normalised, and perhaps ReLU of it, to y.
+
+    Args:
+        values, other_values: (3, C), as :func:`apply` takes them; ``None`` not to
+            normalise.
+        other (array): ``None`` for nothing to add.
+    """
+    m, c = x.shape
+    arrays = (0 if a is None else a for a in (x, values, other, other_values))
+    threads.run(_finish, m, -(-_GRAIN // c), Finish(*arrays, int(relu), y, c))
 
 
 def backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +196,38 @@ def _apply(arguments, start, stop):
     for i in range(start, stop):
         for q in range(c):
             y[i, q] = (x[i, q] - values[0, q]) * values[1, q] + values[2, q]
+
+
+@_summing
+def _finish(arguments, start, stop):
+    a = unpack(arguments, Finish)
+    c = a.c
+    x = carray(floats(a.x), (stop, c))
+    other = carray(floats(a.other), (stop, c))
+    y = carray(floats(a.y), (stop, c))
+    values = carray(floats(a.values), (3, c))
+    other_values = carray(floats(a.other_values), (3, c))
+    row = np.empty(c, np.float32)
+    for i in range(start, stop):
+        if a.values:
+            for q in range(c):
+                row[q] = (x[i, q] - values[0, q]) * values[1, q] + values[2, q]
+        else:
+            for q in range(c):
+                row[q] = x[i, q]
+        if a.other_values:
+            for q in range(c):
+                d = other[i, q] - other_values[0, q]
+                row[q] += d * other_values[1, q] + other_values[2, q]
+        elif a.other:
+            for q in range(c):
+                row[q] += other[i, q]
+        if a.relu:
+            for q in range(c):
+                y[i, q] = np.float32(0) if row[q] <= 0 else row[q]  # NaN stays
+        else:
+            for q in range(c):
+                y[i, q] = row[q]
 
 
 @_summing

@@ -1,0 +1,217 @@
+"""Outputs that wait until they are needed, so that one pass computes several functions.
+
+Without backprop, batch normalisation with given statistics, ReLU and sums of what
+convolutions made wait. When their values are needed, one pass over memory makes them,
+in place where nobody else has the array. What waits reads only arrays that nobody
+outside has seen, and is computed before they are shown: whatever a user does to an
+array is done afterwards.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from types import ModuleType
+
+import numpy as np
+from chainer import Variable
+from chainer.functions.activation.relu import ReLU
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
+from chainer.functions.math.basic_math import Add
+from chainer.functions.normalization.batch_normalization import FixedBatchNormalization
+
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.layout import channels_last, covered, is_channels_last
+
+
+class _Seen(list):
+    """A list of one array, and what is still to be done with it.
+
+    That is to normalise it, to add another array, which may have to be normalised as
+    well, and ReLU.
+    """
+
+    def __init__(self, array: np.ndarray, loops: ModuleType) -> None:
+        super().__init__((array,))
+        self.loops = loops
+        self.lock = threading.RLock()
+        # Weak references to those that wait and read the array.
+        self.readers: list[weakref.ref[_Seen]] = []
+        self.wait_for_nothing()
+
+    def wait_for_nothing(self) -> None:
+        self.values: np.ndarray | None = None  # mean, factor and shift (3, C)
+        self.other: np.ndarray | None = None
+        self.other_values: np.ndarray | None = None
+        self.relu = False
+        self.reads: list[list] = []  # the readers of each array
+
+    def waits(self) -> bool:
+        return self.relu or self.values is not None or self.other is not None
+
+    def settle(self) -> np.ndarray:
+        """Computes what waits, and returns the array without showing it."""
+        with self.lock:
+            if self.waits():
+                _compute(self)
+            return list.__getitem__(self, 0)
+
+    def then(self) -> Unseen:
+        """Returns another one that waits for the same, to do something after it."""
+        with self.lock:
+            after = Unseen(list.__getitem__(self, 0), self.loops)
+            after.values, after.relu = self.values, self.relu
+            after.other, after.other_values = self.other, self.other_values
+            after.read(self)
+        return after
+
+    def read(self, other: _Seen) -> None:
+        """Has this one computed before arrays that the other one reads are shown."""
+        for readers in other.reads if other.waits() else [other.readers]:
+            self.reads.append(readers)
+            readers.append(weakref.ref(self))
+
+
+class Unseen(_Seen):
+    """Stands for the list of one array that a Variable has, ``Variable._data``.
+
+    Who takes the array out of it gets the values, computed.
+    """
+
+    def __getitem__(self, i):
+        with self.lock:
+            self.settle()
+            for reader in self.readers:
+                waiting = reader()
+                if waiting is not None:
+                    waiting.settle()
+            self.__class__ = _Seen
+        return list.__getitem__(self, i)
+
+    def __setitem__(self, i, array):
+        with self.lock:
+            self.wait_for_nothing()
+            self.__class__ = _Seen
+            list.__setitem__(self, i, array)
+
+
+def _references(holder: list) -> tuple[int, int]:
+    """Counts references to an array, and to the one that owns its memory."""
+    return (
+        sys.getrefcount(list.__getitem__(holder, 0)),
+        sys.getrefcount(list.__getitem__(holder, 0).base),
+    )
+
+
+_ALONE = _references([np.empty((1, 1)).T])
+
+
+def _compute(data: _Seen) -> None:
+    if list.__getitem__(data, 0) is None:
+        raise RuntimeError("computing this was interrupted: call the network again")
+    alone = _references(data) == _ALONE
+    x = list.__getitem__(data, 0)
+    if alone:  # if this is interrupted, half of the values are of no use
+        list.__setitem__(data, 0, None)
+    y = x if alone else np.empty_like(x)
+    c = x.shape[1]
+    other = data.other
+    data.loops.batch_normalization.finish(
+        channels_last(x).reshape(-1, c),
+        data.values,
+        None if other is None else channels_last(other).reshape(-1, c),
+        data.other_values,
+        data.relu,
+        channels_last(y).reshape(-1, c),
+    )
+    data.wait_for_nothing()
+    list.__setitem__(data, 0, y)
+
+
+def mark(function, outputs: tuple[Variable, ...]) -> None:
+    """Notes that nobody has seen the output of a convolution."""
+    if type(function) is not Convolution2DFunction:
+        return
+    (y,) = outputs
+    array = y._data[0]
+    loops = compiled.loops(array.dtype)
+    if (
+        loops
+        and array.base is not None
+        and array.base.flags.owndata
+        and is_channels_last(array)
+    ):
+        y._data = Unseen(array, loops)
+
+
+def array_for(function, x: Variable) -> np.ndarray:
+    """Returns the array of an input, which a convolution does not show."""
+    data = x._data
+    if type(data) is Unseen and type(function) is Convolution2DFunction:
+        return data.settle()
+    return data[0]
+
+
+def apply(function, inputs) -> tuple[Variable] | None:
+    """Returns an output that waits, or ``None`` for what cannot wait."""
+    wait = _WAITING.get(type(function))
+    first = inputs[0]
+    if wait is None or not isinstance(first, Variable):
+        return None
+    if type(first._data) is not Unseen:
+        return None
+    data = wait(function, first._data, *inputs[1:])
+    if data is None:
+        return None
+    requires_grad = any([isinstance(x, Variable) and x._requires_grad for x in inputs])
+    y = Variable._init_unchecked(
+        list.__getitem__(data, 0), requires_grad=requires_grad, is_chainerx_array=False
+    )
+    y._data = data
+    return (y,)
+
+
+def _relu(function, x: Unseen) -> Unseen:
+    y = x.then()
+    y.relu = True
+    return y
+
+
+def _add(function, a: Unseen, b) -> Unseen | None:
+    b = b._data if isinstance(b, Variable) else None
+    if type(b) is not Unseen or _shape(a) != _shape(b):
+        return None
+    for x in (a, b):
+        if x.relu or x.other is not None:
+            x.settle()
+    if b.waits() and not a.waits():  # more likely to be needed no more
+        a, b = b, a
+    y = a.then()
+    y.other, y.other_values = list.__getitem__(b, 0), b.values
+    y.read(b)
+    return y
+
+
+def _normalise(function, x: Unseen, *parameters) -> Unseen | None:
+    arrays = [p.array if isinstance(p, Variable) else p for p in parameters]
+    c = _shape(x)[1]
+    if function.axis not in (None, (0, 2, 3)) or not covered(
+        list.__getitem__(x, 0), *arrays
+    ):
+        return None
+    if any([a.shape != (c,) for a in arrays]):
+        return None
+    gamma, beta, mean, var = arrays
+    x.settle()
+    y = x.then()
+    inv_std = np.sqrt(np.reciprocal(var + function.eps), dtype=var.dtype)
+    y.values = np.array([mean, inv_std * gamma, beta])
+    return y
+
+
+def _shape(x: Unseen) -> tuple[int, ...]:
+    return list.__getitem__(x, 0).shape
+
+
+_WAITING = {ReLU: _relu, Add: _add, FixedBatchNormalization: _normalise}

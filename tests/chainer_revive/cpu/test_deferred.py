@@ -1,0 +1,267 @@
+"""Evaluation in fewer passes: whatever a program does, it sees Chainer's values."""
+
+import copy
+import pickle
+from unittest import mock
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+
+from chainer_revive.cpu import compiled
+
+pytestmark = pytest.mark.usefixtures("path")
+
+
+class Net(chainer.Chain):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.conv1 = L.Convolution2D(3, 16, 3, pad=1, nobias=True)
+            self.conv2 = L.Convolution2D(16, 16, 3, pad=1)
+            self.bn1, self.bn2 = (L.BatchNormalization(16) for _ in range(2))
+
+
+def bottleneck(net, x):
+    h = F.relu(net.bn1(net.conv1(x)))
+    yield F.relu(net.bn2(net.conv2(h)) + h)
+
+
+def two_branches(net, x):
+    h = net.conv1(x)
+    h1, h2 = net.bn1(h), net.bn2(net.conv2(h))
+    yield F.relu(h2 + h1)
+    yield h1
+    yield h
+
+
+def in_chainercv_style(net, x):
+    h = net.conv1(x)
+    h = net.bn1(h)
+    h = F.relu(h)
+    residual = net.bn2(net.conv2(h))
+    h += residual
+    yield F.relu(h)
+
+
+def preactivation(net, x):
+    h = net.conv1(x)
+    for _ in range(2):
+        h = net.conv2(F.relu(net.bn1(h))) + h
+    yield h
+    yield F.average(F.relu(net.bn2(h)), (2, 3))
+
+
+def the_convolution_is_changed_after_the_normalisation(net, x):
+    h = net.conv1(x)
+    y = F.relu(net.bn1(h))
+    h.array[...] = 7
+    yield y
+    yield h
+    yield net.bn1(h)
+
+
+def the_convolution_is_kept(net, x):
+    h = net.conv1(x)
+    pixels = h.array[0, 0]
+    y = net.bn1(h)
+    yield F.relu(y)
+    yield y
+    yield h
+    pixels[...] = 3
+    yield net.bn2(h)
+
+
+def a_summand_is_changed(net, x):
+    h = F.relu(net.bn1(net.conv1(x)))
+    total = net.bn2(net.conv2(h)) + h
+    h.array[...] += 1
+    yield total
+    yield h
+
+
+def another_array_is_set(net, x):
+    h = net.conv1(x)
+    y = net.bn1(h)
+    h.array = np.ones_like(h.array)
+    yield net.bn2(h)
+    z = F.relu(y)
+    y.array = y.array + 1
+    yield z
+    yield y
+
+
+def weights_and_input_are_changed(net, x):
+    y = net.bn1(net.conv1(x))
+    for array in (net.conv1.W.array, net.bn1.gamma.array, net.bn1.avg_mean, x):
+        array[...] = 5
+    yield F.relu(y)
+
+
+def twice_the_same(net, x):
+    h = net.bn1(net.conv1(x))
+    yield h + h
+    yield F.relu(F.relu(h)) + F.relu(h)
+    yield net.bn2(net.bn1(net.bn1(net.conv1(x)) + h))
+
+
+def other_arrays(net, x):
+    h = net.bn1(net.conv1(x))
+    yield h + np.ones_like(x[:, :1])
+    yield h + 1
+    yield np.ones(h.shape, "f") + h
+    yield F.concat([h, net.conv1(x)])
+
+
+def not_a_number(net, x):
+    x[0, 0, 0, 0] = np.nan
+    yield F.relu(net.bn1(net.conv1(x)))
+
+
+def copies(net, x):
+    h = net.bn1(net.conv1(x))
+    yield copy.copy(F.relu(h))
+    yield copy.deepcopy(F.relu(h))
+    yield pickle.loads(pickle.dumps(h))
+
+
+def with_backprop_later(net, x):
+    h = net.bn1(net.conv1(x))
+    h2 = F.relu(h)
+    with chainer.using_config("enable_backprop", True):
+        y = F.relu(net.conv2(h2)) + h
+        gW, gh = chainer.grad([y], [net.conv2.W, h], [chainer.Variable(y.array)])
+    yield y
+    yield gW
+    yield gh
+
+
+PROGRAMS = [
+    *(bottleneck, two_branches, in_chainercv_style, preactivation),
+    *(the_convolution_is_changed_after_the_normalisation, the_convolution_is_kept),
+    *(a_summand_is_changed, another_array_is_set, weights_and_input_are_changed),
+    *(twice_the_same, other_arrays, not_a_number, copies, with_backprop_later),
+]
+
+
+def evaluate(program, dtype="f", size=6):
+    random = np.random.RandomState(0)
+    np.random.seed(0)
+    with chainer.using_config("dtype", np.dtype("f")):
+        net = Net()
+    for bn in (net.bn1, net.bn2):
+        for array in (bn.gamma.array, bn.beta.array, bn.avg_mean):
+            array[...] = random.randn(16)
+        bn.avg_var[...] = random.rand(16) + 0.5
+    x = random.randn(2, 3, size, size).astype(dtype)
+    if dtype == "d":
+        for param in net.params():
+            param.array = param.array.astype("d")
+        for bn in (net.bn1, net.bn2):
+            bn.avg_mean, bn.avg_var = bn.avg_mean.astype("d"), bn.avg_var.astype("d")
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        return [y.array.copy() for y in program(net, x)]
+
+
+@pytest.mark.parametrize("size", [1, 6])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_sees_the_values_of_chainers_own_code(program, size, chainers_own):
+    with chainers_own():
+        wanted = evaluate(program, "d", size)
+    got = evaluate(program, size=size)
+    assert len(got) == len(wanted)
+    for y, right in zip(got, wanted, strict=True):
+        assert y.dtype == np.float32
+        scale = np.nanmax(abs(right)) if np.isfinite(right).any() else 1
+        np.testing.assert_allclose(y, right, rtol=1e-5, atol=1e-5 * (1 + scale))
+
+
+def normalised(net, x):
+    return F.relu(net.bn1(net.conv1(x)))
+
+
+def test_what_a_variable_knows(chainers_own):
+    def outcome():
+        net, x = Net(), np.ones((2, 3, 6, 6), "f")
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            y, z = normalised(net, x), normalised(net, x)
+            return (
+                *(y.node.shape, y.node.dtype, y.shape, y.dtype, len(y), y.creator),
+                *(y.rank, y.requires_grad, z.ndim, z.size, type(z.array)),
+            )
+
+    with chainers_own():
+        wanted = outcome()
+    assert outcome() == wanted
+
+
+def test_one_pass_in_place_where_nobody_has_the_convolution():
+    loops = compiled.loops(np.dtype("f"))
+    if loops is None:
+        pytest.skip("NumPy computes one by one")
+    net, x = Net(), np.ones((2, 3, 6, 6), "f")
+    finish = loops.batch_normalization.finish
+    with (
+        mock.patch.object(loops.batch_normalization, "finish", wraps=finish) as spy,
+        mock.patch.object(loops.batch_normalization, "apply") as apply,
+        mock.patch.object(loops.elementwise, "relu") as relu,
+        mock.patch.object(loops.elementwise, "total") as total,
+        chainer.using_config("train", False),
+        chainer.no_backprop_mode(),
+    ):
+        (y,) = bottleneck(net, x)
+        assert spy.call_count == 1  # for conv2
+        assert y.array.min() == 0
+        h = net.conv1(x)
+        z = F.relu(net.bn1(h))
+        assert z.array is not h.array
+    places = [
+        call.args[0].ctypes.data == call.args[-1].ctypes.data for call in spy.mock_calls
+    ]
+    assert places == [True, True, False]
+    assert not (apply.called or relu.called or total.called)
+
+
+def test_interrupted_it_gives_no_wrong_numbers():
+    loops = compiled.loops(np.dtype("f"))
+    if loops is None:
+        pytest.skip("NumPy computes one by one")
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        y = normalised(Net(), np.ones((2, 3, 6, 6), "f"))
+        with (
+            mock.patch.object(
+                loops.batch_normalization, "finish", side_effect=KeyboardInterrupt
+            ),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            y.array  # noqa: B018
+        with pytest.raises(RuntimeError, match="call the network again"):
+            y.array  # noqa: B018
+
+
+def test_hooks_and_debug_mode_see_each_function():
+    net, x = Net(), np.ones((2, 3, 6, 6), "f")
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        with chainer.function_hooks.TimerHook() as hook:
+            normalised(net, x)
+        names = [name for name, _ in hook.call_history]
+        assert names == ["Convolution2DFunction", "FixedBatchNormalization", "ReLU"]
+        net.bn1.avg_mean[0] = np.nan
+        with (
+            chainer.using_config("debug", True),
+            pytest.raises(RuntimeError, match="computation of FixedBatchNormalization"),
+        ):
+            normalised(net, x)
+
+
+def test_shapes_are_checked():
+    net = Net()
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        h = net.conv1(np.ones((2, 3, 6, 6), "f"))
+        short = np.ones(4, "f")
+        with pytest.raises(chainer.utils.type_check.InvalidType):
+            F.fixed_batch_normalization(h, short, short, short, short)
+        with pytest.raises(chainer.utils.type_check.InvalidType):
+            net.bn1(h) + net.conv1(np.ones((2, 3, 5, 5), "f"))
