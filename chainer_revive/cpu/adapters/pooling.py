@@ -6,6 +6,8 @@ what they do not cover.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from chainer.utils.conv import get_conv_outsize
 
@@ -118,13 +120,17 @@ def _window(self):
 
 def _axes(image, ksize, stride, pad, cover_all) -> tuple[Axis, Axis] | None:
     """Returns how the window steps along H and W; ``None`` if it does not fit."""
-    axes = []
-    for size, k, s, p in zip(image, ksize, stride, pad, strict=True):
-        out = get_conv_outsize(size, k, s, p, cover_all)
-        if out <= 0:
-            return None
-        axes.append(Axis(size, out, first=0, taps=k, stride=s, dilation=1, pad=p))
-    return tuple(axes)
+    sizes = zip(image, ksize, stride, pad, strict=True)
+    axes = tuple([_axis(*sizes_of_axis, cover_all) for sizes_of_axis in sizes])
+    return None if None in axes else axes
+
+
+@functools.lru_cache(1024, typed=True)  # 2.0, which fails, must not be kept for 2
+def _axis(size, k, stride, pad, cover_all) -> Axis | None:
+    out = get_conv_outsize(size, k, stride, pad, cover_all)
+    if out <= 0:
+        return None
+    return Axis(size, out, first=0, taps=k, stride=stride, dilation=1, pad=pad)
 
 
 def _outputs(x: np.ndarray, axes: tuple[Axis, Axis]) -> np.ndarray:
