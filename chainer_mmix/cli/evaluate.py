@@ -105,7 +105,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(f"\n{evaluation.by_class(as_text=True)}")
     errors = evaluation.errors()
     if shown := errors[: args.errors]:
-        print(f"The most certain of {len(errors)} errors:")
+        print(f"The {len(shown)} most certain of {len(errors)} errors:")
     for error in shown:
         print(
             printable(
@@ -113,4 +113,4 @@ def _evaluate(args: argparse.Namespace) -> None:
                 f"({error['probability']:.3f}), is {error['class']}"
             )
         )
-    print(f"\n{', '.join(map(str, files))}")
+    print(f"\nIn {out}: {', '.join(file.name for file in files)}")

@@ -196,7 +196,10 @@ BAD = [
     ("--dataset folder:pictures/one", "has no folders: give each class a folder"),
     ("--dataset npz:file", "is not what numpy.savez writes, or was cut short"),
     ("--dataset folder:pictures --validation-split 0.01", "none for validation"),
-    ("--dataset folder:pictures --validation-split 1.5", "must be above 0 and below 1, not 1.5"),
+    (
+        "--dataset folder:pictures --validation-split 1.5",
+        "must be above 0 and below 1, not 1.5",
+    ),
     ("--dataset folder:pictures --size 0", "must be a whole number >= 1, not 0"),
     ("--validation-split 0", "must be above 0 and below 1, not 0"),
     ("--size 32", "size (--size) is not for digits: leave it out"),

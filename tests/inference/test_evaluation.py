@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from chainer_mmix import datasets
 from chainer_mmix.inference import load_predictor
-from chainer_mmix.inference.evaluation import evaluate, write_evaluation
+from chainer_mmix.inference.evaluation import evaluate, plot_errors, write_evaluation
 from chainer_mmix.inference.examples import find_examples
 
 
@@ -60,6 +60,18 @@ def test_files_show_the_same(digits_run, tmp_path):
     assert content["by_class"]["3"]["support"] == 36
     for path in files[1:]:
         assert matplotlib_image.imread(path).std() > 0.05
+
+
+def test_the_titles_of_errors_are_whole_and_lie_over_no_image(digits_run):
+    predictor = load_predictor(digits_run)
+    found = evaluate(predictor, find_examples(predictor))
+    figure = plot_errors(found)
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert len(boxes) == 20
+    for box in boxes:
+        assert box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
 
 
 def test_classes_of_a_folder_are_told_by_their_names(folder_run, pictures, tmp_path):
