@@ -130,7 +130,8 @@ def check_out(name: str, *suffixes: str, flag: str = "--out ") -> Path:
 
     out = Path(name)
     if out.suffix.lower() not in suffixes:
-        raise RunError(f"{flag}{name} does not end in {' or '.join(suffixes)}")
+        endings = " or ".join(suffixes)
+        raise RunError(f"{flag}{name}: give a name that ends in {endings}")
     if not out.parent.is_dir():
         raise RunError(f"{flag}{name} is in no folder: make {out.parent} first")
     if out.is_dir():

@@ -102,10 +102,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     values = evaluation.values()
     print(f"{len(examples.labels)} examples, {examples.what}; {predictor.snapshot}")
     print(", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    print(f"\n{evaluation.by_class(as_text=True)}")
+    print(f"\n{evaluation.by_class(as_text=True).rstrip()}\n")
     errors = evaluation.errors()
     if shown := errors[: args.errors]:
-        print(f"The most certain of {len(errors)} errors:")
+        print(f"The {len(shown)} most certain of {len(errors)} errors:")
+    elif not errors:
+        print("No errors.")
     for error in shown:
         print(
             printable(
@@ -113,4 +115,4 @@ def _evaluate(args: argparse.Namespace) -> None:
                 f"({error['probability']:.3f}), is {error['class']}"
             )
         )
-    print(f"\n{', '.join(map(str, files))}")
+    print(f"\nIn {out}: {', '.join(file.name for file in files)}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_NUMBERS = 25  # classes of a matrix whose cells can be read
 _MOST_PICTURES = 20
+_LONGEST = 30  # characters of a class's name that have room
 
 
 class Evaluation(NamedTuple):
@@ -172,10 +173,17 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     from matplotlib.figure import Figure
 
     counts = evaluation.confusion()
-    names = evaluation.predictor.class_names
+    names = [
+        name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        for name in evaluation.predictor.class_names
+    ]
     n = len(names)
-    inches = min(0.42 * n, 16)
-    figure = Figure(figsize=(inches + 3, inches + 2.2), layout="constrained")
+    inches = min(max(0.42 * n, 3), 16)
+    longest = max(map(len, names))
+    is_turned = longest > 2
+    room = 0.08 * longest  # inches, of a name
+    height = inches + 2 + is_turned * room
+    figure = Figure(figsize=(inches + 2.2 + room, height), layout="constrained")
     axes = figure.add_subplot()
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
@@ -183,8 +191,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     size = min(9, 0.8 * 72 * inches / n)  # points, less than a row is high
-    turn = 90 if max(map(len, names)) > 2 else 0
-    axes.set_xticks(range(n), names, rotation=turn, fontsize=size)
+    axes.set_xticks(range(n), names, rotation=90 * is_turned, fontsize=size)
     axes.set_yticks(range(n), names, fontsize=size)
     if n <= _MOST_NUMBERS:
         for i, j in zip(*np.nonzero(counts), strict=True):
@@ -194,7 +201,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     accuracy = evaluation.values()["accuracy"]
-    axes.set_title(f"{evaluation.examples.what}: accuracy {accuracy:.1%}")
+    axes.set_title(f"{evaluation.examples.what}\naccuracy {accuracy:.1%}")
     return figure
 
 
@@ -218,7 +225,7 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
     points = bins.confidence[filled], bins.accuracy[filled]
     top.plot(*points, "o", color=OKABE_ITO[0], markersize=4)
     ece = evaluation.values()["ece"]
-    top.set_title(f"{evaluation.examples.what}: calibration error {ece:.3f}")
+    top.set_title(f"{evaluation.examples.what}\ncalibration error {ece:.3f}")
     top.set_ylabel("accuracy")
     top.set_ylim(0, 1.02)
     low.bar(left, bins.count, width, align="edge", color="gray", edgecolor="white")
@@ -237,7 +244,7 @@ def plot_errors(evaluation: Evaluation) -> Figure:
     low, high = min(x.min() for x in images), max(x.max() for x in images)
     n_columns = min(5, len(errors))
     n_rows = -(-len(errors) // n_columns)
-    figure = Figure(figsize=(2 * n_columns, 2.5 * n_rows), layout="constrained")
+    figure = Figure(figsize=(2 * n_columns, 2.8 * n_rows), layout="constrained")
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

@@ -58,7 +58,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _UNITS = {
     "rotation": "up to so many degrees",
     "shear": "up to so many degrees",
-    "zoom": "share of the frame that the image fills",
+    "zoom": "share of height and width that fills the frame",
 }
 _LAST = "At the last evaluation: mean ± sample standard deviation over runs."
 

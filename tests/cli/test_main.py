@@ -117,7 +117,10 @@ def test_a_run_that_died_before_its_first_epoch_is_mentioned(runs, tmp_path, cap
         (["runs/none0", "runs/none0"], "name each run once"),
         (["runs/none0", "runs"], "name each run once"),
         (["damaged"], "damaged/log is not valid JSON"),
-        (["runs", "--out", "picture.jpg"], "picture.jpg does not end in .png"),
+        (
+            ["runs", "--out", "picture.jpg"],
+            "picture.jpg: give a name that ends in .png",
+        ),
         (["runs", "--out", "missing/x.png"], "make missing first"),
         (["runs", "--out", "folder.png"], "is a folder"),
     ],

@@ -136,7 +136,7 @@ def test_evaluate_writes_beside_the_run_and_prints(digits_run, tmp_path, capsys)
     assert lines[0].startswith("355 examples, the test set of digits; ")
     assert f"accuracy {content['accuracy']:.4f}, nll {content['nll']:.4f}" in lines[1]
     first = content["errors"][0]
-    start = lines.index(f"The most certain of {len(content['errors'])} errors:")
+    start = lines.index(f"The 2 most certain of {len(content['errors'])} errors:")
     shown = lines[start:]
     assert shown[1].startswith(f"  {first['file']}: {first['predicted']} (")
     assert shown[3] == ""
@@ -168,7 +168,7 @@ def test_an_evaluation_does_not_take_the_place_of_another(digits_run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ("net.pb", "net.pb does not end in .onnx or .safetensors"),
+        ("net.pb", "net.pb: give a name that ends in .onnx or .safetensors"),
         ("no/net.onnx", "no/net.onnx is in no folder: make no first"),
         ("net.onnx --names chainer", "--names is for a .safetensors"),
         ("net.safetensors --opset 17", "--opset is for a .onnx"),

@@ -9,8 +9,14 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from chainer_mmix import datasets
 from chainer_mmix.inference import load_predictor
-from chainer_mmix.inference.evaluation import evaluate, write_evaluation
-from chainer_mmix.inference.examples import find_examples
+from chainer_mmix.inference.evaluation import (
+    Evaluation,
+    evaluate,
+    plot_confusion,
+    plot_errors,
+    write_evaluation,
+)
+from chainer_mmix.inference.examples import Examples, find_examples
 
 
 def test_the_run_is_evaluated_on_what_it_validated_on(digits_run):
@@ -60,6 +66,34 @@ def test_files_show_the_same(digits_run, tmp_path):
     assert content["by_class"]["3"]["support"] == 36
     for path in files[1:]:
         assert matplotlib_image.imread(path).std() > 0.05
+
+
+@pytest.mark.parametrize("n", [2, 10, 60])
+def test_the_confusion_matrix_has_room_beside_long_names(digits_run, n):
+    predictor = load_predictor(digits_run)
+    predictor.class_names = [f"{k}, {'a long name ' * 4}" for k in range(n)]
+    examples = Examples("the validation set of pets", [], np.arange(n), None)
+    figure = plot_confusion(Evaluation(predictor, examples, np.eye(n)))
+    figure.draw_without_rendering()
+    axes, bar = figure.axes
+    assert axes.get_window_extent().height > 250
+    texts = [axes.title, axes.yaxis.label, bar.yaxis.label, *axes.get_xticklabels()]
+    for text in texts:
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+
+
+def test_the_titles_of_errors_are_whole_and_lie_over_no_image(digits_run):
+    predictor = load_predictor(digits_run)
+    found = evaluate(predictor, find_examples(predictor))
+    figure = plot_errors(found)
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert len(boxes) == 20
+    for box in boxes:
+        assert box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
 
 
 def test_classes_of_a_folder_are_told_by_their_names(folder_run, pictures, tmp_path):
