@@ -42,6 +42,12 @@ def test_kernels_of_the_multiprocess_updater_compile(
     nvrtc(source, name)
 
 
+def test_without_nccl_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(multiprocess, "_available", False)
+    with pytest.raises(Exception, match=r"Install nvidia-nccl-cu12 for CuPy 13, or"):
+        multiprocess.MultiprocessParallelUpdater([], None)
+
+
 @pytest.mark.parametrize("name", ["pack", "unpack"])
 def test_kernels_of_chainermn_compile(name, nvrtc, chainermn_memory, monkeypatch):
     sources = []
