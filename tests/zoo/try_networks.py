@@ -102,15 +102,19 @@ def gradients(net: chainer.Chain, inputs: tuple, cpu: str) -> np.ndarray:
 
 def step(net: chainer.Chain, inputs: tuple, point: str) -> str:
     """Trains a mixed step; returns what went wrong."""
+    _, *names = inspect.signature(type(net).__call__).parameters
+    by_name = len(inputs) > 1  # since the second may be left out
     model = ManifoldMixupClassifier(
         MixupLayers(net, [point]),
-        **{"mixup_alpha": 2, "lossfun": total, "accfun": None, "label_key": "t"},
-        seed=0,
+        **{"mixup_alpha": 2, "lossfun": total, "accfun": None, "seed": 0},
+        label_key="t" if by_name else -1,
     )
-    _, *names = inspect.signature(type(net).__call__).parameters
-    arguments = dict(zip(names, inputs, strict=False))
+    t = np.arange(N, dtype=np.int32)
     try:
-        loss = model(**arguments, t=np.arange(N, dtype=np.int32))
+        if by_name:
+            loss = model(**dict(zip(names, inputs, strict=True)), t=t)
+        else:
+            loss = model(*inputs, t)
         model.cleargrads()
         loss.backward()
     except Exception as e:
