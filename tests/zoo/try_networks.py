@@ -21,7 +21,7 @@ from chainer_mmix.links.graph import leaves
 from chainer_mmix.links.suggest import survey
 
 N = 2
-SMALL = 96, 96
+SMALL = (96, 96), (256, 256)
 TIMEOUT = 900
 AUDIO = "jasper", "quartznet"
 POSES = "alphapose", "centernet", "lwopenpose", "simplepose"
@@ -56,13 +56,14 @@ def make(name: str, dtype: type, **kwargs) -> chainer.Chain:
 
 def make_small(name: str) -> tuple[chainer.Chain, tuple, dict]:
     """Returns a network, inputs as small as it takes, and its options for these."""
-    with contextlib.suppress(Exception):  # whatever it says to the size
-        options = {} if name.endswith(("cifar10", "svhn")) else {"in_size": SMALL}
-        net = make(name, np.float32, **options)
-        inputs = inputs_of(name, net)
-        with chainer.using_config("train", False), chainer.no_backprop_mode():
-            net(*inputs)
-        return net, inputs, options
+    sizes = () if name.endswith(("cifar10", "svhn")) else SMALL
+    for options in ({"in_size": size} for size in sizes):
+        with contextlib.suppress(Exception):  # whatever it says to the size
+            net = make(name, np.float32, **options)
+            inputs = inputs_of(name, net)
+            with chainer.using_config("train", False), chainer.no_backprop_mode():
+                net(*inputs)
+            return net, inputs, options
     net = make(name, np.float32)
     return net, inputs_of(name, net), {}
 
