@@ -15,12 +15,14 @@ PACKAGES = {
     ),
     "chainer-chemistry": "chainer-chemistry==0.7.1 rdkit",
     "chainer-computational-cost": "chainer-computational-cost==0.1.2",
+    "chainer-mask-rcnn": "chainer-mask-rcnn==0.5.24 opencv-python-headless",
     "chainercv2": "chainercv2==0.0.62 librosa",
     "chainerrl": "chainerrl==0.8.0 gym<0.23",
     "chainerui": "chainerui==0.11.0 SQLAlchemy<2",
     "cvmodelz": "cvmodelz==0.4.0 chainercv2==0.0.62",
     "nnoir-chainer": "--no-deps nnoir-chainer==1.1.3 nnoir msgpack",
     "tensorboard-chainer": "tensorboard-chainer==0.5.3 tensorboardX",
+    "waifu2x": "--no-deps waifu2x==2024.0.1",
 }
 
 

@@ -39,6 +39,7 @@ _MAX_POOLING = """\
 VERSIONS = {
     "chainer_chemistry": ("chainer-chemistry", "0.7.1"),
     "chainer_computational_cost": ("chainer-computational-cost", "0.1.2"),
+    "chainer_mask_rcnn": ("chainer-mask-rcnn", "0.5.24"),
     "chainercv2": ("chainercv2", "0.0.62"),
     "chainerrl": ("chainerrl", "0.8.0"),
     "chainerui": ("chainerui", "0.11.0"),
@@ -109,6 +110,11 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "    sy, sx = func.stride\n"
             f"    ph, pw = func.pad\n{_MAX_POOLING}",
         ),
+    ),
+    # Chainer 6 concatenates no Variable in place of a list.
+    "chainer_mask_rcnn.models.mask_rcnn_train_chain": (
+        Patch("F.concat(rpn_locs, axis=0)", "F.concat(list(rpn_locs), axis=0)"),
+        Patch("F.concat(rpn_scores, axis=0)", "F.concat(list(rpn_scores), axis=0)"),
     ),
     # SciPy 1.13 moved the windows, and librosa 0.10 wants names.
     "chainercv2.models.jasper": (

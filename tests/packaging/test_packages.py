@@ -16,6 +16,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 import scipy.signal
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,51 @@ def test_chainer_chemistry_trains():
             optimizer.update(model, atoms, adjacency, t)
             losses.append(float(model.loss.array))
         assert losses[-1] < losses[0] / 2
+
+
+def test_chainer_mask_rcnn_trains(tmp_path):
+    rcnn = pytest.importorskip("chainer_mask_rcnn")
+    from chainer_mask_rcnn.functions.roi_pooling_2d import roi_pooling_2d
+
+    np.random.seed(0)
+    chainer.dataset.set_dataset_root(str(tmp_path))
+    weights = tmp_path / "pfnet/chainer/models/ResNet-50-model.npz"
+    resnet = L.ResNet50Layers(pretrained_model=None)
+    for name, link in resnet.namedlinks():
+        if name.endswith("bn3"):
+            link.gamma.array[...] = 0.1
+    weights.parent.mkdir(parents=True)
+    chainer.serializers.save_npz(weights, resnet)
+    proposals = ("min_size", 0), ("n_train_pre_nms", 200), ("n_train_post_nms", 50)
+    proposals += ("n_test_pre_nms", 200), ("n_test_post_nms", 4)
+    net = rcnn.models.MaskRCNNResNet(
+        50,
+        n_fg_class=2,
+        pooling_func=roi_pooling_2d,
+        **{"min_size": 64, "anchor_scales": (2, 4), "rpn_hidden": 64},
+        proposal_creator_params=dict(proposals),
+    )
+    creator = rcnn.models.utils.ProposalTargetCreator(n_sample=8)
+    chain = rcnn.models.MaskRCNNTrainChain(net, proposal_target_creator=creator)
+    optimizer = chainer.optimizers.Adam(1e-4).setup(chain)
+
+    image = np.random.rand(3, 64, 64).astype("f") * 50
+    image[:, 8:40, 10:50] += 150
+    mask = np.zeros((1, 64, 64), np.int32)
+    mask[0, 8:40, 10:50] = 1
+    box, label = np.float32([[8, 10, 40, 50]]), np.int32([0])
+    (x,), _, scales = net.prepare([image])
+    losses = []
+    for _ in range(4):
+        loss = chain(x[None], [box], [label], [mask], np.array(scales))
+        chain.cleargrads()
+        loss.backward()
+        optimizer.update()
+        losses.append(float(loss.array))
+    assert losses[-1] < losses[0] / 2
+    net.score_thresh = 0
+    (boxes,), (masks,), (labels,), _ = net.predict([image])
+    assert masks.shape == (len(boxes), 64, 64) and {0, 1} >= set(labels)
 
 
 def test_tensorboard_chainer_writes_what_tensorboard_reads(tmp_path):
@@ -217,13 +263,39 @@ def test_nnoir_chainer_computes_the_same(tmp_path):
     np.testing.assert_allclose(again.array, y.array, rtol=1e-6)
 
 
-def test_cvmodelz_wraps():
+def test_cvmodelz_fine_tunes():
     pytest.importorskip("cvmodelz")
+    from cvmodelz.classifiers import Classifier
     from cvmodelz.models import ModelFactory
 
-    net = ModelFactory.new("cvmodelz.ResNet50")
-    net.reinitialize_clf(7)
-    assert net(np.zeros((2, 3, 224, 224), np.float32)).shape == (2, 7)
+    np.random.seed(0)
+    net = ModelFactory.new("cvmodelz.ResNet35")
+    net.reinitialize_clf(3)
+    t = np.int32([0, 1, 2, 0, 1, 2])
+    x = np.random.rand(6, 3, 64, 64).astype("f") + t[:, None, None, None].astype("f")
+    model = Classifier(net)
+    optimizer = chainer.optimizers.SGD(0.01).setup(model)
+    for _ in range(6):
+        optimizer.update(model, x, t)
+    assert float(net.accuracy(net(x, layer_name=net.clf_layer_name), t).array) == 1
+
+
+@pytest.mark.parametrize("arch", ["VGG7", "UpConv7", "ResNet10", "UpResNet10"])
+def test_waifu2x_enlarges(arch, tmp_path, monkeypatch):
+    waifu2x = pytest.importorskip("waifu2x")
+
+    def picture(scale):  # sampled at the centres of its pixels
+        y, x = (np.mgrid[: 40 * scale, : 48 * scale] + 0.5) / scale
+        waves = np.sin(x / 6), np.cos(y / 5), np.sin((x + y) / 9)
+        return 127 + 100 * np.stack(waves, axis=2)
+
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.fromarray(picture(1).astype(np.uint8)).save(small)
+    words = ["waifu2x", "-i", small, "-o", large, "-a", arch, "-l", 32]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    waifu2x.main()
+    error = np.asarray(Image.open(large)) - picture(2)
+    assert (error**2).mean() ** 0.5 < 2.5
 
 
 def test_chainer_addons_runs():

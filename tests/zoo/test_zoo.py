@@ -16,12 +16,14 @@ def test_the_table_counts_what_failed():
             "input": [1, 8],
             "points": {"input": "", "stage1": "RuntimeError: a branch"},
         },
+        "wild": {"input": [4], "points": {}, **errors, "chainer": float("nan")},
         "none": {"input": [4], "points": {}},
         "bad": {"error": "ValueError: no such size"},
     }
     text = runpy.run_path(str(RUN))["table"](results)
-    assert "Of 4 networks 3 run, and 1 train a mixed step" in text
+    assert "Of 5 networks 4 run, and 1 train a mixed step" in text
     assert "within 1e-14" in text and "0.50 of Chainer's own in the median" in text
+    assert "ten times it in 0." in text and "For 1, the random weights" in text
     rows = {line.split(" | ")[0][2:]: line for line in text.splitlines()[4:]}
     assert (
         "| 3×96×96 | input, stage1 | yes | 1.0e-14 | 1.0e-06 | 2.0e-06 |"

@@ -21,7 +21,7 @@ from chainer_mmix.links.graph import leaves
 from chainer_mmix.links.suggest import survey
 
 N = 2
-SMALL = 96, 96
+SMALL = (96, 96), (256, 256)
 TIMEOUT = 900
 AUDIO = "jasper", "quartznet"
 POSES = "alphapose", "centernet", "lwopenpose", "simplepose"
@@ -56,13 +56,14 @@ def make(name: str, dtype: type, **kwargs) -> chainer.Chain:
 
 def make_small(name: str) -> tuple[chainer.Chain, tuple, dict]:
     """Returns a network, inputs as small as it takes, and its options for these."""
-    with contextlib.suppress(Exception):  # whatever it says to the size
-        options = {} if name.endswith(("cifar10", "svhn")) else {"in_size": SMALL}
-        net = make(name, np.float32, **options)
-        inputs = inputs_of(name, net)
-        with chainer.using_config("train", False), chainer.no_backprop_mode():
-            net(*inputs)
-        return net, inputs, options
+    sizes = () if name.endswith(("cifar10", "svhn")) else SMALL
+    for options in ({"in_size": size} for size in sizes):
+        with contextlib.suppress(Exception):  # whatever it says to the size
+            net = make(name, np.float32, **options)
+            inputs = inputs_of(name, net)
+            with chainer.using_config("train", False), chainer.no_backprop_mode():
+                net(*inputs)
+            return net, inputs, options
     net = make(name, np.float32)
     return net, inputs_of(name, net), {}
 
@@ -102,15 +103,19 @@ def gradients(net: chainer.Chain, inputs: tuple, cpu: str) -> np.ndarray:
 
 def step(net: chainer.Chain, inputs: tuple, point: str) -> str:
     """Trains a mixed step; returns what went wrong."""
+    _, *names = inspect.signature(type(net).__call__).parameters
+    by_name = len(inputs) > 1  # since the second may be left out
     model = ManifoldMixupClassifier(
         MixupLayers(net, [point]),
-        **{"mixup_alpha": 2, "lossfun": total, "accfun": None, "label_key": "t"},
-        seed=0,
+        **{"mixup_alpha": 2, "lossfun": total, "accfun": None, "seed": 0},
+        label_key="t" if by_name else -1,
     )
-    _, *names = inspect.signature(type(net).__call__).parameters
-    arguments = dict(zip(names, inputs, strict=False))
+    t = np.arange(N, dtype=np.int32)
     try:
-        loss = model(**arguments, t=np.arange(N, dtype=np.int32))
+        if by_name:
+            loss = model(**dict(zip(names, inputs, strict=True)), t=t)
+        else:
+            loss = model(*inputs, t)
         model.cleargrads()
         loss.backward()
     except Exception as e:
