@@ -397,7 +397,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
         if ratio < args.remix_kappa:
             raise ValueError(
                 f"--remix-kappa {args.remix_kappa:g} changes nothing: the largest "
-                f"class has only {ratio:.3g} times as many training images as the "
+                f"class has {ratio:.3g} times as many training images as the "
                 "smallest; choose a lower one, or leave it out"
             )
         tau = 0.5 if args.remix_tau is None else args.remix_tau

@@ -466,7 +466,7 @@ def test_a_resumed_run_takes_its_arguments_from_the_record(undisturbed, capsys):
     words = [*QUICK, "--epoch", "2", "--lr", "0.01", "--cutmix-alpha", "1"]
     words += ["--layer-mix", "0", "1", "--per", "sample", "--mixup-prob", "0.8"]
     words += ["--fmix-alpha", "1", "--resizemix-minmax", "0.3", "0.8"]
-    words += ["--clean-weight", "0.5", "--remix-kappa", "1.5"]
+    words += ["--clean-weight", "0.5", "--remix-kappa", "1"]
     assert train.main([*words, "--epoch", "3", "--out", "expected"]) == 0
     assert train.main([*words, "--out", "run"]) == 0
     assert train.main(["--resume", "run", "--epoch", "3", "--quiet"]) == 0

@@ -100,7 +100,7 @@ BAD_INPUT = [
     ("--clean-weight 1", "must be above 0 and below 1, not 1"),
     ("--clean-weight 0.5 --alpha 0", "--clean-weight changes nothing where nothing"),
     ("--remix-kappa 3 --mixup-prob 0", "--remix-kappa changes nothing where nothing"),
-    ("--model cnn --remix-kappa 3", "class has only 1.05 times as many"),
+    ("--model cnn --remix-kappa 3", "class has 1.05 times as many"),
     ("--remix-kappa 0.5", "must be a finite number >= 1, not 0.5"),
     ("--remix-tau 0.5", "--remix-tau is for --remix-kappa"),
     ("--top-k 10", "not below the 10 classes: choose at most 9"),
