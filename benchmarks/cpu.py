@@ -1,4 +1,5 @@
-"""A training step through each path of ``chainer_revive.cpu``, and PyTorch.
+"""A training step, and an evaluation, through each path of ``chainer_revive.cpu``, and
+through PyTorch.
 
 Each candidate has a process of its own, so that their threads do not meet and each has
 a peak of memory; they run in turns.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,47 +21,84 @@ from paired import report
 import chainer_revive
 from chainer_mmix import ManifoldMixupClassifier, models
 
-CANDIDATES = {
+TRAINING = {
     "Chainer's own code": ("chainer", False),
     "NumPy": ("numpy", False),
     "NumPy, mixing": ("numpy", True),
     "Numba": ("numba", False),
     "Numba, mixing": ("numba", True),
-    "Numba, direct sums": ("direct sums", False),
+    "Numba, direct sums": ("numba, direct sums", False),
     "PyTorch": ("torch", False),
     "PyTorch, channels last": ("torch, channels last", False),
+    "PyTorch, compiled": ("torch, compiled", False),
 }
-NEEDED = {
-    "numba": "numba",
-    "direct sums": "numba",
-    "torch": "torch",
-    "torch, channels last": "torch",
+EVALUATION = {
+    "Chainer's own code": ("chainer",),
+    "NumPy": ("numpy",),
+    "Numba": ("numba",),
+    "PyTorch": ("torch",),
+    "PyTorch, channels last": ("torch, channels last",),
+    "PyTorch, folded": ("torch, folded",),
+    "PyTorch, compiled": ("torch, compiled",),
 }
 # Seconds after which the threads of a process have stopped to wait by spinning.
 PAUSE = 0.3
 
 
-def step(path: str, mixup: bool, network: str, shape: tuple[int, ...]):
-    np.random.seed(0)
-    x = np.random.rand(*shape).astype(np.float32)
-    t = np.random.randint(0, 10, len(x)).astype(np.int32)
+def step(network: str, shape: tuple[int, ...], path: str, mixup: bool):
+    """Returns a training step."""
+    x, t = batch(shape)
     library, _, option = path.partition(", ")
     if library == "torch":
         import torch_models
 
-        return torch_models.step(network, x, t, bool(option))
-    if path == "direct sums":  # instead of Winograd's
-        path = "numba"
-        chainer.global_config.winograd = False
-    chainer_revive.use(cpu=path)
-    model = ManifoldMixupClassifier(getattr(models, network)(10), mixup, seed=0)
+        return torch_models.step(network, x, t, option)
+    model = classifier(network, library, option, mixup)
     optimizer = chainer.optimizers.MomentumSGD(1e-3).setup(model)
     return lambda: optimizer.update(model, x, t)
 
 
-def work(connection, *setting) -> None:
+def evaluation(network: str, shape: tuple[int, ...], path: str):
+    """Returns an evaluation of a batch, as ``chainer.training.extensions.Evaluator``
+    makes it.
+    """
+    x, t = batch(shape)
+    library, _, option = path.partition(", ")
+    if library == "torch":
+        import torch_models
+
+        return torch_models.evaluation(network, x, t, option)
+    model = classifier(network, library, option)
+
+    def call():
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            return model(x, t).array
+
+    return call
+
+
+def batch(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    np.random.seed(0)
+    x = np.random.rand(*shape).astype(np.float32)
+    return x, np.random.randint(0, 10, len(x)).astype(np.int32)
+
+
+def classifier(network: str, library: str, option: str, mixup: bool = True):
+    chainer_revive.use(cpu=library)
+    if option == "direct sums":  # instead of Winograd's
+        chainer.global_config.winograd = False
+    return ManifoldMixupClassifier(getattr(models, network)(10), mixup, seed=0)
+
+
+def work(connection, make: Callable, *setting) -> None:
     """Makes as many steps as it is told to, and says how long one took."""
-    call = step(*setting)
+    try:
+        call = make(*setting)
+        call()
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        return
+    connection.send("")
     while steps := connection.recv():
         start = time.perf_counter()
         for _ in range(steps):
@@ -77,19 +116,31 @@ def peak_of_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def compare(network: str, shape: tuple[int, ...], repeats: int, steps: int) -> None:
-    candidates = {
-        name: (path, mixup)
-        for name, (path, mixup) in CANDIDATES.items()
-        if find_spec(NEEDED.get(path, "chainer"))
-    }
+def measure(
+    make: Callable,
+    candidates: dict[str, tuple],
+    network: str,
+    shape: tuple[int, ...],
+    repeats: int,
+    steps: int = 1,
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Returns the seconds of each candidate's steps, and its peak of memory.
+
+    What is not installed is left out; what fails is left out with a word.
+    """
     context = multiprocessing.get_context("spawn")
     ends = {}
     for name, setting in candidates.items():
+        library = setting[0].partition(", ")[0]
+        if library in ("numba", "torch") and not find_spec(library):
+            continue
         ends[name], end = context.Pipe()
-        arguments = end, *setting, network, shape
+        arguments = end, make, network, shape, *setting
         context.Process(target=work, args=arguments, daemon=True).start()
-    times: dict[str, list[float]] = {name: [] for name in candidates}
+        if failure := ends[name].recv():
+            print(f"{name} is left out: {failure}", flush=True)
+            del ends[name]
+    times: dict[str, list[float]] = {name: [] for name in ends}
     for repeat in range(repeats + 1):
         for name, end in ends.items():
             end.send(steps if repeat else 2)  # to warm up
@@ -99,17 +150,28 @@ def compare(network: str, shape: tuple[int, ...], repeats: int, steps: int) -> N
             time.sleep(PAUSE)
     for end in ends.values():
         end.send(0)
-    peaks = {name: end.recv() for name, end in ends.items()}
-    report(f"Training step on a CPU, {network}, input {shape}", times, peaks)
+    return times, {name: end.recv() for name, end in ends.items()}
+
+
+def compare(network: str, shape: tuple[int, ...], repeats: int, steps: int = 1) -> None:
+    found = measure(step, TRAINING, network, shape, repeats, steps)
+    report(f"Training step on a CPU, {network}, input {shape}", *found)
+
+
+def compare_evaluation(network: str, shape: tuple[int, ...], repeats: int) -> None:
+    found = measure(evaluation, EVALUATION, network, shape, repeats)
+    report(f"Evaluation on a CPU, {network}, input {shape}", *found)
 
 
 def main() -> None:
-    compare("ResNet50", (64, 3, 32, 32), repeats=9, steps=1)
-    compare("PreActResNet18", (32, 3, 32, 32), repeats=5, steps=1)
-    compare("WideResNet28_10", (8, 3, 32, 32), repeats=5, steps=1)
+    compare("ResNet50", (64, 3, 32, 32), repeats=9)
+    compare("PreActResNet18", (32, 3, 32, 32), repeats=5)
+    compare("WideResNet28_10", (8, 3, 32, 32), repeats=5)
+    compare("ResNet50", (8, 3, 224, 224), repeats=5)
     compare("CNN", (50, 1, 28, 28), repeats=15, steps=2)
     compare("CNN", (50, 1, 8, 8), repeats=15, steps=10)
     compare("CNN", (1, 1, 8, 8), repeats=25, steps=20)
+    compare_evaluation("ResNet50", (64, 3, 32, 32), repeats=15)
 
 
 if __name__ == "__main__":

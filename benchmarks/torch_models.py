@@ -115,23 +115,73 @@ def cnn(channels: int) -> nn.Module:
     return nn.Sequential(*layers, _head(64))
 
 
-def step(network: str, x, t, channels_last: bool = False):
-    """Returns a training step as that of the other benchmarks."""
-    model = {
+def make(network: str, channels: int) -> nn.Module:
+    return {
         "ResNet50": lambda: resnet50("imagenet"),
         "PreActResNet18": preactresnet18,
         "WideResNet28_10": wideresnet28_10,
-        "CNN": lambda: cnn(x.shape[1]),
+        "CNN": lambda: cnn(channels),
     }[network]()
+
+
+def step(network: str, x, t, option: str = ""):
+    """Returns a training step as that of the other benchmarks.
+
+    Args:
+        option: ``"channels last"``, ``"compiled"`` (by ``torch.compile``, which needs a
+            C++ compiler) or ``""``.
+    """
+    model = make(network, x.shape[1])
     x, t = torch.from_numpy(x), torch.from_numpy(t).long()
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
-        x = x.contiguous(memory_format=torch.channels_last)
+    if option == "channels last":
+        model, x = in_channels_last(model, x)
+    forward = torch.compile(model) if option == "compiled" else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def call():
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), t).backward()
+        nn.functional.cross_entropy(forward(x), t).backward()
         optimizer.step()
 
     return call
+
+
+def evaluation(network: str, x, t, option: str = ""):
+    """Returns an evaluation of a batch: its loss.
+
+    Args:
+        option: As for :func:`step`, or ``"folded"``, for batch normalisation in the
+            convolution before it and channels last. What is compiled is folded too.
+    """
+    model = make(network, x.shape[1]).eval()
+    x, t = torch.from_numpy(x), torch.from_numpy(t).long()
+    if option in ("channels last", "folded"):
+        model, x = in_channels_last(model, x)
+    if option == "folded":
+        fold(model)
+    if option == "compiled":
+        from torch._inductor import config
+
+        config.freezing = True
+        model = torch.compile(model)
+
+    @torch.no_grad()
+    def call():
+        return nn.functional.cross_entropy(model(x), t)
+
+    return call
+
+
+def in_channels_last(model: nn.Module, x: torch.Tensor):
+    layout = {"memory_format": torch.channels_last}
+    return model.to(**layout), x.contiguous(**layout)
+
+
+def fold(model: nn.Module) -> None:
+    """Folds each batch normalisation into the convolution that it follows."""
+    for part in list(model.modules()):
+        if isinstance(part, nn.Sequential):
+            for i in range(1, len(part)):
+                if isinstance(part[i], nn.BatchNorm2d):
+                    conv = torch.nn.utils.fuse_conv_bn_eval(part[i - 1], part[i])
+                    part[i - 1], part[i] = conv, nn.Identity()
