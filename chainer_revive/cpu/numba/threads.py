@@ -69,14 +69,15 @@ def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) ->
         second: Another one.
     """
     values = [address(a) if type(a) is np.ndarray else a for a in (arguments + second)]
+    packed = array("q", values)
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
     # Some more parts than threads, for threads that are late or held up.
     step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
     if helpers:
         _call_up(helpers)
     # One argument: ctypes takes as long for each of them as for the rest of a call.
-    packed = array("q", [_place, task.address, n, step, *values])
-    _lead.call(packed.buffer_info()[0])
+    order = array("q", [_place, task.address, packed.buffer_info()[0], n, step])
+    _lead.call(order.buffer_info()[0])
     if symbols.failed:
         symbols.failed.clear()
         # Nothing else can fail: shapes fit, and no integer is divided by zero.
@@ -161,10 +162,9 @@ def _serve(memory: array, sleepers: SimpleQueue) -> None:
 
 
 @functools.partial(Native, signature=types.void(types.intp))
-def _lead(packed):
-    memory, task = load(packed), load(packed + 8)
-    n, step = load(packed + 16), load(packed + 24)
-    arguments = packed + 32
+def _lead(order):
+    memory, task, arguments = load(order), load(order + 8), load(order + 16)
+    n, step = load(order + 24), load(order + 32)
     parts = -(-n // step)
     # One caller at a time has helpers.
     if parts == 1 or not exchange(memory + _BUSY, 0, 1):
