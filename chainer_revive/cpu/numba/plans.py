@@ -112,8 +112,8 @@ class Plan:
         self._calls: list[Callable[[], None]] = []
         self._places: list[tuple[array, int, int, int]] = []
         for task, n, grain, arguments in tasks:
-            packed = array("q", [0] * (threads.HEAD + len(arguments)))
-            for place, a in enumerate(arguments, threads.HEAD):
+            packed = array("q", [0] * len(arguments))
+            for place, a in enumerate(arguments):
                 if type(a) is np.ndarray:
                     self._locate(a, (result, *inputs), packed, place)
                 else:

@@ -41,8 +41,6 @@ _LIMIT = 1 << 32  # of parts
 _NEXT, _DONE, _AWAKE, _BUSY = 0, 64, 128, 192
 _TASK, _ARGUMENTS, _N, _STEP, _PARTS, _WANTED = range(256, 304, 8)
 
-HEAD = 4  # places in front of a task's arguments, for :func:`start`
-
 _SIGNATURE = types.void(types.CPointer(types.intp), types.intp, types.intp)
 
 
@@ -75,19 +73,19 @@ def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) ->
     if (tasks := getattr(_recording, "tasks", None)) is not None:
         tasks.append((task, n, grain, arguments))
     values = [address(a) if type(a) is np.ndarray else a for a in arguments]
-    start(task, n, grain, array("q", [0] * HEAD + values))
+    start(task, n, grain, array("q", values))
 
 
 def start(task: Task, n: int, grain: int, packed: array) -> None:
-    """Does the same with arguments that are packed already, behind HEAD places."""
+    """Does the same with arguments that are packed already."""
     helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
     # Some more parts than threads, for threads that are late or held up.
     step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
     if helpers:
         _call_up(helpers)
     # One argument: ctypes takes as long for each of them as for the rest of a call.
-    packed[0], packed[1], packed[2], packed[3] = _place, task.address, n, step
-    _lead.call(packed.buffer_info()[0])
+    order = array("q", [_place, task.address, packed.buffer_info()[0], n, step])
+    _lead.call(order.buffer_info()[0])
     if symbols.failed:
         symbols.failed.clear()
         # Nothing else can fail: shapes fit, and no integer is divided by zero.
@@ -195,10 +193,9 @@ def _serve(memory: array, sleepers: SimpleQueue) -> None:
 
 
 @functools.partial(Native, signature=types.void(types.intp))
-def _lead(packed):
-    memory, task = load(packed), load(packed + 8)
-    n, step = load(packed + 16), load(packed + 24)
-    arguments = packed + 32
+def _lead(order):
+    memory, task, arguments = load(order), load(order + 8), load(order + 16)
+    n, step = load(order + 24), load(order + 32)
     parts = -(-n // step)
     # One caller at a time has helpers.
     if parts == 1 or not exchange(memory + _BUSY, 0, 1):
