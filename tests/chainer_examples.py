@@ -189,7 +189,7 @@ def main() -> int:
             fast.append(start(script, arguments, "numba"))
         moved, _ = start(script, arguments, "0", 1e-7)
         off, may_be = apart(own[0][0], fast[0][0]), apart(own[0][0], moved)
-        failed |= off > max(10 * may_be, 1e-5)
+        failed |= off > max(10 * may_be, 1e-6)
         slow, quick = (min(step for _, step in runs) for runs in (own, fast))
         print(f"| {name} | {off:.0e} | {may_be:.0e} | {slow / quick:.2f} |", flush=True)
     return int(failed)
