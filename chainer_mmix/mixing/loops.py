@@ -1,5 +1,4 @@
-"""The compiled side of :mod:`chainer_mmix.mixing.kernels`; Numba is needed to import
-it."""
+"""The compiled side of :mod:`chainer_mmix.mixing.kernels`."""
 
 from __future__ import annotations
 

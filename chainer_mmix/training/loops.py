@@ -1,5 +1,4 @@
-"""The compiled side of :mod:`chainer_mmix.training.sgd`; Numba is needed to import
-it."""
+"""The compiled side of :mod:`chainer_mmix.training.sgd`."""
 
 from __future__ import annotations
 
