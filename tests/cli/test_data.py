@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from chainer_mmix.cli import main, options, recipes, train
+from chainer_mmix.cli.prepare import prepare
 from chainer_mmix.datasets import DATASETS, KINDS, PictureDataset, find, load_splits
 from chainer_mmix.models import CNN
 from chainer_mmix.runs.compare import compare_groups
@@ -341,7 +342,7 @@ def test_pretrained_weights_on_a_folder(pictures, capsys):
     words = [*WORK, "--pretrained", str(saved), "--out", "run"]
     assert "too (--standardise)" in error_of(capsys, *words)
     args = recipes.parse(train.get_parser(), [*words, "--standardise", "channel"])
-    trainer, started, lock = train.prepare(args, "", Ranks())
+    trainer, started, lock = prepare(args, "", Ranks())
     lock.close()
     net = trainer.updater.get_optimizer("main").target.predictor
     with np.load(saved) as file:

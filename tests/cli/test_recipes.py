@@ -11,6 +11,7 @@ from PIL import Image
 
 from chainer_mmix import datasets, models
 from chainer_mmix.cli import recipes, train
+from chainer_mmix.cli.prepare import prepare
 from chainer_mmix.cli.recipes import RECIPES
 from chainer_mmix.training.multinode import Ranks
 
@@ -118,7 +119,7 @@ def stand_ins(tmp_path, monkeypatch):
 def test_each_trains_a_step(stand_ins, name):
     words = ["--recipe", name, "--batchsize", "4", "--quiet"]
     args = recipes.parse(PARSER, words)
-    trainer, record, lock = train.prepare(args, "", Ranks())
+    trainer, record, lock = prepare(args, "", Ranks())
     classifier = trainer.updater.get_optimizer("main").target
     before = {k: p.array.copy() for k, p in classifier.namedparams()}
     trainer.updater.update()
