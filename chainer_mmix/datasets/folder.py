@@ -27,6 +27,7 @@ _SPLITS = {
 }
 # What unpackers and file servers leave behind. Names that begin with a dot are too.
 _LEFTOVERS = {"__MACOSX", "@eaDir"}
+_NAMED = 10  # of many files that are left out
 
 
 def get_folder(
@@ -234,9 +235,12 @@ def _scan(folder: Path) -> dict[str, list[str]]:
         written[name] = path.name
         others += [file for file in files if not _is_picture(file)]
     if others:
-        names = ", ".join(sorted(str(path.relative_to(folder)) for path in others))
+        names = sorted(str(path.relative_to(folder)) for path in others)
+        more = len(names) - _NAMED
         warnings.warn(
-            f"left out below {folder}, as no pictures of a class: {names}", stacklevel=3
+            f"left out below {folder}, as no pictures of a class: "
+            f"{', '.join(names[:_NAMED])}" + (f" and {more} more" if more > 0 else ""),
+            stacklevel=3,
         )
     twins = Counter(name.casefold() for name in classes)
     if alike := sorted(name for name in classes if twins[name.casefold()] > 1):

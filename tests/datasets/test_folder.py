@@ -123,6 +123,10 @@ def test_all_formats_of_pillow_count_and_others_are_named(make):
     assert len(train) == len(validation) == 18
     (text,) = (str(w.message) for w in record)
     assert text.endswith(": 0.png, a/noSuffix, b/deep/c.eps, b/list.csv, notes.txt")
+    for i in range(100):
+        (root / f"x{i:02}.txt").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"x04\.txt and 95 more$"):
+        get_folder(root, validation_split=0.5)
 
 
 def test_pictures_may_lie_deeper_and_behind_links(make, tmp_path):
