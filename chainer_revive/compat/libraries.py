@@ -23,7 +23,8 @@ _LIBRARIES = (
 )
 _CUDNN = "libcudnn.so.8"
 
-_found = "CUDA's libraries: where CuPy finds them"
+_NOTHING = "CUDA's libraries: where CuPy finds them"
+_found = _NOTHING
 
 
 def load() -> None:
@@ -33,7 +34,7 @@ def load() -> None:
     """
     global _found
     folder = _folder()
-    if folder is None:
+    if folder is None or _found != _NOTHING:  # Without CuPy, others look for it again.
         return
     if is_loaded(_CUDNN):
         _found = "CUDA's libraries: cuDNN 8 was loaded before"
