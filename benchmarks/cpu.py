@@ -96,7 +96,8 @@ def work(connection, make: Callable, *setting) -> None:
         call = make(*setting)
         call()
     except Exception as error:
-        connection.send(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        text, *_ = f"{error}".strip().splitlines() or ["no message"]
+        connection.send(f"{type(error).__name__}: {text}")
         return
     connection.send("")
     while steps := connection.recv():

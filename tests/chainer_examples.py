@@ -196,7 +196,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--one":
+    if sys.argv[1:2] == ["--one"]:
         run_one(sys.argv[3], sys.argv[4:], float(sys.argv[2]))
     else:
         sys.exit(main())

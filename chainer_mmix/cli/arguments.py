@@ -86,15 +86,21 @@ def _check_mixing(args: argparse.Namespace, model_class: Any) -> None:
             f"{', '.join(map(str, points))}"
         )
     pastes = options.pasting(args)
-    if not options.mixes(args):
+    # A run that goes on keeps what it began with.
+    if args.clean_weight in (0, 1) and not args.resume:
+        raise ValueError(
+            f"--clean-weight must be above 0 and below 1, not {args.clean_weight:g}: "
+            "leave it out, or train with --mixup none"
+        )
+    if not (options.mixes(args) or args.resume):
         for name in ("clean_weight", "remix_kappa", "fixed_lam", "mixup_off_epoch"):
-            if getattr(args, name) is not None and args.mixup != "none":
+            if getattr(args, name) is not None:
                 raise ValueError(
                     f"{options.OPTIONS[name].flag} changes nothing where nothing is "
                     "mixed: choose an --alpha and a --mixup-prob above 0, or leave it "
                     "out"
                 )
-    if args.switch_prob != 0.5 and not (args.alpha and pastes):
+    if args.switch_prob != 0.5 and not ((args.alpha or args.alpha_end) and pastes):
         raise ValueError(
             "--switch-prob is for --alpha above 0 and CutMix, FMix or ResizeMix beside "
             "it: add --cutmix-alpha, --cutmix-minmax, --fmix-alpha or "
@@ -196,6 +202,8 @@ def check_best(key: str, classifier: Any) -> None:
     known += ["main/lam", "lr"]
     if classifier.clean_weight:
         known += [f"main/clean_{name}" for name in names]
+    if (validated := f"validation/main/{key}") in known:
+        raise ValueError(f"--keep-best {key} names no number: try {validated}")
     if not key.startswith("mixup/"):
         with options.naming("keep_best"):
             lookup(dict.fromkeys(known), key, "number of the log")

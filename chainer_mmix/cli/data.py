@@ -89,7 +89,7 @@ def _remix(args: argparse.Namespace, train: Sequence, n_class: int) -> Remix:
     labels = datasets.labels_of(datasets.without_augmentation(train))
     counts = np.bincount(labels, minlength=n_class)
     ratio = counts.max() / counts[counts > 0].min()
-    if ratio < args.remix_kappa:
+    if ratio < args.remix_kappa and not args.resume:
         raise ValueError(
             f"--remix-kappa {args.remix_kappa:g} changes nothing: the largest "
             f"class has {ratio:.3g} times as many training images as the "

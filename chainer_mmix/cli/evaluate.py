@@ -66,12 +66,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def default_out(args: argparse.Namespace) -> Path:
-    """Names the folder by what is evaluated, so that none takes another's place."""
+    """Names the folder by what is evaluated."""
     from chainer_mmix.datasets import short_name
 
     words = ["evaluation"]
     if args.dataset is not None:
-        words.append(short_name(args.dataset))
+        words.append(f"of-{short_name(args.dataset)}")
     if args.part is not None:
         words.append(args.part)
     if args.which != "best":

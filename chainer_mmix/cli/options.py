@@ -350,7 +350,7 @@ GROUPS: dict[str, Sequence[Option]] = {
             "then only tell how to mix",
         ),
         Option(
-            *("clean_weight", MIXING | NEWER, None, _value(types.part, "W")),
+            *("clean_weight", MIXING | NEWER, None, _value(types.share, "W")),
             "let the loss of the unmixed minibatch be this share of the loss, 0.5 as "
             "in RegMixup; it is a second forward and backward pass (default: none)",
         ),

@@ -15,10 +15,11 @@ class Parser(argparse.ArgumentParser):
         if not unknown:
             return found, unknown
         flags = [flag for action in self._actions for flag in action.option_strings]
-        near = [
+        near = dict.fromkeys(
             flag
             for word in unknown
+            if word.startswith("-")
             for flag in difflib.get_close_matches(word.partition("=")[0], flags, 1, 0.7)
-        ]
+        )
         hint = f": did you mean {', '.join(near)}?" if near else ""
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")

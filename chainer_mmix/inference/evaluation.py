@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MOST_NUMBERS = 25  # classes of a matrix whose cells can be read
 _MOST_PICTURES = 20
 _LONGEST = 30  # characters of a class's name that have room
+_LONGEST_TITLE = 14  # above one picture of many
 
 
 class Evaluation(NamedTuple):
@@ -173,10 +174,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     from matplotlib.figure import Figure
 
     counts = evaluation.confusion()
-    names = [
-        name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-        for name in evaluation.predictor.class_names
-    ]
+    names = [_shortened(name, _LONGEST) for name in evaluation.predictor.class_names]
     n = len(names)
     inches = min(max(0.42 * n, 3), 16)
     longest = max(map(len, names))
@@ -244,7 +242,7 @@ def plot_errors(evaluation: Evaluation) -> Figure:
     low, high = min(x.min() for x in images), max(x.max() for x in images)
     n_columns = min(5, len(errors))
     n_rows = -(-len(errors) // n_columns)
-    figure = Figure(figsize=(2 * n_columns, 2.8 * n_rows), layout="constrained")
+    figure = Figure(figsize=(2.3 * n_columns, 2.8 * n_rows), layout="constrained")
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -253,9 +251,16 @@ def plot_errors(evaluation: Evaluation) -> Figure:
         if image.shape[-1] not in (3, 4):
             image = image[..., 0]
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        names = error["predicted"], error["class"], Path(error["file"]).name
+        predicted, true, file = (
+            _shortened(str(name), _LONGEST_TITLE) for name in names
+        )
         axes.set_title(
-            f"predicted {error['predicted']} ({error['probability']:.2f})\n"
-            f"true {error['class']}\n{Path(error['file']).name}",
+            f"predicted {predicted} ({error['probability']:.2f})\ntrue {true}\n{file}",
             fontsize="small",
         )
     return figure
+
+
+def _shortened(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

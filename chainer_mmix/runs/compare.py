@@ -142,7 +142,7 @@ def compare_groups(
     plain = [group for group in groups if group.mixes is False] or groups
     baseline = min(plain, key=lambda group: _n_on(group))
     pairs = [
-        (group, _without_mixing(group, groups) or baseline)
+        (group, _without_mixing(group, [baseline, *groups]) or baseline)
         for group in groups
         if group is not baseline
     ]
@@ -244,8 +244,9 @@ def _difference(group: Group, baseline: Group, metric: Metric) -> Difference:
         error = math.hypot(
             spread_a.std / math.sqrt(spread_a.n), spread_b.std / math.sqrt(spread_b.n)
         )
-    if not error > 0:
-        return Difference(*labels, value, error, None, None)
+    # What is left where all differences are the same is their rounding.
+    if not error > 1e-12 * max(map(abs, (*finals[0], *finals[1]))):
+        return Difference(*labels, value, 0.0 * error, None, None)
     from scipy import stats  # takes a second to import: only where it is needed
 
     if pairs is not None:

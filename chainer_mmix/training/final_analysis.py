@@ -60,9 +60,10 @@ def analyse(
     target = trainer.updater.get_optimizer("main").target
     data = SerialIterator(test, batchsize, repeat=False, shuffle=False)
     train = without_augmentation(train)  # which draws random numbers
-    # The classes of a folder lie one after the other.
-    spread = np.linspace(0, len(train) - 1, min(6, len(train))).astype(int)
-    shown = [train[int(i)] for i in spread]
+    # Examples may be sorted by class.
+    shown = [
+        train[int(i)] for i in np.random.RandomState(0).permutation(len(train))[:6]
+    ]
     for extension in (
         CalibrationEvaluator(data, target, convert_examples, device),
         FgsmEvaluator(data, target, convert_examples, device, clip=(0, 1)),

@@ -39,7 +39,7 @@ def _load() -> ModuleType | None:
 
     try:
         numba.threads.get_ready()
-    except (ImportError, RuntimeError) as error:
+    except Exception as error:  # of whatever kind Numba has
         warnings.warn(
             f"Numba cannot be used, so that NumPy has to do: {error}. Install a Numba "
             "for this NumPy, or uninstall it; if it finds no folder for its cache, set "

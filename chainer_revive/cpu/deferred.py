@@ -24,6 +24,8 @@ from chainer.functions.normalization.batch_normalization import FixedBatchNormal
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.layout import channels_last, covered, is_channels_last
 
+_INTERRUPTED = "computing this was interrupted: call the network again"
+
 
 class _Seen(list):
     """A list of one array, and what is still to be done with it.
@@ -35,6 +37,7 @@ class _Seen(list):
     def __init__(self, array: np.ndarray, loops: ModuleType) -> None:
         super().__init__((array,))
         self.loops = loops
+        self.shape = array.shape  # while it is computed in place, there is no array
         self.lock = threading.RLock()
         # Weak references to those that wait and read the array.
         self.readers: list[weakref.ref[_Seen]] = []
@@ -57,13 +60,35 @@ class _Seen(list):
                 _compute(self)
             return list.__getitem__(self, 0)
 
-    def then(self) -> Unseen:
+    def then(self, values=None, relu: bool = False) -> Unseen:
         """Returns another one that waits for the same, to do something after it."""
         with self.lock:
-            after = Unseen(list.__getitem__(self, 0), self.loops)
-            after.values, after.relu = self.values, self.relu
+            if values is not None:
+                self.settle()
+            array = list.__getitem__(self, 0)
+            if array is None:
+                raise RuntimeError(_INTERRUPTED)
+            after = Unseen(array, self.loops)
+            after.values = self.values if values is None else values
+            after.relu = self.relu or relu
             after.other, after.other_values = self.other, self.other_values
-            after.read(self)
+            after.read(self)  # last: another thread may have it computed at once
+            if type(self) is _Seen:  # by now, another thread having looked
+                after.settle()
+        return after
+
+    def then_add(self, other: _Seen) -> Unseen:
+        """The same with a sum; both wait for nothing but normalisation at most."""
+        after = self.then()
+        # First who is read, then who reads, as in ``__getitem__``.
+        with other.lock, after.lock:
+            array = list.__getitem__(other, 0)
+            if array is None:
+                raise RuntimeError(_INTERRUPTED)
+            after.other, after.other_values = array, other.values
+            after.read(other)
+            if type(other) is _Seen:
+                after.settle()
         return after
 
     def read(self, other: _Seen) -> None:
@@ -109,7 +134,7 @@ _ALONE = _references([np.empty((1, 1)).T])
 
 def _compute(data: _Seen) -> None:
     if list.__getitem__(data, 0) is None:
-        raise RuntimeError("computing this was interrupted: call the network again")
+        raise RuntimeError(_INTERRUPTED)
     alone = _references(data) == _ALONE
     x = list.__getitem__(data, 0)
     if alone:  # if this is interrupted, half of the values are of no use
@@ -165,53 +190,42 @@ def apply(function, inputs) -> tuple[Variable] | None:
     if data is None:
         return None
     requires_grad = any([isinstance(x, Variable) and x._requires_grad for x in inputs])
-    y = Variable._init_unchecked(
-        list.__getitem__(data, 0), requires_grad=requires_grad, is_chainerx_array=False
-    )
-    y._data = data
+    with data.lock:  # else it may be without its array
+        y = Variable._init_unchecked(
+            list.__getitem__(data, 0),
+            requires_grad=requires_grad,
+            is_chainerx_array=False,
+        )
+        y._data = data
     return (y,)
 
 
 def _relu(function, x: Unseen) -> Unseen:
-    y = x.then()
-    y.relu = True
-    return y
+    return x.then(relu=True)
 
 
 def _add(function, a: Unseen, b) -> Unseen | None:
     b = b._data if isinstance(b, Variable) else None
-    if type(b) is not Unseen or _shape(a) != _shape(b):
+    if type(b) is not Unseen or a.shape != b.shape:
         return None
     for x in (a, b):
         if x.relu or x.other is not None:
             x.settle()
     if b.waits() and not a.waits():  # more likely to be needed no more
         a, b = b, a
-    y = a.then()
-    y.other, y.other_values = list.__getitem__(b, 0), b.values
-    y.read(b)
-    return y
+    return a.then_add(b)
 
 
 def _normalise(function, x: Unseen, *parameters) -> Unseen | None:
     arrays = [p.array if isinstance(p, Variable) else p for p in parameters]
-    c = _shape(x)[1]
-    if function.axis not in (None, (0, 2, 3)) or not covered(
-        list.__getitem__(x, 0), *arrays
-    ):
+    c = x.shape[1]
+    if function.axis not in (None, (0, 2, 3)) or not covered(*arrays):
         return None
-    if any([a.shape != (c,) for a in arrays]):
+    if any([a.shape != (c,) or a.dtype != np.float32 for a in arrays]):
         return None
     gamma, beta, mean, var = arrays
-    x.settle()
-    y = x.then()
     inv_std = np.sqrt(np.reciprocal(var + function.eps), dtype=var.dtype)
-    y.values = np.array([mean, inv_std * gamma, beta])
-    return y
-
-
-def _shape(x: Unseen) -> tuple[int, ...]:
-    return list.__getitem__(x, 0).shape
+    return x.then(values=np.array([mean, inv_std * gamma, beta]))
 
 
 _WAITING = {ReLU: _relu, Add: _add, FixedBatchNormalization: _normalise}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import chainer
 from chainer.backends import cuda
@@ -38,7 +39,7 @@ def decide(layers: frozenset[str]) -> None:
         here = card.describe(modules)
         found = verdict.get(here, device)
     except Exception as e:  # Training goes on with Chainer's own code.
-        _leave_all_off()
+        _leave_all_off(layers)
         report = "" if faults.sentence(e) else f". {_REPORT}"
         warnings.warn(
             f"This GPU could not be checked ({faults.explain(e)}): Chainer's own code "
@@ -51,14 +52,11 @@ def decide(layers: frozenset[str]) -> None:
     if found.crash is not None:
         where = f" during {found.during}" if found.during else ""
         crash = "; ".join(filter(None, (found.crash, faults.sentence(found.crash))))
-        _leave_all_off()
+        _leave_all_off(layers)
         _warn(f"The check of {here['card']} ended early{where} ({crash})")
         return
-    failures = {
-        name: sentence
-        for name, sentence in found.failures().items()
-        if name.partition("/")[0] not in {"cuda", "cudnn"} - layers
-    }
+    failures = found.failures()
+    failures = {name: failures[name] for name in _concerned(failures, layers)}
     registry.leave_off({*registry.left_off(), *failures})
     for name, sentence in failures.items():
         _warn(f"On {here['card']}, {name}, {sentence}", "there")
@@ -70,11 +68,18 @@ def decide(layers: frozenset[str]) -> None:
         registry.switch("cudnn", True)
 
 
-def _leave_all_off() -> None:
+def _leave_all_off(layers: frozenset[str]) -> None:
     """Leaves off what needs no layer, too, such as mixing."""
     from chainer_revive.gpu_check import modules, run
 
-    registry.leave_off({*registry.left_off(), *(u.name for u in run.units(modules))})
+    names = (unit.name for unit in run.units(modules))
+    registry.leave_off({*registry.left_off(), *_concerned(names, layers)})
+
+
+def _concerned(names: Iterable[str], layers: frozenset[str]) -> set[str]:
+    """Leaves out what somebody insists on: functions of the other layers."""
+    others = {"cuda", "cudnn"} - layers
+    return {name for name in names if name.partition("/")[0] not in others}
 
 
 def _warn(found: str, where: str = "everywhere") -> None:

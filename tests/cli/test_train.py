@@ -96,7 +96,7 @@ BAD_INPUT = [
     ("--resizemix-minmax 0.1 0.8 --model cnn", "(layer 2, --resizemix-minmax)"),
     ("--fmix-alpha 0", "must be a finite number > 0, not 0"),
     ("--fmix-alpha 1", "FMix takes places from maps of shape (N, C, H, W)"),
-    ("--clean-weight -1", "must be above 0 and below 1, not -1"),
+    ("--clean-weight -1", "must be in [0, 1], not -1"),
     ("--clean-weight 1", "must be above 0 and below 1, not 1"),
     ("--clean-weight 0.5 --alpha 0", "--clean-weight changes nothing where nothing"),
     ("--remix-kappa 3 --mixup-prob 0", "--remix-kappa changes nothing where nothing"),
@@ -528,6 +528,28 @@ def test_resuming_another_run_is_refused(main, capsys):
         (p.name, p.stat().st_mtime_ns) for p in pathlib.Path("run").iterdir()
     )
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("options", "recorded"),
+    [
+        ([], {"clean_weight": 1.0}),
+        ([], {"remix_kappa": 3.0}),
+        (["--alpha", "0"], {"clean_weight": 0.5}),
+    ],
+)
+def test_a_run_goes_on_with_options_that_a_new_one_may_not_have(
+    main, options, recorded
+):
+    run = [*QUICK, *options, "--out", "run"]
+    assert main(run) == 0
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    record["arguments"] |= recorded
+    pathlib.Path("run/run.json").write_text(json.dumps(record))
+    assert main(["--resume", "run", "--epoch", "2"]) == 0
+    with pytest.raises(SystemExit):
+        words = [f"--{k.replace('_', '-')}={v}" for k, v in recorded.items()]
+        main([*run[:-1], "new", *words])
 
 
 @pytest.mark.parametrize("resume", ["--resume --out run", "--resume run"])

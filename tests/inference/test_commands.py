@@ -161,7 +161,7 @@ def test_an_evaluation_does_not_take_the_place_of_another(digits_run, tmp_path):
         "evaluation": ("the test set of digits", "best_iter_13"),
         "evaluation_train": ("the train set of digits", "best_iter_13"),
         "evaluation_final": ("the test set of digits", "snapshot_iter_19"),
-        "evaluation_digits_test": ("the test set of digits", "best_iter_13"),
+        "evaluation_of-digits_test": ("the test set of digits", "best_iter_13"),
     }
 
 

@@ -233,7 +233,7 @@ def test_without_the_data_random_images_serve(folder_run, tmp_path, capsys, pict
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["net.pb"], "net.pb is not a file of ONNX (.onnx) or of weights"),
+        (["net.pb"], "net.pb: give a name that ends in .onnx or .safetensors"),
         (["no/net.onnx"], "make no first"),
         (["net.onnx", "--opset", "99"], "opset must be 11 to"),
         (["net.safetensors", "--names", "torchvision"], "CNN is no network of"),

@@ -195,3 +195,15 @@ def test_no_test_without_spread(last, error):
     (difference,) = compare(runs).differences
     assert difference.p_value is None
     assert difference.standard_error == pytest.approx(error, nan_ok=True)
+
+
+def test_rounding_is_no_spread():
+    # Each seed gains one image of 355; the differences differ by rounding alone.
+    runs = [
+        make_run((n + gain) / 355, mixup=mixup, seed=seed)
+        for seed, n in enumerate((83, 97))
+        for mixup, gain in (("none", 0), ("manifold", 1))
+    ]
+    (difference,) = compare(runs).differences
+    assert difference.value == pytest.approx(100 / 355)
+    assert (difference.standard_error, difference.p_value) == (0, None)

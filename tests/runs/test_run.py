@@ -32,7 +32,7 @@ def test_a_folder_without_log_stands_for_the_runs_in_it(write_run, tmp_path):
 def test_the_same_run_twice_is_refused(write_run, tmp_path, second):
     run = write_run("run")
     (tmp_path / "link").symlink_to(run)
-    with pytest.raises(RunError, match=r"is given twice .*name each run once"):
+    with pytest.raises(RunError, match=r"is given twice.*name each run once"):
         find_runs([run, tmp_path / second])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from itertools import pairwise
 
 import numpy as np
 from chainer import Parameter
@@ -10,7 +10,7 @@ from chainer.optimizer import GradientMethod, Hyperparameter
 from chainer.optimizers.adam import AdamRule
 
 from chainer_revive.cpu import compiled
-from chainer_revive.cpu.adapters.optimizers import KINDS, is_variant
+from chainer_revive.cpu.adapters.optimizers import KINDS, are_numbers, is_variant
 from chainer_revive.explain import declined
 
 _FLOAT32 = np.dtype(np.float32)
@@ -58,7 +58,6 @@ def _only_updates(optimizer) -> bool:
     )
 
 
-@functools.cache
 def _has_steps_of_its_own(cls: type) -> bool:
     return any(
         getattr(cls, name) is not getattr(GradientMethod, name) for name in _STEPS
@@ -89,16 +88,33 @@ def _update_together(params) -> bool:
         tensors.append(arrays)
     if not rules or len(set(rules)) < len(rules) or len(set(map(type, rules))) > 1:
         return False
+    if _overlap(tensors, loops.threads.address):
+        return False
     rates, known = [], {}
-    for rule in rules:
+    for i, rule in enumerate(rules):
         rule.t += 1
         hp = rule.hyperparam
         key = id(hp if len(hp.__dict__) > 1 else hp._parent), rule.t
         if key not in known:
             known[key] = kind.rates(rule, _FLOAT32)
+            if not are_numbers(known[key]):
+                for begun in rules[: i + 1]:
+                    begun.t -= 1
+                return False
         rates.append(known[key])
     getattr(loops.optimizers, kind.loop)(tensors, rates)
     return True
+
+
+def _overlap(tensors, address) -> bool:
+    """Tells whether parameters share memory, so that their order counts."""
+    spans = sorted(
+        (address(a), a.nbytes, i) for i, arrays in enumerate(tensors) for a in arrays
+    )
+    return any(
+        at + size > following and i != j
+        for (at, size, i), (following, _, j) in pairwise(spans)
+    )
 
 
 def _is_usual(param, rule) -> bool:
@@ -111,6 +127,7 @@ def _is_usual(param, rule) -> bool:
         or hookable._post_update_hooks
         or type(rule.hyperparam) is not Hyperparameter
         or rule._use_fp32_update
+        or "update" in param.__dict__
         or "update" in own
         or "update_core" in own
         or "update_core_cpu" in own

@@ -115,9 +115,16 @@ def _step(rule, param, kind):
     arrays = param.data, grad, *[rule.state[name] for name in kind.states]
     if not _covers(arrays):
         return declined(_NOT_COVERED)
+    rates = kind.rates(rule, param.dtype)
+    if not are_numbers(rates):
+        return declined("each element has a rate of its own")
     step = getattr(compiled.fastest(param.dtype).optimizers, kind.loop)
-    step([arrays], [kind.rates(rule, param.dtype)])
+    step([arrays], [rates])
     return None
+
+
+def are_numbers(rates) -> bool:
+    return all([np.ndim(rate) == 0 for rate in rates])
 
 
 def _covers(arrays) -> bool:

@@ -8,11 +8,11 @@ import math
 import numpy as np
 
 from chainer_revive.cpu.axis import Axis, meet
-from chainer_revive.cpu.buffers import buffer, constant, zeros
+from chainer_revive.cpu.buffers import buffer, constant
 from chainer_revive.cpu.function_node import winograd_is_wanted
 from chainer_revive.cpu.numba import products, threads, winograd
 from chainer_revive.cpu.numba.geometry import geometry
-from chainer_revive.cpu.numba.intrinsics import COLUMNS, HALF, ROWS
+from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
 from chainer_revive.explain import count_products
 
 _WORK = 1 << 21  # multiplications that are worth a thread
@@ -59,7 +59,7 @@ def correlate(
     grain = -(-_MOVES // (k * COLUMNS))
     arguments = products.Pack(w, panels, *w.shape, *strides)
     threads.run(products.pack, count, grain, arguments)
-    start = _padded(b, d, -(-d // HALF) * HALF)
+    start = products.padded(b, d)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),
@@ -75,17 +75,6 @@ def correlate(
         geometry(*x.shape[1:], *axes),
     )
     return y
-
-
-def _padded(b: np.ndarray | None, d: int, size: int) -> np.ndarray:
-    """Returns a bias with zeros behind it, or zeros."""
-    if b is None:
-        return zeros(size)
-    if d == size and b.dtype == np.float32:
-        return np.ascontiguousarray(b)
-    start = np.zeros(size, np.float32)
-    start[:d] = b
-    return start
 
 
 def _correlate_few(x, w, b):

@@ -55,11 +55,12 @@ def needs(function: FunctionType) -> None:
 def settle() -> None:
     """Imports Numba, and replaces what waits for it in the functions' modules."""
     while _functions:
-        function = _functions.pop()
+        function = _functions[0]
         names = function.__globals__
         names.update({k: v._value for k, v in names.items() if isinstance(v, Later)})
         for cell in function.__closure__ or ():
             cell.cell_contents = value_of(cell.cell_contents)
+        _functions.remove(function)
 
 
 carray = Later(lambda: import_module("numba").carray)

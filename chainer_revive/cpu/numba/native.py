@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import threading
 from collections.abc import Callable
 from types import FunctionType
@@ -13,6 +14,12 @@ from chainer_revive.cpu import compiled
 from chainer_revive.cpu.numba import later, objects, store, symbols
 
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # A child could not end what another thread began.
+    os.register_at_fork(
+        before=_lock.acquire,
+        after_in_parent=_lock.release,
+        after_in_child=_lock.release,
+    )
 
 natives: list[Native] = []  # all that there are
 
@@ -38,19 +45,27 @@ class Native:
         if symbol:
             symbols.natives[symbol] = lambda: self.address
 
-    @functools.cached_property
-    def address(self) -> int:
+    def __getattr__(self, name: str):
+        # No cached_property: until Python 3.12, that has a lock that a fork may break.
+        if name not in ("address", "call"):
+            raise AttributeError(name)
         with _lock:
-            code = store.read(self.function) if self._can_be_kept() else b""
-            if code is None:
-                return self.compile_and_keep()
-            if code:
-                with contextlib.suppress(OSError):  # Maybe Numba knows how.
-                    return objects.load(code, symbols.find)
-            return self._compile(store.named(self.function), cache=True).address
+            if name not in self.__dict__:
+                made = self._make_address() if name == "address" else self._make_call()
+                self.__dict__[name] = made
+        return self.__dict__[name]
 
-    @functools.cached_property
-    def call(self) -> Callable:
+    def _make_address(self) -> int:
+        code = store.read(self.function) if self._can_be_kept() else b""
+        if code is None:
+            return self.compile_and_keep()
+        if code:
+            # Maybe Numba knows how.
+            with contextlib.suppress(objects.UnsuitableError, OSError):
+                return objects.load(code, symbols.find)
+        return self._compile(store.named(self.function), cache=True).address
+
+    def _make_call(self) -> Callable:
         """Calls the function with integers; other threads may run meanwhile."""
         # ctypes converts an int to a pointer fastest.
         integers = [ctypes.c_void_p] * self.function.__code__.co_argcount

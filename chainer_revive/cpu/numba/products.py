@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chainer_revive.cpu.buffers import zeros
 from chainer_revive.cpu.numba.geometry import Geometry
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
@@ -115,6 +116,18 @@ class Transpose(NamedTuple):
     taps: int
     c: int
     d: int
+
+
+def padded(b: np.ndarray | None, d: int) -> np.ndarray:
+    """Returns a bias and zeros up to a multiple of HALF, which loops read, or zeros."""
+    size = -(-d // HALF) * HALF
+    if b is None:
+        return zeros(size)
+    if b.shape == (size,) and b.dtype == np.float32:
+        return np.ascontiguousarray(b)
+    start = np.zeros(size, np.float32)
+    start[:d] = b
+    return start
 
 
 @Task

@@ -10,10 +10,11 @@ import functools
 import numpy as np
 
 from chainer_revive.cpu.axis import Axis, meet
-from chainer_revive.cpu.buffers import buffer, zeros
+from chainer_revive.cpu.buffers import buffer
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba import winograd_loops as loops
 from chainer_revive.cpu.numba.intrinsics import COLUMNS, LANES, ROWS
+from chainer_revive.cpu.numba.products import padded
 from chainer_revive.cpu.numba.transforms import POINTS, STEP, TAPS
 
 _WIDTH = 16  # Channels are a multiple of this.
@@ -69,7 +70,7 @@ def _count_tiles(n: int, axes: tuple[Axis, Axis]) -> int:
 def correlate(x, w, axes, b, y) -> None:
     """Writes to y; see :func:`chainer_revive.cpu.numba.convolution.correlate`."""
     d = w.shape[3]
-    bias = zeros(d) if b is None else np.ascontiguousarray(b, x.dtype)
+    bias = padded(b, d)
     tiles = _count_tiles(len(x), axes)
     # What is smaller is transformed as a whole.
     convolve = _by_panels if tiles < d else _by_tiles

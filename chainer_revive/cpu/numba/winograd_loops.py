@@ -193,7 +193,8 @@ def convolve(arguments, start, stop):
     """Convolves tiles."""
     k, g = unpack_both(arguments, Convolution, Tiles)
     c, d, block = g.c, g.d, k.block
-    zeros, spare = np.zeros(max(c, d), np.float32), np.empty(d, np.float32)
+    zeros = np.zeros(max(c, -(-d // HALF) * HALF), np.float32)
+    spare = np.empty(d, np.float32)
     v = np.empty(POINTS * (block * c + SKEW), np.float32)
     m = np.empty(POINTS * (block * d + SKEW), np.float32)
     panels_at = _points(k.panels, -(-d // COLUMNS) * COLUMNS * c)

@@ -179,3 +179,32 @@ def test_the_gradient_is_that_of_the_variable(chainers_own):
 def test_it_has_to_be_set_up():
     with pytest.raises((RuntimeError, AttributeError)):
         chainer.optimizers.MomentumSGD().update()
+
+
+def test_parameters_that_share_memory_are_updated_one_after_the_other():
+    n = 33_000  # two parts of the loop
+    model = chainer.Link()
+    with model.init_scope():
+        model.a = chainer.Parameter(np.zeros(n, np.float32))
+        model.b = chainer.Parameter(np.zeros(n, np.float32))
+    model.b.array = model.a.array
+    optimizer = chainer.optimizers.MomentumSGD(1, momentum=0).setup(model)
+    model.a.grad, model.b.grad = np.full((2, n), ((-1,), (-2,)), np.float32)
+    for _ in range(500):
+        optimizer.update()
+    np.testing.assert_array_equal(model.a.array, 1500)
+
+
+@pytest.mark.parametrize("make", [chainer.optimizers.MomentumSGD, OPTIMIZERS["Adam"]])
+def test_a_rate_for_each_element(make):
+    model = chainer.Link()
+    with model.init_scope():
+        model.p = chainer.Parameter(np.zeros((3, 2), np.float32))
+    optimizer = make().setup(model)
+    hp = model.p.update_rule.hyperparam
+    rates = np.array([[1], [0], [2]], np.float32)
+    setattr(hp, "lr" if hasattr(hp, "lr") else "alpha", rates)
+    model.p.grad = np.ones((3, 2), np.float32)
+    optimizer.update()
+    np.testing.assert_allclose(model.p.array, -rates * [1, 1], rtol=1e-4)
+    assert model.p.update_rule.t == 1

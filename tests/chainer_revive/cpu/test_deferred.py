@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import sys
+import threading
 from unittest import mock
 
 import chainer
@@ -265,3 +267,41 @@ def test_shapes_are_checked():
             F.fixed_batch_normalization(h, short, short, short, short)
         with pytest.raises(chainer.utils.type_check.InvalidType):
             net.bn1(h) + net.conv1(np.ones((2, 3, 5, 5), "f"))
+
+
+def test_two_threads_may_look_at_what_waits():
+    random = np.random.RandomState(0)
+    x, W = random.rand(2, 16, 8, 8).astype("f"), random.rand(64, 16, 3, 3).astype("f")
+    values = random.rand(4, 64).astype("f") + 0.5
+    found = [None, None]
+
+    def waiting():
+        return F.fixed_batch_normalization(F.convolution_2d(x, W, pad=1), *values)
+
+    def look(y):
+        found[0] = y.array
+
+    def add(y, z):
+        with chainer.no_backprop_mode():
+            found[1] = (z + y).array
+
+    with chainer.no_backprop_mode():
+        wanted = waiting().array
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            with chainer.no_backprop_mode():
+                y, z = waiting(), waiting()
+            threads = [
+                threading.Thread(target=look, args=(y,)),
+                threading.Thread(target=add, args=(y, z)),
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            np.testing.assert_allclose(found[0], wanted, rtol=1e-5)
+            np.testing.assert_allclose(found[1], 2 * wanted, rtol=1e-5)
+    finally:
+        sys.setswitchinterval(interval)

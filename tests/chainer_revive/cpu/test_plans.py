@@ -178,3 +178,21 @@ def test_what_a_task_clears_itself():
         x = random.randn(3, 5).astype("f")
         np.testing.assert_array_equal(plans.run("key", [x], compute), 2 * x)
     assert planned()
+
+
+def test_a_bias_of_one_element_is_added_everywhere():
+    arrays = images(2, 16, 6, 6), images(32, 16, 3, 3), np.full(1, 7, "f")
+    with chainer.using_config("type_check", False), chainer.no_backprop_mode():
+        y = F.convolution_2d(*arrays, pad=1).array
+        plain = F.convolution_2d(*arrays[:2], pad=1).array
+    np.testing.assert_allclose(y, plain + 7, rtol=1e-5, atol=1e-5)
+
+
+def test_a_small_view_of_a_large_array():
+    x = np.zeros((4, 64, 1024, 1024), "f")[::2, ::16, :3, :3]  # not touched: no memory
+    W = images(8, 4, 3, 3)
+    with chainer.no_backprop_mode():
+        for _ in range(4):
+            y = F.convolution_2d(x, W).array
+    np.testing.assert_array_equal(y, 0)
+    assert not planned()

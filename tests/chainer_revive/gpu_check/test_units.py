@@ -171,15 +171,16 @@ def test_on_a_gpu_one_function_is_used_at_a_time(name, chainers_own):
     gpu = object.__new__(run.Gpu)
     gpu.names = set(UNITS)
     before = {t: getattr(*registry.owner_of(t)) for t in registry.TABLE}
+    wanted = {
+        target
+        for target, layers in registry.TABLE.items()
+        if name in {registry.named(target, layer) for layer in layers}
+    }
     with gpu.using([UNITS[name]]):
-        used = {
-            registry.named(target, layer)
-            for target, layers in registry.TABLE.items()
-            for layer in layers
-            if getattr(*registry.owner_of(target)) is not before[target]
+        changed = {
+            t for t in registry.TABLE if getattr(*registry.owner_of(t)) is not before[t]
         }
-        # A row may have functions in two layers.
-        assert name in used and all(n.split("/")[1] == name.split("/")[1] for n in used)
+        assert changed == wanted and wanted
     assert before == {t: getattr(*registry.owner_of(t)) for t in registry.TABLE}
     assert registry.left_off() == []
 
