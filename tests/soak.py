@@ -100,7 +100,7 @@ class Soak:
 
     def _start(self, out, size=None):
         workers = self._random.choice(WORKERS)
-        self._counts[f"starts with {workers} workers"] += 1
+        self._counts[_starts(workers)] += 1
         return start(out, workers, size)
 
     def _disturb(self, kind, out):
@@ -246,13 +246,17 @@ class Soak:
     def table(self):
         """Returns the counts as a table of Markdown."""
         rows = [*self._kinds, "of them, refused", DAMAGE]
-        rows += [f"starts with {workers} workers" for workers in WORKERS]
+        rows += [_starts(workers) for workers in WORKERS]
         rows.append("runs that ended as the undisturbed one")
         lines = [f"| {row} | {self._counts[row]} |" for row in rows]
         lines.append(
             f"| longest time from a signal to the end | {self._longest:.1f} s |"
         )
         return "\n".join(["| what happened | how often |", "|---|---|", *lines])
+
+
+def _starts(workers):
+    return f"starts with {workers} worker" + "s" * (workers != 1)
 
 
 def newest(out):

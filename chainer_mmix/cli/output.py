@@ -18,7 +18,7 @@ from chainer_mmix.runs.record import RunRecord, read_record
 from chainer_mmix.training.multinode import Ranks
 
 
-def find_snapshot(asked: str | bool, out: str, ranks: Ranks) -> str | None:
+def snapshot_to_resume(asked: str | bool, out: str, ranks: Ranks) -> str | None:
     """Finds the snapshot to go on from; says which newer ones are damaged."""
     if os.path.isdir(out) and os.access(out, os.W_OK):
         # A run at work there would take away the snapshot that is found.

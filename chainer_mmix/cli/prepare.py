@@ -17,7 +17,12 @@ from chainer_mmix.cli.argument_types import parse_every
 from chainer_mmix.cli.arguments import check_best, check_pasting, describe, fill_in
 from chainer_mmix.cli.data import find_dataset, load_data
 from chainer_mmix.cli.options import naming
-from chainer_mmix.cli.output import begin, check_folder, find_snapshot, open_output
+from chainer_mmix.cli.output import (
+    begin,
+    check_folder,
+    open_output,
+    snapshot_to_resume,
+)
 from chainer_mmix.cli.ranks import find_device, scale_rate, warn_of_one_rank
 from chainer_mmix.lookup import lookup
 from chainer_mmix.runs.metric import lower_is_better
@@ -52,7 +57,7 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
     dataset = find_dataset(args)
     asked = args.resume
     if asked:
-        args.resume = ranks.on_first(lambda: find_snapshot(asked, args.out, ranks))
+        args.resume = ranks.on_first(lambda: snapshot_to_resume(asked, args.out, ranks))
     again = bool(asked) and args.resume is None
     arguments = vars(args) | {"device": str(device)}
     training.set_seed(args.seed, device)
