@@ -143,7 +143,7 @@ def warn_of_one_rank(args: argparse.Namespace) -> None:
         (
             f"--lr-scaling {args.lr_scaling}",
             args.lr_scaling != "none",
-            f"no more than its warm-up of {args.warmup} epochs",
+            f"no more than its warm-up (--warmup {args.warmup})",
         ),
     ):
         if is_given:

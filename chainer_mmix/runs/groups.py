@@ -183,7 +183,9 @@ def _labels(runs: Sequence[Run]) -> list[str]:
             if json.dumps(_value(own, key)) != usual.get(key)
         ]
         essential = [key for key in keys if key in main and own.get(key) is not None]
-        parts = [_write(key, _value(own, key)) for key in unusual or essential]
+        parts = [
+            _write(key, _value(own, key), said[key]) for key in unusual or essential
+        ]
         labels.append(" ".join(parts) or name)
     return labels
 
@@ -194,9 +196,10 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
     return None if value is False or value == [] else value
 
 
-def _write(key: str, value: Any) -> str:
-    if value is None:
-        return f"no {key}"
+def _write(key: str, value: Any, values: Sequence[Any]) -> str:
+    """Writes a value, beside those that runs have."""
+    if value is None:  # off, if it is a switch; else not given
+        return f"no {key}" if any(v is True for v in values) else f"{key}=default"
     return key if value is True else f"{key}={write_value(value)}"
 
 

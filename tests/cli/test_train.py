@@ -374,7 +374,7 @@ def test_options_of_ranks_are_said_to_be_idle_in_one_process(main, capsys):
     assert [line.split(" in one process: ")[0] for line in said] == [
         "--common-draw does nothing",
         "--sync-bn does nothing",
-        "--lr-scaling linear does no more than its warm-up of 2 epochs",
+        "--lr-scaling linear does no more than its warm-up (--warmup 2)",
     ]
 
 
