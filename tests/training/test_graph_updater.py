@@ -404,7 +404,7 @@ def test_what_cannot_be_captured_is_said_once_and_runs_as_usual(settings, reason
 def test_a_gpu_that_replays_graphs_wrong_has_none():
     registry.leave_off({"graphs"})
     try:
-        with pytest.warns(UserWarning, match="replay graphs wrong"):
+        with pytest.warns(UserWarning, match="leaves graphs off"):
             ours = run(GraphUpdater, classify())
     finally:
         registry.leave_off(())
