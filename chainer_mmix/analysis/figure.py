@@ -25,6 +25,11 @@ OKABE_ITO = (
 _MARKERS = "os^DvXP*<>"
 
 
+def shortened(name: str, longest: int) -> str:
+    """Returns a name for which there is room for so many characters."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def class_style(label: int) -> dict[str, str]:
     """Returns the colour and the marker by which a class is drawn.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from chainer_mmix.analysis.figure import shortened
 from chainer_mmix.mixing.batch import mixup_data
 from chainer_mmix.mixing.draw import using_draw
 from chainer_mmix.mixing.policy import MixupPolicy
@@ -122,7 +123,7 @@ def plot_pairs(
         # Soft targets have no name but that of the most probable class.
         label = target.argmax() if np.ndim(target) else target.item()
         name = f"{label:.3g}" if label_names is None else label_names[label]
-        return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        return shortened(name, _LONGEST)
 
     is_dense = np.ndim(pairs[0].targets[0]) > 1
     methods = list(dict.fromkeys(pair.method for pair in pairs))

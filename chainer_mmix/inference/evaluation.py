@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import softmax
 
 from chainer_mmix.analysis import calibration
-from chainer_mmix.analysis.figure import OKABE_ITO, save_figure
+from chainer_mmix.analysis.figure import OKABE_ITO, save_figure, shortened
 from chainer_mmix.inference.examples import Examples
 from chainer_mmix.inference.predictor import Predictor
 from chainer_mmix.runs.files import write_json
@@ -174,7 +174,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     from matplotlib.figure import Figure
 
     counts = evaluation.confusion()
-    names = [_shortened(name, _LONGEST) for name in evaluation.predictor.class_names]
+    names = [shortened(name, _LONGEST) for name in evaluation.predictor.class_names]
     n = len(names)
     inches = min(max(0.42 * n, 3), 16)
     longest = max(map(len, names))
@@ -252,15 +252,9 @@ def plot_errors(evaluation: Evaluation) -> Figure:
             image = image[..., 0]
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         names = error["predicted"], error["class"], Path(error["file"]).name
-        predicted, true, file = (
-            _shortened(str(name), _LONGEST_TITLE) for name in names
-        )
+        predicted, true, file = (shortened(str(name), _LONGEST_TITLE) for name in names)
         axes.set_title(
             f"predicted {predicted} ({error['probability']:.2f})\ntrue {true}\n{file}",
             fontsize="small",
         )
     return figure
-
-
-def _shortened(name: str, longest: int) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -13,7 +13,6 @@ from typing import Any
 
 import chainer
 import numpy as np
-from chainer.optimizer import GradientMethod
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
@@ -22,6 +21,7 @@ from chainer.optimizers.nesterov_ag import NesterovAGRule
 from chainer_revive.cuda import current, kernels
 from chainer_revive.cuda.tensor import Tensor
 from chainer_revive.explain import declined
+from chainer_revive.gradient_method import update_after_backward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +69,8 @@ _RULES = {
 
 def update(self, lossfun=None, *args, **kwds):
     """For ``GradientMethod``."""
-    if lossfun is not None:  # as Chainer does it
-        loss = lossfun(*args, **kwds)
-        if getattr(self, "_use_cleargrads", True):
-            self.target.cleargrads()
-        else:
-            self.target.zerograds()
-        loss.backward(loss_scale=self._loss_scale)
-        del loss
-        return GradientMethod.update(self)
+    if lossfun is not None:
+        return update_after_backward(self, lossfun, args, kwds)
     hooks = _hooks(self)
     params = list(self.target.params())
     updated = [p for p in params if p.update_rule and p.update_rule.enabled]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from chainer_revive.atomic import write_atomically
 from chainer_revive.cudnn.operations import Operation, build, new_graph
+from chainer_revive.user_cache import user_cache
 
 
 class Target(NamedTuple):
@@ -43,13 +44,8 @@ class Plan(NamedTuple):
 
 def folder() -> Path:
     """Returns where plans are kept: in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    if not cache:
-        try:
-            cache = Path.home() / ".cache"
-        except RuntimeError:  # Nobody's home: nothing can be kept.
-            cache = os.devnull
-    return Path(cache) / "chainer-mmix" / "cudnn"
+    # Without a home, nothing can be kept.
+    return (user_cache() or Path(os.devnull)) / "chainer-mmix" / "cudnn"
 
 
 def get(operation: Operation, target: Target) -> Plan | None:

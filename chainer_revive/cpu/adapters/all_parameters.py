@@ -12,6 +12,7 @@ from chainer.optimizers.adam import AdamRule
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.adapters.optimizers import KINDS, are_numbers, is_variant
 from chainer_revive.explain import declined
+from chainer_revive.gradient_method import update_after_backward
 
 _FLOAT32 = np.dtype(np.float32)
 # What a user's optimizer may do in a step besides.
@@ -26,15 +27,8 @@ _STEPS = (
 
 def update(self, lossfun=None, *args, **kwds):
     """For ``GradientMethod``."""
-    if lossfun is not None:  # as Chainer does it
-        loss = lossfun(*args, **kwds)
-        if getattr(self, "_use_cleargrads", True):
-            self.target.cleargrads()
-        else:
-            self.target.zerograds()
-        loss.backward(loss_scale=self._loss_scale)
-        del loss
-        return GradientMethod.update(self)
+    if lossfun is not None:
+        return update_after_backward(self, lossfun, args, kwds)
     if not (_only_updates(self) and _update_together(list(self.target.params()))):
         return declined(
             "it is for parameters and gradients that are float32 arrays of NumPy, all "
@@ -90,20 +84,23 @@ def _update_together(params) -> bool:
         return False
     if _overlap(tensors, loops.threads.address):
         return False
+    given = [_that_differs(rule.hyperparam) for rule in rules]
+    if not all([are_numbers(hp.get_dict().values()) for hp in set(given)]):
+        return False
     rates, known = [], {}
-    for i, rule in enumerate(rules):
+    for rule, hp in zip(rules, given, strict=True):
         rule.t += 1
-        hp = rule.hyperparam
-        key = id(hp if len(hp.__dict__) > 1 else hp._parent), rule.t
+        key = hp, rule.t
         if key not in known:
             known[key] = kind.rates(rule, _FLOAT32)
-            if not are_numbers(known[key]):
-                for begun in rules[: i + 1]:
-                    begun.t -= 1
-                return False
         rates.append(known[key])
     getattr(loops.optimizers, kind.loop)(tensors, rates)
     return True
+
+
+def _that_differs(hp: Hyperparameter) -> Hyperparameter:
+    """Returns those of the optimizer for a rule that has none of its own."""
+    return hp if len(hp.__dict__) > 1 else hp._parent
 
 
 def _overlap(tensors, address) -> bool:

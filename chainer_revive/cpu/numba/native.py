@@ -43,7 +43,7 @@ class Native:
         later.needs(function)
         natives.append(self)
         if symbol:
-            symbols.natives[symbol] = lambda: self.address
+            symbols.compiled[symbol] = lambda: self.address
 
     def __getattr__(self, name: str):
         # No cached_property: until Python 3.12, that has a lock that a fork may break.
@@ -56,7 +56,7 @@ class Native:
         return self.__dict__[name]
 
     def _make_address(self) -> int:
-        code = store.read(self.function) if self._can_be_kept() else b""
+        code = store.read(self.function) if store.can_keep(self.function) else b""
         if code is None:
             return self.compile_and_keep()
         if code:
@@ -73,10 +73,7 @@ class Native:
 
     def is_kept(self) -> bool:
         """Tells whether processes can load it without Numba."""
-        return self._can_be_kept() and bool(store.read(self.function))
-
-    def _can_be_kept(self) -> bool:
-        return store.can_keep(self.function)
+        return store.can_keep(self.function) and bool(store.read(self.function))
 
     def compile_and_keep(self) -> int:
         """Compiles it for this and later processes, and returns its address."""

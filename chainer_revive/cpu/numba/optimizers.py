@@ -13,7 +13,7 @@ import numpy as np
 
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import GRAIN, part
-from chainer_revive.cpu.numba.intrinsics import floats, integers, unpack
+from chainer_revive.cpu.numba.intrinsics import floats, integers, jit, unpack
 from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
@@ -61,15 +61,20 @@ def _run(task, tensors, rates) -> None:
     threads.run(task, end, GRAIN, Parameters(place, numbers, len(rates)))
 
 
+@jit
+def _elements(table, k, start, stop):
+    """Returns which elements of a parameter are among [start, stop) of all."""
+    begin = table[k - 1, 0] if k else 0
+    return max(start - begin, 0), min(stop, table[k, 0]) - begin
+
+
 @Task
 def _momentum_sgd(arguments, start, stop):
     a = unpack(arguments, Parameters)
     table = carray(integers(a.table), (a.n, 4))
     rates = carray(floats(a.rates), (a.n, 2))
-    begin = 0
     for k in range(a.n):
-        first, last = max(start - begin, 0), min(stop, table[k, 0]) - begin
-        begin = table[k, 0]
+        first, last = _elements(table, k, start, stop)
         if first >= last:
             continue
         p = part(table[k, 1], first, last)
@@ -86,10 +91,8 @@ def _adam(arguments, start, stop):
     a = unpack(arguments, Parameters)
     table = carray(integers(a.table), (a.n, 5))
     rates = carray(floats(a.rates), (a.n, 6))
-    begin = 0
     for k in range(a.n):
-        first, last = max(start - begin, 0), min(stop, table[k, 0]) - begin
-        begin = table[k, 0]
+        first, last = _elements(table, k, start, stop)
         if first >= last:
             continue
         p = part(table[k, 1], first, last)

@@ -113,19 +113,19 @@ class Plan:
         self._calls: list[Callable[[], None]] = []
         self._places: list[tuple[array, int, int, int]] = []
         for task, n, grain, arguments in tasks:
+            if task is None:
+                (a,) = arguments
+                if not buffers.is_buffer(a):
+                    raise _Unknown
+                self._calls.append(functools.partial(a.fill, 0))
+                continue
             packed = array("q", [0] * len(arguments))
             for place, a in enumerate(arguments):
                 if type(a) is np.ndarray:
                     self._locate(a, (result, *inputs), packed, place)
                 else:
                     packed[place] = a
-            call = functools.partial(threads.start, task, n, grain, packed)
-            if task is None:
-                (a,) = arguments
-                if not buffers.is_buffer(a):
-                    raise _Unknown
-                call = functools.partial(a.fill, 0)
-            self._calls.append(call)
+            self._calls.append(functools.partial(threads.start, task, n, grain, packed))
 
     def _locate(self, a, movable, packed, place) -> None:
         first, last = byte_bounds(a)

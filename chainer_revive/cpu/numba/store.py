@@ -24,6 +24,7 @@ import numpy as np
 
 from chainer_revive.atomic import write_atomically
 from chainer_revive.cpu.numba.processor import processor
+from chainer_revive.user_cache import user_cache
 
 SUPPORTED = (
     sys.platform == "linux"
@@ -143,9 +144,8 @@ def _folders() -> Iterator[Path]:
         yield Path(asked) / folder
         return
     yield _HERE / "__pycache__" / folder
-    with contextlib.suppress(RuntimeError):  # The user has no home.
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        yield Path(cache) / folder
+    if cache := user_cache():
+        yield cache / folder
 
 
 def _read(path: Path) -> bytes:

@@ -36,8 +36,8 @@ _AFTER_IT = {
 }
 _NOTHING = "sched_yield"  # returns 0
 
-# Those that are compiled themselves.
-natives: dict[str, Callable[[], int]] = {}
+# How to find the addresses of those that are compiled themselves.
+compiled: dict[str, Callable[[], int]] = {}
 
 failed: list[bool] = []  # an element for each exception
 
@@ -48,8 +48,8 @@ def find(name: str) -> int:
     Raises:
         UnsuitableError: There is none.
     """
-    if name in natives:
-        return natives[name]()
+    if name in compiled:
+        return compiled[name]()
     if name == _ON_AN_EXCEPTION:
         return ctypes.cast(_note, ctypes.c_void_p).value
     own = _NOTHING if name in _AFTER_IT else _C.get(name, name)
