@@ -75,7 +75,7 @@ class Metric:
         """What stands over its curves."""
         if self.held_out is None:
             return f"Validation {self.name}"
-        return f"{self.name.capitalize()} on the {self.held_out} set"
+        return f"{self.name[:1].upper()}{self.name[1:]} on the {self.held_out} set"
 
     @property
     def is_loss(self) -> bool:

@@ -175,3 +175,13 @@ def test_an_accuracy_in_percent_is_not_taken_for_a_share():
     run = make_run(**{"validation/main/accuracy": (90.0, 95.0)})
     assert not choose_metric([run]).is_share
     assert choose_metric([make("validation/main/accuracy")]).is_share
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("accuracy", "Accuracy on the test set"), ("meanIoU", "MeanIoU on the test set")],
+)
+def test_a_title_keeps_the_letters_of_a_name(name, title):
+    log = make_run(**{f"validation/main/{name}": (0.5, 0.25)}).log
+    run = Run(Path("run"), log, {"data": {"held_out": "test"}})
+    assert choose_metric([run], name).title == title
