@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import chainer
 import chainer.functions as F
@@ -12,9 +14,11 @@ import numpy as np
 from chainer import backend
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.datasets import Augment
+from chainer_mmix.datasets.augment_batch import augment_batch, make_table
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.mixing import mix, mixup_data
-from chainer_mmix.training import GraphUpdater
+from chainer_mmix.training import SGD, GraphUpdater
 from chainer_revive import registry
 from chainer_revive.gpu_check.card import usable_layers
 from chainer_revive.gpu_check.case import TF32, Case, Unit, numbers
@@ -41,6 +45,47 @@ def _mix() -> Iterator[Case]:
         yield Case(name, (x, perm, lam, gy), compute)
 
 
+def _augment() -> Iterator[Case]:
+    shape, indices = (3, 9, 7), [4, 0, 2, 2, 1]
+    (images,) = numbers((5, *shape))
+    rotated = Augment(2, 30.0, flip=True)
+    for name, augment in (("", Augment(2, flip=True)), ("rotated", rotated)):
+        draws = [augment.draw(shape, random.Random(i)) for i in range(len(indices))]
+        table = make_table(indices, draws, augment.padding, shape[1:])
+
+        def compute(images, table=table):
+            device = backend.get_device_from_array(images)
+            single, dtype = images.astype(np.float32), images.dtype
+            return (augment_batch(single, device.send(table), dtype),)
+
+        yield Case(name, (images,), compute)
+
+
+def _sgd(step) -> Callable[[], Iterator[Case]]:
+    """Returns what computes two steps, each by ``step(optimizer, param)``."""
+
+    def compute(array, *grads, nesterov):
+        device = backend.get_device_from_array(array)
+        model = chainer.Chain()
+        with model.init_scope():
+            model.p = chainer.Parameter(array.copy())
+        model.to_device(device)
+        optimizer = SGD(0.1, 0.8, 0.02, nesterov).setup(model)
+        if array.dtype == np.float16:
+            optimizer.use_fp32_update()
+        for grad in grads:
+            model.p.grad = grad.copy()
+            step(optimizer, model.p)
+        return model.p.array, model.p.update_rule.state["velocity"]
+
+    def cases() -> Iterator[Case]:
+        for name, nesterov in (("", False), ("Nesterov", True)):
+            arrays = tuple(numbers((37, 41), (37, 41), (37, 41)))
+            yield Case(name, arrays, functools.partial(compute, nesterov=nesterov))
+
+    return cases
+
+
 class _Net(chainer.Chain):
     """A small network, with cuDNN's layers if Chainer's own cannot be captured."""
 
@@ -53,7 +98,7 @@ class _Net(chainer.Chain):
             if is_image:
                 self.conv = L.Convolution2D(3, 16, 3, 1, 1, nobias=True)
                 self.bn = L.BatchNormalization(16)
-            self.fc = L.Linear(16 if is_image else 3 * 5 * 5, 4)
+            self.fc = L.Linear(16 if is_image else 3 * 7 * 3, 4)
 
     def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
         if mixup_hidden:
@@ -108,14 +153,27 @@ def _graphs() -> Iterator[Case]:
         return np.array(losses), *(p.array for p in params)
 
     x, conv, fc = numbers(
-        (6, 3, 5, 5), (16, 3, 3, 3), (4, 16 if is_image else 75), seed=3
+        (5, 3, 7, 3), (16, 3, 3, 3), (4, 16 if is_image else 63), seed=3
     )
-    t = np.arange(6, dtype=np.int32) % 4
+    t = np.arange(5, dtype=np.int32) % 4
     weights = (conv, fc) if is_image else (fc,)
     yield Case("four steps", (x, t, *weights), compute, (TF32,))
 
 
 UNITS = (
     Unit("mix", "mixing", _mix, None),
-    Unit("graphs", "CUDA graphs", _graphs, None),
+    Unit("augment", "augmentation", _augment, None),
+    Unit(
+        "cuda/optimizers:SGDRule",
+        "SGD, all parameters",
+        _sgd(lambda optimizer, param: optimizer.update()),
+        None,
+    ),
+    Unit(
+        "sgd",
+        "SGD, one parameter",
+        _sgd(lambda optimizer, param: param.update()),
+        None,
+    ),
+    Unit("graphs", "CUDA graphs", _graphs, None, captures=True),
 )

@@ -1,21 +1,29 @@
 """The check of mixing and of CUDA graphs, on a GPU whose arrays are NumPy's."""
 
 import contextlib
+import random
 import sys
 from pathlib import Path
 
+import chainer
 import numpy as np
 import pytest
+from chainer import backend
 from chainer.backends import cuda
 
 sys.path.append(str(Path(__file__).parent / "chainer_revive" / "doubles"))
 
 from faults import wrong
 from numpy_gpu import NumpyGpu
+from numpy_launcher import NumpyLauncher
 
 from chainer_mmix import gpu_check
+from chainer_mmix.datasets import Augment, augment_batch
 from chainer_mmix.mixing import functions
+from chainer_mmix.training import sgd
+from chainer_mmix.training.sgd import SGDRule
 from chainer_revive import registry
+from chainer_revive.cuda import current
 from chainer_revive.gpu_check import modules, run
 from chainer_revive.gpu_check.verdict import passes
 
@@ -47,11 +55,10 @@ def failing(monkeypatch, graphs, layers):
     monkeypatch.setattr(gpu_check, "make_graphs", lambda model: graphs)
     monkeypatch.setattr(gpu_check, "usable_layers", lambda: layers)
     gpu = NumpyGpu(["chainer_mmix.gpu_check"])
-    mix, graph = gpu_check.UNITS
-    found = {
-        "mix": run.check(mix, gpu),
-        "graphs": run.check(graph, gpu, [*run.units(), mix]),
-    }
+    found, others = {}, [*run.units()]
+    for unit in gpu_check.UNITS:
+        found[unit.name] = run.check(unit, gpu, others)
+        others.append(unit)
     return {n for n, results in found.items() if not all(map(passes, results))}, found
 
 
@@ -60,7 +67,7 @@ def test_this_package_is_checked():
 
 
 @pytest.mark.parametrize("layers", [{"cuda"}, {"cuda", "cudnn"}])
-def test_both_pass(monkeypatch, layers):
+def test_all_pass(monkeypatch, layers):
     names, found = failing(monkeypatch, Graphs(), layers)
     assert not names
     for results in found.values():
@@ -98,6 +105,101 @@ def test_mixing_that_is_wrong_is_found(monkeypatch):
     monkeypatch.setattr(functions.Mix, "forward_cpu", damaged)
     names, _ = failing(monkeypatch, Graphs(), {"cuda"})
     assert "mix" in names
+
+
+def test_augmentation_that_is_wrong_is_found(monkeypatch):
+    original = gpu_check.augment_batch
+
+    def damaged(images, table, dtype):
+        y = original(images, table, dtype)
+        return y if dtype == np.float64 else wrong(y)
+
+    monkeypatch.setattr(gpu_check, "augment_batch", damaged)
+    assert failing(monkeypatch, Graphs(), {"cuda"})[0] == {"augment"}
+
+
+def test_a_step_of_sgd_that_is_wrong_is_found(monkeypatch):
+    original = NumpyLauncher.SGDRule
+
+    def damaged(self, param, *args):
+        original(self, param, *args)
+        param[...] = wrong(param)
+
+    monkeypatch.setattr(NumpyLauncher, "SGDRule", damaged)
+    names, _ = failing(monkeypatch, Graphs(), {"cuda"})
+    assert names == {"cuda/optimizers:SGDRule"}
+
+
+def test_a_parameters_step_that_is_wrong_is_found(monkeypatch):
+    original = SGDRule.update_core_cpu
+
+    def damaged(self, param):
+        original(self, param)
+        if param.dtype != np.float64:
+            param.data[...] = wrong(param.data)
+
+    monkeypatch.setattr(SGDRule, "update_core_cpu", damaged)
+    assert failing(monkeypatch, Graphs(), {"cuda"})[0] == {"sgd"}
+
+
+def test_what_is_left_off_of_sgd_is_computed_plainly(monkeypatch):
+    """One after the other: all parameters, one parameter, NumPy's own functions."""
+    used, launcher = [], NumpyLauncher()
+
+    def kernel(grad, lr, momentum, decay, nesterov, param, v):
+        used.append("kernel")
+        v[...] = momentum * v + grad + decay * param
+        param -= lr * v
+
+    monkeypatch.setattr(sgd, "sgd_kernel", lambda: kernel)
+    monkeypatch.setattr(SGDRule, "update_core_cpu", SGDRule.update_core_gpu)
+    results = []
+    current.use(launcher)
+    try:
+        for names in (
+            (),
+            ["cuda/optimizers:SGDRule"],
+            ["cuda/optimizers:SGDRule", "sgd"],
+        ):
+            registry.leave_off(names)
+            model = chainer.links.Linear(3, 2, initialW=0.5)
+            optimizer = sgd.SGD(0.1, weight_decay=0.1).setup(model)
+            for param in model.params():
+                param.grad = np.ones_like(param.array)
+            optimizer.update()
+            results.append(model.W.array)
+    finally:
+        registry.leave_off(())
+        current.use(None)
+    assert launcher.calls == ["update"] and used == ["kernel"] * 2
+    np.testing.assert_allclose(results, np.full((3, 2, 3), 0.395), 1e-6)
+
+
+def test_augmentation_that_is_left_off_is_computed_plainly(monkeypatch):
+    kernels = []
+
+    class Cupy:
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+    monkeypatch.setattr(backend, "get_array_module", lambda *arrays: Cupy())
+    monkeypatch.setattr(
+        cuda, "elementwise", lambda *a, **k: lambda *arrays: kernels.append(arrays)
+    )
+    images = np.random.RandomState(0).uniform(size=(4, 3, 6, 5)).astype("f")
+    augment = Augment(2, flip=True)
+    draws = [augment.draw((3, 6, 5), random.Random(i)) for i in range(3)]
+    table = augment_batch.make_table([3, 0, 3], draws, 2, (6, 5))
+    expected = augment.apply(images[[3, 0, 3]], draws)
+    augment_batch.augment_batch(images, table, np.dtype("f"))
+    assert len(kernels) == 1
+    registry.leave_off(["augment"])
+    try:
+        y = augment_batch.augment_batch(images, table, np.dtype("f"))
+    finally:
+        registry.leave_off(())
+    assert len(kernels) == 1
+    np.testing.assert_array_equal(y, expected)
 
 
 def test_mixing_may_be_the_first_that_runs_on_a_gpu(monkeypatch):

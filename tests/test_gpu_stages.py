@@ -104,6 +104,38 @@ def test_all_well(gpu, monkeypatch, tmp_path):
     assert (tmp_path / "gpu-unknown.txt").exists()
 
 
+@pytest.mark.parametrize(
+    "summary, verdict",
+    [
+        ("2 passed, 1 skipped in 3.0s", "ok"),
+        ("27 skipped in 3.0s", "left no results"),
+        ("no tests ran in 0.1s", "left no results"),
+    ],
+)
+def test_tests_that_were_all_left_out_are_not_well(gpu, tmp_path, summary, verdict):
+    skipped = "SKIPPED [1] tests/test_a.py:3: needs CuPy and a GPU"
+    code = f"print({skipped!r}); print({summary!r})"
+    own = stage(gpu, "tests", code, keep=gpu.last_line)
+    outcome = gpu.run(own, tmp_path / "log")
+    assert outcome.verdict == verdict and outcome.lines == [skipped, summary]
+
+
+@pytest.mark.slow
+def test_all_tests_that_are_marked_are_run(gpu, tmp_path):
+    """The files that are named have all of them."""
+    (command,) = [s.command for s in gpu.stages(tmp_path) if "tests" in s.name]
+    found = []
+    for names in (command[command.index("60") + 1 :], ["tests"]):
+        collected = subprocess.run(
+            [*command[: command.index("60") + 1], "--collect-only", *names],
+            cwd=gpu.ROOT,
+            capture_output=True,
+            text=True,
+        ).stdout
+        found.append([line for line in collected.splitlines() if "::" in line])
+    assert found[0] == found[1] and len(found[0]) > 25
+
+
 def test_the_real_stages_take_nine_minutes_at_most(gpu, tmp_path):
     stages = gpu.stages(tmp_path)
     assert sum(stage.seconds for stage in stages) <= 9 * 60

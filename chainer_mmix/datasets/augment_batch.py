@@ -10,6 +10,7 @@ from chainer import backend
 from chainer.backends import cuda
 
 from chainer_mmix.datasets.augment import AugmentDraw
+from chainer_revive import registry
 
 _N_COLUMN = 8  # of the table
 
@@ -29,17 +30,20 @@ def augment_batch(images, table, dtype):
     Returns:
         array: Of shape (B, C, H, W).
     """
-    shape = images.shape[1:]
-    if backend.get_array_module(images) is np:
-        # A few images at a time, so that intermediate results stay in the cache.
-        n = max(1, (1 << 14) // math.prod(shape[1:]))
-        parts = (table[start : start + n] for start in range(0, len(table), n))
-        y = np.concatenate([_augment_numpy(images, part) for part in parts])
-        return y.astype(dtype, copy=False)
-    y = cuda.cupy.empty((len(table), *shape), dtype)
-    # Products must not be fused with sums, or a GPU rounds differently from a CPU.
-    kernel = cuda.elementwise(*kernel_source(*shape), options=("--fmad=false",))
-    return kernel(images, table, y)
+    xp, shape = backend.get_array_module(images), images.shape[1:]
+    if xp is not np:
+        registry.decide()  # if it waits for the first call on a GPU, this may be it
+        if not registry.is_left_off("augment"):
+            y = xp.empty((len(table), *shape), dtype)
+            # Products must not be fused with sums, or a GPU rounds differently.
+            options = ("--fmad=false",)
+            kernel = cuda.elementwise(*kernel_source(*shape), options=options)
+            return kernel(images, table, y)
+    # A few images at a time, so that intermediate results stay in a CPU's cache.
+    n = max(1, (1 << 14) // math.prod(shape[1:])) if xp is np else len(table)
+    parts = (table[start : start + n] for start in range(0, len(table), n))
+    y = xp.concatenate([_augment_plainly(xp, images, part) for part in parts])
+    return y.astype(dtype, copy=False)
 
 
 def make_table(
@@ -77,25 +81,25 @@ def make_table(
     return table
 
 
-def _augment_numpy(images: np.ndarray, table: np.ndarray) -> np.ndarray:
+def _augment_plainly(xp, images, table):
     _, n_channel, height, width = images.shape
     index, top, left, flip, a, b, c, f = table.T[:, :, None, None]
-    x, y = np.arange(width), np.arange(height)[:, None]
-    x = np.where(flip, width - 1 - x, x) + left
+    x, y = xp.arange(width), xp.arange(height)[:, None]
+    x = xp.where(flip != 0, width - 1 - x, x) + left
     y = y + top
     is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     x, y = x + 0.5, y + 0.5
     x, y = a * x + b * y + c, -b * x + a * y + f
     is_inside = is_inside & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     x, y = x - 0.5, y - 0.5
-    left, top = np.floor(x), np.floor(y)
+    left, top = xp.floor(x), xp.floor(y)
     dx, dy = x - left, y - top
 
     def pixels(y, x):
         y = y.clip(0, height - 1)
         x = x.clip(0, width - 1)
         at = ((index * (n_channel * height) + y) * width + x).astype(np.intp)[:, None]
-        channels = np.arange(n_channel)[:, None, None] * (height * width)
+        channels = xp.arange(n_channel)[:, None, None] * (height * width)
         return images.ravel().take(at + channels)
 
     def between(p, q, share):
@@ -104,7 +108,7 @@ def _augment_numpy(images: np.ndarray, table: np.ndarray) -> np.ndarray:
     above = between(pixels(top, left), pixels(top, left + 1), dx)
     below = between(pixels(top + 1, left), pixels(top + 1, left + 1), dx)
     image = between(above, below, dy)
-    return np.where(is_inside[:, None], image, 0).astype(np.float32)
+    return xp.where(is_inside[:, None], image, 0).astype(np.float32)
 
 
 def kernel_source(n_channel: int, height: int, width: int) -> tuple[str, str, str, str]:

@@ -10,6 +10,7 @@ from chainer.optimizer import (
     UpdateRule,
 )
 
+from chainer_revive import registry
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.layout import covered
 from chainer_revive.cuda import optimizers as one_kernel
@@ -41,7 +42,11 @@ class SGDRule(UpdateRule):
             from chainer_mmix.training import loops
 
             loops.sgd(p, grad, v, hp.lr, hp.momentum, hp.weight_decay, hp.nesterov)
-            return
+        else:
+            self._update_plainly(param)
+
+    def _update_plainly(self, param: chainer.Variable) -> None:
+        p, grad, v, hp = param.data, param.grad, self.state["velocity"], self.hyperparam
         d = grad + hp.weight_decay * p if hp.weight_decay else grad
         v *= hp.momentum
         v += d
@@ -49,6 +54,10 @@ class SGDRule(UpdateRule):
 
     def update_core_gpu(self, param: chainer.Variable) -> None:
         if param.grad is None:
+            return
+        registry.decide()  # if it waits for the first call on a GPU, this may be it
+        if registry.is_left_off("sgd"):
+            self._update_plainly(param)
             return
         hp = self.hyperparam
         sgd_kernel()(

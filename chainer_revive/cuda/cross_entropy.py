@@ -14,7 +14,7 @@ from chainer import backend
 
 from chainer_revive import registry
 from chainer_revive.cuda import current
-from chainer_revive.cuda.kernels import LABELS, WARPS
+from chainer_revive.cuda.kernels import WARPS, labels_source
 
 _MANY = 1 << 18  # logits: with more, one block takes too long
 _NO_LABEL = np.iinfo(np.int64).min
@@ -81,8 +81,9 @@ def _launch(name: str, x, targets, weights, ignore_label: int, *args) -> None:
         lam, each = 0.0, xp.ascontiguousarray(xp.asarray(lam, np.float64))
     # With one target, its weight is 1.
     a, b = (xp.ascontiguousarray(t) for t in (targets[0], targets[-1]))
-    name = f"mmix_{name}_{x.dtype.name}_{a.dtype.name}"
+    dtypes = x.dtype.name, a.dtype.name
+    source, name = labels_source(*dtypes), "_".join(("mmix", name, *dtypes))
     sizes = np.int32(len(x)), np.int32(x.shape[1])
     x = xp.ascontiguousarray(x)
     arrays = x, a, b, each, np.float64(lam), *sizes, np.int64(ignore_label)
-    current.launcher.one_block(LABELS, name, (32, WARPS), *arrays, *args)
+    current.launcher.one_block(source, name, (32, WARPS), *arrays, *args)

@@ -7,6 +7,8 @@ warp takes a sample at a time.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 THREADS = 256
@@ -129,7 +131,7 @@ WARPS = 16
 
 # All warps run as many rounds; in the last, some have no sample of their own. Sums are
 # in float32, always in the same order.
-LABELS = f"""
+_LABELS = f"""
 #include <cuda_fp16.h>
 constexpr int WARPS = {WARPS};
 struct Sample {{
@@ -256,8 +258,22 @@ extern "C" __global__ void mmix_accuracy_##t##_##l( \\
         int c, long long ignored, T* result) {{ \\
     accuracy(y, a, b, Sample{{each, lam}}, n, c, ignored, result); \\
 }}
-KERNELS(float, float32, int, int32)
-KERNELS(float, float32, long long, int64)
-KERNELS(__half, float16, int, int32)
-KERNELS(__half, float16, long long, int64)
 """
+_C_TYPES = {
+    "float32": "float",
+    "float16": "__half",
+    "int32": "int",
+    "int64": "long long",
+}
+
+
+@functools.cache
+def labels_source(dtype: str, label: str) -> str:
+    """Returns the source of ``mmix_cross_entropy_*`` and ``mmix_accuracy_*``.
+
+    Args:
+        dtype (str): Of the logits, ``float32`` or ``float16``.
+        label (str): The dtype of the labels, ``int32`` or ``int64``.
+    """
+    types = f"{_C_TYPES[dtype]}, {dtype}, {_C_TYPES[label]}, {label}"
+    return f"{_LABELS}KERNELS({types})\n"

@@ -18,6 +18,7 @@ from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
 from chainer.optimizers.nesterov_ag import NesterovAGRule
 
+from chainer_revive import registry
 from chainer_revive.cuda import current, kernels
 from chainer_revive.cuda.tensor import Tensor
 from chainer_revive.explain import declined
@@ -145,6 +146,8 @@ def _cover(hooks, params, updated) -> bool:
 def _covers_rule(rule) -> bool:
     hooks, hp = rule._hookable, rule.hyperparam
     if type(rule) not in _RULES or hooks._pre_update_hooks or hooks._post_update_hooks:
+        return False
+    if registry.is_left_off(f"cuda/optimizers:{type(rule).__name__}"):
         return False
     return type(rule) is not AdamRule or not (hp.amsgrad or hp.adabound)
 

@@ -1,6 +1,6 @@
 """Checks all functions, in a process that may crash.
 
-usage: python -m chainer_revive.gpu_check FILE DEVICE BESIDE [MODULE ...]
+usage: python -m chainer_revive.gpu_check FILE DEVICE BESIDE AHEAD [MODULE ...]
 
 Writes a line of JSON to the file as each function begins, and one as it ends.
 """
@@ -12,10 +12,12 @@ import sys
 
 from chainer_revive.gpu_check import run
 from chainer_revive.gpu_check.card import usable_layers
-from chainer_revive.gpu_check.verdict import passes
+from chainer_revive.gpu_check.verdict import COMPILATION, passes
 
 
-def main(path: str, gpu, layers: set[str], modules: list[str], beside: bool) -> None:
+def main(
+    path: str, gpu, layers: set[str], modules: list[str], beside: bool, ahead: bool
+) -> None:
     """Checks the functions of some layers, and those that use them.
 
     Args:
@@ -24,6 +26,7 @@ def main(path: str, gpu, layers: set[str], modules: list[str], beside: bool) -> 
         layers: The layers.
         modules: Modules with more functions.
         beside (bool): Whether Chainer's own code computes there, too.
+        ahead (bool): Whether to compile first, in threads.
     """
     passed = []
     with open(path, "w", encoding="utf-8") as file:
@@ -31,9 +34,11 @@ def main(path: str, gpu, layers: set[str], modules: list[str], beside: bool) -> 
         def say(**line) -> None:
             print(json.dumps(line), file=file, flush=True)
 
-        for unit in run.units(modules):
-            if unit.layer is not None and unit.layer not in layers:
-                continue
+        units = [u for u in run.units(modules) if u.layer in {None, *layers}]
+        if ahead:
+            say(begin=COMPILATION)
+            run.compile_ahead(units, gpu)
+        for unit in units:
             say(begin=unit.name)
             others = passed if unit.layer is None else []
             results = run.check(unit, gpu, others, beside)
@@ -44,8 +49,9 @@ def main(path: str, gpu, layers: set[str], modules: list[str], beside: bool) -> 
 
 
 if __name__ == "__main__":
-    path, device, beside, *modules = sys.argv[1:]
+    path, device, beside, ahead, *modules = sys.argv[1:]
     import cupy
 
     cupy.cuda.Device(int(device)).use()
-    main(path, run.Gpu(modules), usable_layers(), modules, beside == "1")
+    gpu = run.Gpu(modules)
+    main(path, gpu, usable_layers(), modules, beside == "1", ahead == "1")

@@ -31,16 +31,21 @@ def cudnn_versions() -> tuple[str, str] | None:
         return None
 
 
-def describe(modules: list[str]) -> dict[str, object]:
-    """Describes the current GPU and all that computes on it, as JSON can hold it.
+def describe(modules: list[str], device: int | None = None) -> dict[str, object]:
+    """Describes a GPU and all that computes on it, as JSON can hold it.
+
+    It does not take the GPU, which may be for one process at a time.
 
     Args:
         modules: Those with more functions to check.
+        device (int): The number of the GPU; by default the current one.
     """
     import cupy
 
     runtime = cupy.cuda.runtime
-    properties = runtime.getDeviceProperties(runtime.getDevice())
+    if device is None:
+        device = runtime.getDevice()
+    properties = runtime.getDeviceProperties(device)
     cudnn = cudnn_versions()
     return {
         "card": properties["name"].decode(),

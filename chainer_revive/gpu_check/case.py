@@ -24,7 +24,7 @@ class Precision(NamedTuple):
     tensor_cores: str = "auto"
 
 
-STRICT = Precision("float32", np.float32, 1e-4, "never")
+STRICT = Precision("float32", np.float32, 5e-5, "never")
 TF32 = Precision("TF32", np.float32, 5e-3)
 SINGLE = Precision("float32", np.float32, 1e-4)
 HALF = Precision("float16", np.float16, 1e-2)
@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     Attributes:
         name: What is particular about it.
-        inputs: float64 arrays with numbers that half precision has too, or integers.
+        inputs: float64 arrays with numbers that the precisions have too, or integers.
         compute: Called with the arrays, on some device and in some float dtype; returns
             a sequence of arrays.
         precisions: In what it is computed.
@@ -55,20 +55,23 @@ class Unit(NamedTuple):
         what: In words.
         cases: Returns what is computed.
         layer: The layer that has it; ``None`` for one that needs all that have passed.
+        captures: Whether it captures CUDA graphs, and so is used by itself only.
     """
 
     name: str
     what: str
     cases: Callable[[], Iterable[Case]]
     layer: str | None
+    captures: bool = False
 
 
-def numbers(*shapes: tuple[int, ...], low: float = -1.0, seed: int = 0) -> list:
-    """Returns float64 arrays of random numbers in (low, 1) that fit half precision."""
+def numbers(
+    *shapes: tuple[int, ...], low: float = -1.0, seed: int = 0, fit: type = np.float16
+) -> list:
+    """Returns float64 arrays of random numbers in (low, 1) that another dtype has."""
     random = np.random.RandomState(seed)
     return [
-        random.uniform(low, 1, shape).astype(np.float16).astype(np.float64)
-        for shape in shapes
+        random.uniform(low, 1, shape).astype(fit).astype(np.float64) for shape in shapes
     ]
 
 

@@ -53,10 +53,9 @@ def _steps() -> Iterator[Case]:
                 optimizer.use_fp32_update()
             optimizer.add_hook(WeightDecay(0.1))
             optimizer.add_hook(GradientClipping(20.0))
-            for step in (1, 2):
-                for param, grad in zip(_params(model), arrays[n:], strict=True):
+            for grads in (arrays[n : 2 * n], arrays[2 * n :]):
+                for param, grad in zip(_params(model), grads, strict=True):
                     param.grad = grad.copy()
-                    param.grad[...] *= _SCALE / step
                     param._loss_scale = _SCALE
                 optimizer.update()
             states = [p.update_rule.state for p in _params(model)]
@@ -65,7 +64,10 @@ def _steps() -> Iterator[Case]:
                 *(state[key] for state in states for key in sorted(state)),
             ]
 
-        yield Case(name, tuple(numbers(*_SIZES, *_SIZES)), compute)
+        arrays = numbers(*_SIZES, *_SIZES)
+        params, grads = arrays[: len(_SIZES)], arrays[len(_SIZES) :]
+        steps = [np.asarray(_SCALE * g / step) for step in (1, 2) for g in grads]
+        yield Case(name, (*params, *steps), compute)
 
 
 def _finite() -> Iterator[Case]:
@@ -85,55 +87,60 @@ def _finite() -> Iterator[Case]:
         yield Case(str(bad), tuple(numbers(*_SIZES)), compute)
 
 
-def _labels(each: bool) -> tuple:
+def _labels() -> tuple:
     n, n_class = 37, 70
     (x,) = numbers((n, n_class))
     a, b = np.random.RandomState(1).randint(0, n_class, (2, n)).astype(np.int32)
-    (lam,) = numbers((n if each else 1,), low=0)
-    return 3 * x, a, b, lam
+    return 3 * x, a, b
 
 
-def _pair(lam) -> tuple:
+# A weight of the first target, of the batch or of each of its samples.
+_LAMBDAS = {
+    "one lambda": 0.3,
+    "one lambda a sample": np.random.RandomState(2).uniform(size=37),
+}
+
+
+def _pair(lam, x) -> tuple:
     """The weights of both targets, as a loss gets them."""
-    lam = lam.astype(np.float64)
-    if len(lam) == 1:
-        lam = float(lam[0])
-    return lam, 1 - lam
-
-
-_EACH = {"one lambda": False, "one lambda a sample": True}
+    device = backend.get_device_from_array(x)
+    return device.send((lam, 1 - lam)) if np.ndim(lam) else (lam, 1 - lam)
 
 
 def _loss() -> Iterator[Case]:
-    def compute(x, a, b, lam):
-        result = one_kernel.cross_entropy(x, (a, b), _pair(lam), -1, True)
-        if result is not NotImplemented:
-            return result
-        v = chainer.Variable(x)
-        first, second = (F.softmax_cross_entropy(v, t, reduce="no") for t in (a, b))
-        lam = lam.astype(first.dtype)
-        loss = F.mean(first * lam + second * (1 - lam))
-        loss.backward()
-        return loss.array, v.grad
+    for name, lam in _LAMBDAS.items():
 
-    for name, each in _EACH.items():
-        yield Case(name, _labels(each), compute)
+        def compute(x, a, b, lam=lam):
+            pair = _pair(lam, x)
+            result = one_kernel.cross_entropy(x, (a, b), pair, -1, True)
+            if result is not NotImplemented:
+                return result
+            v = chainer.Variable(x)
+            losses = [F.softmax_cross_entropy(v, t, reduce="no") for t in (a, b)]
+            if np.ndim(lam):
+                pair = [weights.astype(losses[0].dtype) for weights in pair]
+            loss = F.mean(losses[0] * pair[0] + losses[1] * pair[1])
+            loss.backward()
+            return loss.array, v.grad
+
+        yield Case(name, _labels(), compute)
 
 
 def _accuracy() -> Iterator[Case]:
-    def compute(y, a, b, lam):
-        result = one_kernel.accuracy(y, (a, b), _pair(lam), -1)
-        if result is not NotImplemented:
-            return (result,)
-        first, second = _pair(lam)
-        predicted = y.argmax(axis=1)
-        hits = first * (predicted == a) + second * (predicted == b)
-        return (hits.mean(),)
+    for name, lam in _LAMBDAS.items():
 
-    for name, each in _EACH.items():
-        x, a, b, lam = _labels(each)
+        def compute(y, a, b, lam=lam):
+            first, second = _pair(lam, y)
+            result = one_kernel.accuracy(y, (a, b), (first, second), -1)
+            if result is not NotImplemented:
+                return (result,)
+            predicted = y.argmax(axis=1)
+            hits = first * (predicted == a) + second * (predicted == b)
+            return (hits.mean(),)
+
+        x, a, b = _labels()
         a[::2] = x[::2].argmax(axis=1)
-        yield Case(name, (x, a, b, lam), compute)
+        yield Case(name, (x, a, b), compute)
 
 
 def _linear(node_class, *shapes):

@@ -77,8 +77,7 @@ def _examine(args: argparse.Namespace, say) -> int:
         say([f"no GPU: {no_gpu_because()}"])
         return 2
     try:
-        cuda.cupy.cuda.Device(args.gpu).use()
-        here = card.describe(modules)
+        here = card.describe(modules, args.gpu)
         say(f"{key}: {value}" for key, value in here.items())
     except Exception as e:
         say([f"the GPU cannot be used: {faults.explain(e)}"])
@@ -92,12 +91,12 @@ def _examine(args: argparse.Namespace, say) -> int:
     if found.crash is None and not args.quick:
         from chainer_revive.gpu_check.run import Gpu, units
 
+        cuda.cupy.cuda.Device(args.gpu).use()  # not before the check, which takes it
         failures = found.failures()
         right = [u for u in units() if u.name in found.units and u.name not in failures]
         say(["", f"{'milliseconds':<56}{'ours':>9}{'Chainer':>9}{'ratio':>7}"])
         for t in timing.measure(right, Gpu()):
-            ratio = t.ours / t.chainers
-            say([f"{t.what:<56}{t.ours:>9.3f}{t.chainers:>9.3f}{ratio:>7.2f}"])
+            say([t.line()])
     return int(found.crash is not None or bool(found.failures()))
 
 

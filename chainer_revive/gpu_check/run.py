@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +18,8 @@ from chainer_revive import registry
 from chainer_revive.cuda import current, linear
 from chainer_revive.gpu_check import cuda_units, cudnn_units, faults
 from chainer_revive.gpu_check.case import Case, Precision, Unit
+
+_N_THREAD = min(8, os.cpu_count() or 1)
 
 
 class Gpu:
@@ -81,6 +85,42 @@ def units(modules: Iterable[str] = ()) -> tuple[Unit, ...]:
     return *cudnn_units.UNITS, *cuda_units.UNITS, *(u for more in others for u in more)
 
 
+def compile_ahead(units: Iterable[Unit], gpu) -> None:
+    """Computes all cases in threads, so that the check finds its kernels compiled.
+
+    CUDA's and cuDNN's compilers take most of the time of a first check, and run beside
+    each other. What comes out, and what goes wrong, is left for the check to see.
+
+    Args:
+        units: Functions.
+        gpu (Gpu): Where.
+    """
+    units = tuple(units)
+
+    def compute(case: Case, precision: Precision) -> None:
+        with (
+            contextlib.suppress(Exception),
+            _as_asked(precision, gpu),
+        ):
+            case.compute(*_sent(case, precision, gpu))
+
+    calls = [
+        (turn, case, precision)
+        for unit in units
+        for turn, (case, precision) in enumerate(
+            (case, precision) for case in unit.cases() for precision in case.precisions
+        )
+    ]
+    calls.sort(key=lambda call: call[0])  # Those beside each other need other kernels.
+    with (
+        gpu.using([unit for unit in units if not unit.captures]),
+        ThreadPoolExecutor(_N_THREAD) as pool,
+    ):
+        for _, case, precision in calls:
+            pool.submit(compute, case, precision)
+    gpu.wait()
+
+
 def check(
     unit: Unit, gpu, others: Iterable[Unit] = (), beside: bool = True
 ) -> list[dict[str, Any]]:
@@ -132,15 +172,8 @@ def is_of_the_card(error: BaseException) -> bool:
 def _deviation(
     case: Case, precision: Precision, gpu, units: list[Unit], expected: list
 ) -> tuple[float | None, str | None]:
-    inputs = [
-        gpu.device.send(a.astype(precision.dtype) if a.dtype.kind == "f" else a)
-        for a in case.inputs
-    ]
-    with (
-        chainer.using_device(gpu.device),
-        chainer.using_config("use_cudnn_tensor_core", precision.tensor_cores),
-        gpu.using(units),
-    ):
+    inputs = _sent(case, precision, gpu)
+    with _as_asked(precision, gpu), gpu.using(units):
         try:
             with gpu.poisoned():
                 actual = _hosted(case.compute(*inputs))
@@ -153,6 +186,22 @@ def _deviation(
     shares = [_share(a, e) for a, e in zip(actual, expected, strict=True)]
     worst = max(shares)
     return (worst, None) if np.isfinite(worst) else (None, "NaN or infinity")
+
+
+def _sent(case: Case, precision: Precision, gpu) -> list:
+    return [
+        gpu.device.send(a.astype(precision.dtype) if a.dtype.kind == "f" else a)
+        for a in case.inputs
+    ]
+
+
+@contextlib.contextmanager
+def _as_asked(precision: Precision, gpu) -> Iterator[None]:
+    with (
+        chainer.using_device(gpu.device),
+        chainer.using_config("use_cudnn_tensor_core", precision.tensor_cores),
+    ):
+        yield
 
 
 def _share(actual: np.ndarray, expected: np.ndarray) -> float:

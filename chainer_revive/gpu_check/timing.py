@@ -15,7 +15,7 @@ from chainer.functions.activation.relu import ReLU
 from chainer.functions.math.basic_math import Add
 
 from chainer_revive.cuda import cross_entropy
-from chainer_revive.gpu_check import cudnn_units
+from chainer_revive.gpu_check import cudnn_units, faults
 from chainer_revive.gpu_check.case import HALF, TF32, Precision, Unit, channels_last
 
 _TURNS = 5
@@ -35,11 +35,19 @@ class Shapes(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Milliseconds of one call, and its name."""
+    """Milliseconds of one call, and its name; or why it could not be measured."""
 
     what: str
     ours: float
     chainers: float
+    error: str | None = None
+
+    def line(self) -> str:
+        """Returns a row of a table."""
+        if self.error is not None:
+            return f"{self.what:<56}  {self.error}"
+        ratio = self.ours / self.chainers
+        return f"{self.what:<56}{self.ours:>9.3f}{self.chainers:>9.3f}{ratio:>7.2f}"
 
 
 def measure(units: list[Unit], gpu, shapes: Shapes | None = None) -> Iterator[Timing]:
@@ -55,18 +63,27 @@ def measure(units: list[Unit], gpu, shapes: Shapes | None = None) -> Iterator[Ti
         for name, what, prepare in _calls(shapes or Shapes()):
             if name not in by_name:
                 continue
-            with (
-                chainer.using_device(gpu.device),
-                chainer.using_config("use_cudnn_tensor_core", precision.tensor_cores),
-            ):
-                call = prepare(gpu, precision)
-                times: tuple[list, list] = ([], [])
-                for _ in range(_TURNS):
-                    for used, own in zip(([by_name[name]], []), times, strict=True):
-                        with gpu.using(used):
-                            own.append(_milliseconds(call, gpu))
-            ours, chainers = map(statistics.median, times)
-            yield Timing(f"{what}, {precision.name}", ours, chainers)
+            what = f"{what}, {precision.name}"
+            try:
+                ours, chainers = _both_ways(prepare, by_name[name], gpu, precision)
+            except Exception as e:  # such as a full memory; others may go
+                yield Timing(what, np.nan, np.nan, faults.explain(e))
+            else:
+                yield Timing(what, ours, chainers)
+
+
+def _both_ways(prepare: Callable, unit: Unit, gpu, precision: Precision) -> tuple:
+    with (
+        chainer.using_device(gpu.device),
+        chainer.using_config("use_cudnn_tensor_core", precision.tensor_cores),
+    ):
+        call = prepare(gpu, precision)
+        times: tuple[list, list] = ([], [])
+        for _ in range(_TURNS):
+            for used, own in zip(([unit], []), times, strict=True):
+                with gpu.using(used):
+                    own.append(_milliseconds(call, gpu))
+    return tuple(map(statistics.median, times))
 
 
 def _milliseconds(call: Callable, gpu) -> float:

@@ -23,6 +23,8 @@ from chainer_revive.gpu_check import faults
 
 _SECONDS = 300  # in which a check should have ended long ago
 
+COMPILATION = "compilation"  # before the first function
+
 command = [sys.executable, "-m", "chainer_revive.gpu_check"]
 
 
@@ -34,7 +36,8 @@ class Verdict(NamedTuple):
         units: For each function that was checked to its end, what it is in words, and
             the results of its cases (:func:`chainer_revive.gpu_check.run.check`).
         crash: What ended the check early, in a sentence; ``None`` if nothing did.
-        during: The function that was being checked then; ``None`` before the first.
+        during: The function that was being checked then, or ``COMPILATION``; ``None``
+            before.
     """
 
     card: dict[str, Any]
@@ -86,7 +89,7 @@ def get(card: dict[str, Any], device: int, fresh: bool = False) -> Verdict:
             file=sys.stderr,
         )
         verdict = _check(card, device, beside=fresh)
-        # Before the first function, the machine is at fault, and may not be next time.
+        # Before all that, the machine is at fault, and may not be next time.
         if verdict.crash is None or (
             verdict.during is not None and not faults.may_pass(verdict.crash)
         ):
@@ -127,6 +130,15 @@ def _one_at_a_time(path: Path):
 
 
 def _check(card: dict[str, Any], device: int, beside: bool) -> Verdict:
+    verdict = _run(card, device, beside, ahead=True)
+    if verdict.during == COMPILATION and not faults.may_pass(verdict.crash or ""):
+        # All at once has gone wrong: which function it is, if it is one at all, shows
+        # where they are called one after the other.
+        verdict = _run(card, device, beside, ahead=False)
+    return verdict
+
+
+def _run(card: dict[str, Any], device: int, beside: bool, ahead: bool) -> Verdict:
     environ = {**os.environ, "CHAINER_MMIX_CUDA": "0", "CHAINER_MMIX_CUDNN": "0"}
     root = str(Path(chainer_revive.__file__).parent.parent)
     if root not in sysconfig.get_paths().values():  # a checkout
@@ -135,7 +147,7 @@ def _check(card: dict[str, Any], device: int, beside: bool) -> Verdict:
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "lines"
         arguments = [
-            *(*command, str(lines), str(device), "01"[beside]),
+            *(*command, str(lines), str(device), "01"[beside], "01"[ahead]),
             *card["modules"],
         ]
         crash = None

@@ -32,8 +32,12 @@ def test_clipping_and_the_check_compile(source, name, nvrtc):
     nvrtc(source, name, raw=True)
 
 
-def test_losses_and_accuracies_compile(nvrtc):
-    nvrtc(kernels.LABELS, "mmix_accuracy_float16_int64", raw=True)  # the last of all
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("label", ["int32", "int64"])
+@pytest.mark.parametrize("name", ["cross_entropy", "accuracy"])
+def test_losses_and_accuracies_compile(name, dtype, label, nvrtc):
+    source = kernels.labels_source(dtype, label)
+    nvrtc(source, f"mmix_{name}_{dtype}_{label}", raw=True)
 
 
 def test_pieces_cover_each_element_once():

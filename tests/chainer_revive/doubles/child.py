@@ -1,6 +1,6 @@
 """What is started in place of ``python -m chainer_revive.gpu_check``: NumPy is the GPU.
 
-usage: child.py FAULT FUNCTION FILE DEVICE BESIDE [MODULE ...]
+usage: child.py FAULT FUNCTION FILE DEVICE BESIDE AHEAD [MODULE ...]
 """
 
 import os
@@ -41,11 +41,12 @@ DAMAGES = {
 }
 
 if __name__ == "__main__":
-    fault, function, path, device, beside, *modules = sys.argv[1:]
+    fault, function, path, device, beside, ahead, *modules = sys.argv[1:]
     if fault == "no context":
         raise CUDARuntimeError("cudaErrorDevicesUnavailable: busy or unavailable")
     if fault in DAMAGES:
         faults.plant(function, DAMAGES[fault])
     with open(f"{os.environ['XDG_CACHE_HOME']}/checks", "a") as file:
         file.write("checked\n")
-    main(path, NumpyGpu(modules), {"cuda", "cudnn", "capture"}, modules, beside == "1")
+    layers = {"cuda", "cudnn", "capture"}
+    main(path, NumpyGpu(modules), layers, modules, beside == "1", ahead == "1")

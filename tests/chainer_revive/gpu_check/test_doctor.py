@@ -28,7 +28,7 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr(gpu_check, "modules", [])
         monkeypatch.setattr(doctor, "modules", [])
-        monkeypatch.setattr(card, "describe", lambda modules: CARD)
+        monkeypatch.setattr(card, "describe", lambda modules, device: CARD)
         monkeypatch.setattr(card, "usable_layers", lambda: {"cuda", "cudnn"})
         monkeypatch.setattr(cuda, "available", True)
         device = SimpleNamespace(use=lambda: None)
@@ -78,6 +78,21 @@ def test_a_machine_that_is_well(machine, out):
     timed = text.partition("milliseconds")[2].splitlines()[1:]
     assert len(timed) == 2 * (14 + 4 + 2)
     assert all(len(line.split()) > 4 for line in timed)
+
+
+def test_a_function_that_cannot_be_timed_does_not_stop_the_others(monkeypatch):
+    def loss(*args, **kwargs):
+        raise MemoryError("Out of memory allocating 1,024 bytes")
+
+    monkeypatch.setattr(timing, "_loss", loss)
+    monkeypatch.setattr(timing, "_SECONDS", 0)
+    monkeypatch.setattr(timing, "_TURNS", 1)
+    units = [u for u in run.units() if u.name.startswith("cuda/")]
+    found = list(timing.measure(units, NumpyGpu(), timing.Shapes(1, 16)))
+    lines = [t.line() for t in found]
+    assert [t.error is None for t in found] == [False, True] * 2
+    assert lines[0].endswith("MemoryError: Out of memory allocating 1,024 bytes")
+    assert len(lines[1].split()) > 4
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
+import numpy_executor
 import pytest
 from faults import plant, wrong
 from numpy_gpu import NumpyGpu
@@ -12,6 +13,7 @@ import chainer_revive
 from chainer_revive import registry
 from chainer_revive.cudnn import batch_normalization
 from chainer_revive.gpu_check import run
+from chainer_revive.gpu_check.case import Case, Unit
 from chainer_revive.gpu_check.verdict import passes
 from chainer_revive.switches import use_what_the_environment_asks_for
 
@@ -54,6 +56,30 @@ def test_every_function_of_the_registry_is_checked():
         if layer != "cpu"
     }
     assert in_table == {n for n in UNITS if not n.startswith("cuda/cross_entropy")}
+
+
+def test_what_is_compiled_ahead_is_what_the_check_calls():
+    gpu, checked = NumpyGpu(), NumpyGpu()
+    run.compile_ahead(UNITS.values(), gpu)
+    failing(checked)
+    assert set(gpu.executor.operations) == set(checked.executor.operations)
+    assert set(gpu.launcher.calls) == set(checked.launcher.calls)
+    assert registry.left_off() == []
+
+
+def test_nothing_is_captured_beside_other_threads():
+    seen = []
+
+    def compute():
+        seen.append([registry.is_left_off(name) for name in ("graphs", "mix")])
+        raise ValueError("left for the check to see")
+
+    gpu = NumpyGpu()
+    gpu.names |= {"graphs", "mix"}
+    case = Case("", (), compute)
+    graphs = Unit("graphs", "", lambda: [case], None, captures=True)
+    run.compile_ahead([graphs, Unit("mix", "", lambda: [case], None)], gpu)
+    assert seen == [[True, False]] * 4  # both, in two precisions
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -132,6 +158,28 @@ def test_memory_that_is_not_written_is_found(kind):
     assert names == {f"cudnn/convolution:{name}"}
     errors = {r["error"] for r in results[f"cudnn/convolution:{name}"]}
     assert errors == {"NaN or infinity"}
+
+
+def in_tf32(array):
+    bits = array.astype(np.float32).view(np.uint32)
+    kept = (bits + np.uint32(1 << 12)) & np.uint32(-1 << 13 & 0xFFFFFFFF)
+    return kept.view(np.float32).astype(np.float64)
+
+
+def test_tf32_where_strict_float32_is_asked_for_is_found(monkeypatch):
+    for kind, original in list(numpy_executor.COMPUTE.items()):
+        if kind.startswith("convolution"):
+
+            def rounded(a, b, *args, original=original, **options):
+                return original(in_tf32(a), in_tf32(b), *args, **options)
+
+            monkeypatch.setitem(numpy_executor.COMPUTE, kind, rounded)
+    names, results = failing(NumpyGpu())
+    convolutions = {name for name in UNITS if "/convolution" in name}
+    assert names == convolutions
+    for name in names:
+        for result in results[name]:
+            assert passes(result) == (result["precision"] != "float32")
 
 
 def test_what_cudnn_refuses_passes_as_chainers_own():
