@@ -59,6 +59,8 @@ def export_onnx(
 
     Raises:
         ImportError: If ONNX or ONNX Runtime is missing.
+        TypeError: If ``link`` is no link or ``x`` has no arrays.
+        ValueError: If ``x`` has no samples, or an array more of them than another.
         ExportError: If the network has functions that :mod:`onnx_chainer` does not
             know, is bound to a number of samples, or the outputs differ.
     """
@@ -73,8 +75,13 @@ def export_onnx(
         raise ExportError(f"opset must be {_TRACED} to {newest}, not {opset}")
     if isinstance(link, chainer.links.Classifier):
         link = link.predictor
-    xs = [x] if isinstance(x, np.ndarray) else list(x)
+    xs = _check_inputs(link, x)
     expected = _call(link, xs)
+    if not all(np.isfinite(y).all() for y in expected):
+        raise ExportError(
+            f"the outputs of {type(link).__name__} are not finite, so that no file can "
+            "be checked: pass other inputs, or a network that was trained well"
+        )
     if not isinstance(link.device, chainer.backend.CpuDevice):
         link = link.copy(mode="copy")
         link.to_device("@numpy")
@@ -105,6 +112,25 @@ def export_onnx(
     with write_atomically(path, "wb") as file:
         file.write(content)
     return difference
+
+
+def _check_inputs(link: Any, x: Any) -> list[np.ndarray]:
+    if not isinstance(link, chainer.Link):
+        raise TypeError(f"link must be a chainer.Link, not {link!r}: make one of it")
+    xs = list(x) if isinstance(x, (list, tuple)) else [x]
+    if not xs or not all(isinstance(array, np.ndarray) for array in xs):
+        wrong = next((a for a in xs if not isinstance(a, np.ndarray)), x)
+        raise TypeError(
+            "x must be a numpy.ndarray of inputs, or one for each argument of the "
+            f"network in a list, not of type {type(wrong).__name__}: convert it"
+        )
+    numbers = [len(array) if array.ndim else 0 for array in xs]
+    if min(numbers) < max(numbers) or not max(numbers):
+        raise ValueError(
+            f"x has {' and '.join(map(str, numbers))} samples: pass some real inputs "
+            "to check with, as many for each argument"
+        )
+    return xs
 
 
 def _take(x: np.ndarray, n: int) -> np.ndarray:
@@ -138,7 +164,7 @@ def _trace(link: chainer.Link, xs: list[np.ndarray], n_output: int) -> Any:
                 output_names=_names("y", n_output),
                 input_shapes=[("N", *x.shape[1:]) for x in xs],
             )
-        except (ValueError, NotImplementedError, RuntimeError, KeyError) as e:
+        except Exception as e:  # of the network too, which is given Variables
             raise ExportError(
                 f"onnx_chainer cannot export {type(link).__name__}: {e}"
             ) from e

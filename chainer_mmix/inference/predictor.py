@@ -66,6 +66,7 @@ class Predictor:
             numpy.ndarray: float64 of shape (N, C).
 
         Raises:
+            RunError: If the network has not as many outputs as the classes have names.
             ValueError: If the inputs are not as the network takes them.
             UnreadablePictureError: If a picture cannot be read.
         """
@@ -102,7 +103,15 @@ class Predictor:
                 [(x, 0) for x in batch], self.network.device
             )
             with chainer.using_device(self.network.device):
-                return predict(self.network, x)
+                scores = predict(self.network, x)
+        if scores.shape[1:] != (len(self.class_names),):
+            raise RunError(
+                f"{type(self.network).__name__} returns {scores.shape[1:]} numbers an "
+                f"input, but the record of {self.snapshot.parent} names "
+                f"{len(self.class_names)} classes: name each of them in the record's "
+                "data, {'class_names': [...]}"
+            )
+        return scores
 
 
 def load_predictor(
@@ -140,13 +149,19 @@ def load_predictor(
     Raises:
         RunError: If there is no run, no snapshot or no record.
         SnapshotError: If the snapshot is damaged or of another network.
-        ValueError: If ``which`` is neither, or there is no such device.
+        ValueError: If ``which`` is neither, or there is no such device or ``dtype``.
     """
     folder = Path(run)
     record = _read(folder)
     snapshot = _find_snapshot(folder, which)
     arguments = record.get("arguments") or {}
-    computes_in = training.DTYPES[dtype or arguments.get("dtype", "float32")]
+    precision = dtype or arguments.get("dtype", "float32")
+    if precision not in training.DTYPES:
+        raise ValueError(
+            f"there is no dtype {precision!r}: name one of "
+            f"{', '.join(training.DTYPES)}, load_predictor(run, dtype=...)"
+        )
+    computes_in = training.DTYPES[precision]
     with chainer.using_config("dtype", computes_in):
         if network is None:
             network = _make_network(folder, arguments, snapshot)
@@ -159,11 +174,14 @@ def load_predictor(
         to = training.get_device(to)
     network.to_device(to)
     names = (record.get("data") or {}).get("class_names")
+    batchsize = arguments.get("batchsize")
+    if not isinstance(batchsize, int) or batchsize < 1:  # of a program of one's own
+        batchsize = 64
     return Predictor(
         network,
         names or [str(label) for label in range(_n_class(network, snapshot))],
         Preprocess.of_record(record, invert),
-        arguments.get("batchsize") or 64,
+        batchsize,
         snapshot,
         record,
         computes_in,

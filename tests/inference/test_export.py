@@ -171,15 +171,44 @@ class Grid(chainer.Chain):
         return F.spatial_transformer_grid(x, (3, 3))
 
 
+class OfArrays(chainer.Chain):
+    def forward(self, x):
+        return F.relu(x.astype(np.float32))
+
+
+class NotFinite(chainer.Chain):
+    def forward(self, x):
+        return F.log(F.relu(x) - 1)
+
+
 @pytest.mark.parametrize(
     ("net", "x", "error"),
     [
+        (OfArrays(), images(2, 4), "cannot export OfArrays: .* no attribute 'astype'"),
+        (NotFinite(), images(2, 4), "outputs of NotFinite are not finite"),
         (Grid(), np.ones((2, 2, 3), "f"), "SpatialTransformerGrid is not supported"),
         (OfTheBatch(), images(3, 4), "computes something else than Chainer's"),
     ],
 )
 def test_what_cannot_be_exported_writes_nothing(net, x, error, tmp_path):
     with pytest.raises(ExportError, match=error):
+        export_onnx(net, x, tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("net", "x", "error"),
+    [
+        (cnn(), images(0, 8), "x has 0 samples: pass some real inputs"),
+        (cnn(), [images(3, 8), images(1, 8)], "x has 3 and 1 samples"),
+        (cnn(), chainer.Variable(images(2, 8)), "not of type Variable"),
+        (cnn(), images(2, 8).tolist(), "not of type list"),
+        (cnn(), [], "not of type list"),
+        (type(cnn()), images(2, 8), "a chainer.Link, not <class .*: make one"),
+    ],
+)
+def test_inputs_that_check_nothing_are_refused(net, x, error, tmp_path):
+    with pytest.raises((TypeError, ValueError), match=error):
         export_onnx(net, x, tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
 

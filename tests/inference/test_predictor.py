@@ -223,6 +223,31 @@ def test_weights_of_another_network_are_refused(digits_run, tmp_path):
         load_predictor(run)
 
 
+def test_records_that_programs_of_ones_own_may_write(digits_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    record = json.loads((run / "run.json").read_text())
+    x = np.zeros((2, 1, 8, 8), np.uint8)
+    expected = load_predictor(run)(x)
+
+    def write(part, **values):
+        changed = {**record, part: {**record[part], **values}}
+        (run / "run.json").write_text(json.dumps(changed))
+
+    for names in (["0", "1"], [str(i) for i in range(11)]):
+        write("data", class_names=names)
+        error = rf"CNN returns \(10,\) numbers .* names {len(names)} classes"
+        with pytest.raises(RunError, match=error):
+            load_predictor(run)(x)
+    write("arguments", dtype="<class 'numpy.float32'>")
+    with pytest.raises(ValueError, match=r"no dtype \"<class .*: name one of float32"):
+        load_predictor(run)
+    np.testing.assert_array_equal(load_predictor(run, dtype="float32")(x), expected)
+    for batchsize in ("32", -1, None, [16]):
+        write("arguments", batchsize=batchsize)
+        np.testing.assert_array_equal(load_predictor(run)(x), expected)
+
+
 def test_inputs_that_the_network_does_not_take_are_refused(digits_run, npz_run):
     predictor = load_predictor(digits_run)
     for x, error in [

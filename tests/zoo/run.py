@@ -8,19 +8,23 @@ what is left then. If the error in float32 is ten times that of Chainer's own co
 other images are tried, since rounding may send a unit to the other side of a ReLU's
 kink.
 
-What is done is kept in result/zoo, and the next call goes on from there. The first and
-the last network of each module take hours; name networks to try these alone.
+All are mixed before the first gradient is compared. What is done is kept in
+result/zoo/records.jsonl or the file that is named, and the next call goes on from
+there. The first and the last network of each module take hours; name networks to try
+these alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,7 +32,7 @@ from chainer_mmix.progress import Progress
 from chainer_revive.atomic import write_atomically
 
 HERE = Path(__file__).parent
-OUT = Path("result", "zoo")
+MINUTES = 15
 ERRORS = ("float64", "numba", "chainer")
 
 
@@ -49,15 +53,15 @@ def networks() -> list[str]:
 
 
 class Process:
-    """Tries one network after another, since it takes long to start; a crash is one's.
+    """Tries one network after another, since it takes long to start.
 
-    A new one starts for the next network then.
+    If one crashes it or takes too long, a new one starts for the next network.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
 
-    def __call__(self, name: str) -> dict:
+    def __call__(self, stage: str, name: str) -> dict:
         if self._process is None:
             command = [sys.executable, "-W", "ignore", HERE / "try_networks.py"]
             pipe = subprocess.PIPE
@@ -65,12 +69,19 @@ class Process:
                 command, stdin=pipe, stdout=pipe, text=True
             )
         start = time.monotonic()
-        print(name, file=self._process.stdin, flush=True)
+        # An alarm in the process would wait for the end of a long kernel.
+        timer = threading.Timer(60 * MINUTES, self._process.kill)
+        timer.start()
+        print(stage, name, file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
-        result = (
-            {"error": f"exit status {self.close()}"} if not line else json.loads(line)
-        )
-        return {**result, "seconds": round(time.monotonic() - start, 1)}
+        timer.cancel()
+        seconds = round(time.monotonic() - start, 1)
+        if line:
+            return {**json.loads(line), f"{stage}_seconds": seconds}
+        status = self.close()
+        late = seconds >= 60 * MINUTES
+        why = f"not done in {MINUTES} minutes" if late else f"exit status {status}"
+        return {failure(stage): why, f"{stage}_seconds": seconds}
 
     def close(self) -> int:
         """Waits until it has ended."""
@@ -79,6 +90,17 @@ class Process:
         self._process.communicate()
         status, self._process = self._process.returncode, None
         return status
+
+
+def failure(stage: str) -> str:
+    """Returns where a record keeps what went wrong."""
+    return "error" if stage == "mix" else "no_gradients"
+
+
+def is_tried(stage: str, record: dict) -> bool:
+    if stage == "mix":
+        return bool(record)
+    return not {"error", "no_gradients", "float64"}.isdisjoint(record)
 
 
 def table(results: dict[str, dict]) -> str:
@@ -97,7 +119,8 @@ def table(results: dict[str, dict]) -> str:
         errors = [f"{result[k]:.1e}" if k in result else "" for k in ERRORS]
         cells = [name, "×".join(map(str, result["input"])), ", ".join(points) or "none"]
         rows.append(f"| {' | '.join([*cells, trains, *errors])} |")
-    return f"{summary(list(results.values()))}\n\n" + "\n".join(rows) + "\n"
+    title = "# Networks of chainercv2 0.0.62"
+    return "\n\n".join([title, summary(list(results.values())), "\n".join(rows)]) + "\n"
 
 
 def summary(results: list[dict]) -> str:
@@ -127,23 +150,38 @@ def summary(results: list[dict]) -> str:
     return text
 
 
+def read(path: Path) -> dict[str, dict]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = map(json.loads, lines)
+    return {record.pop("name"): record for record in records}
+
+
+def write(path: Path, records: dict[str, dict]) -> None:
+    with write_atomically(path) as file:
+        for name, record in sorted(records.items()):
+            file.write(json.dumps({"name": name, **record}) + "\n")
+    with write_atomically(path.with_name("table.md")) as file:
+        file.write(table(records))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NETWORK")
-    names = parser.parse_args().names or networks()
-    OUT.mkdir(parents=True, exist_ok=True)
-    with Progress(len(names)) as progress, contextlib.closing(Process()) as process:
-        for name in names:
-            progress(name)
-            path = OUT / f"{name}.json"
-            if not path.exists():
-                result = process(name)
-                with write_atomically(path) as file:
-                    json.dump(result, file)
-    results = {path.stem: json.loads(path.read_text()) for path in OUT.glob("*.json")}
-    (OUT / "table.md").write_text(table(results))
-    print(table(results).partition("\n")[0])
-    print(f"the table is {OUT / 'table.md'}")
+    default = Path("result", "zoo", "records.jsonl")
+    parser.add_argument("--records", type=Path, default=default, metavar="FILE")
+    args = parser.parse_args()
+    args.records.parent.mkdir(parents=True, exist_ok=True)
+    records = read(args.records)
+    jobs = itertools.product(("mix", "gradients"), args.names or networks())
+    jobs = [job for job in jobs if not is_tried(job[0], records.get(job[1], {}))]
+    with Progress(len(jobs)) as progress, contextlib.closing(Process()) as process:
+        for stage, name in jobs:
+            progress(f"{name}, {stage}")
+            if not is_tried(stage, records.get(name, {})):
+                records[name] = {**records.get(name, {}), **process(stage, name)}
+                write(args.records, records)
+    print(summary(list(records.values())))
+    print(f"the table is {args.records.with_name('table.md')}")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import json
 import runpy
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def test_the_table_counts_what_failed():
     assert "Of 5 networks 4 run, and 1 train a mixed step" in text
     assert "within 1e-14" in text and "0.50 of Chainer's own in the median" in text
     assert "ten times it in 0." in text and "For 1, the random weights" in text
-    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines()[4:]}
+    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines()}
     assert (
         "| 3×96×96 | input, stage1 | yes | 1.0e-14 | 1.0e-06 | 2.0e-06 |"
         in rows["good"]
@@ -33,14 +34,28 @@ def test_the_table_counts_what_failed():
     assert "ValueError: no such size" in rows["bad"]
 
 
+def test_a_network_that_takes_too_long_is_ended(monkeypatch):
+    run = runpy.run_path(str(RUN))
+    sleep = [sys.executable, "-c", "input(); import time; time.sleep(60)"]
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **kwargs: popen(sleep, **kwargs))
+    monkeypatch.setitem(run["Process"].__call__.__globals__, "MINUTES", 0.01)
+    process = run["Process"]()
+    result = process("mix", "slow")
+    assert result["error"] == "not done in 0.01 minutes"
+    assert process("gradients", "slow")["no_gradients"] == result["error"]
+
+
 @pytest.mark.slow
 def test_it_goes_on_where_it_was_stopped(tmp_path):
     pytest.importorskip("chainercv2")
     command = [sys.executable, "-W", "ignore", RUN]
     subprocess.run([*command, "nin_cifar10"], cwd=tmp_path, check=True)
-    done = tmp_path / "result" / "zoo" / "nin_cifar10.json"
-    before = done.stat().st_mtime_ns
+    records = tmp_path / "result" / "zoo" / "records.jsonl"
+    (before,) = records.read_text().splitlines()
+    assert 0 < json.loads(before)["numba"] < 1e-5
     subprocess.run([*command, "nin_cifar10", "voca8flame"], cwd=tmp_path, check=True)
-    assert done.stat().st_mtime_ns == before
-    table = (tmp_path / "result" / "zoo" / "table.md").read_text()
+    again, new = records.read_text().splitlines()
+    assert again == before and json.loads(new)["name"] == "voca8flame"
+    table = records.with_name("table.md").read_text()
     assert "Of 2 networks 2 run, and 2 train" in table
