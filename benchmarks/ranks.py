@@ -1,7 +1,8 @@
 """Two ranks of one thread against one process of two threads, the same total batch.
 
 In turns, in one start of mpiexec: while rank 0 makes the step of one process, rank 1
-sleeps. Also how long the exchange of gradients takes, and messages of several sizes.
+sleeps. Also how long the exchange of gradients takes, as it is and as ChainerMN makes
+it, and messages of several sizes.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class Steps:
     def of_exchange(self) -> None:
         self.comm.multi_node_mean_grad(self.model)
 
+    def of_chainermn(self) -> None:
+        for param in self.model.params():
+            self.comm._multi_node_mean(None, param.grad)
+
 
 def run_rank() -> None:
     import chainermn
@@ -71,7 +76,7 @@ def run_rank() -> None:
         print("messages, all-reduced in float32:")
     for n in (2, 1 << 12, 1 << 18, 1 << 22):
         array = np.zeros(n, np.float32)
-        seconds = timed(comm, lambda a=array: comm._multi_node_mean(None, a), 15)
+        seconds = messages(comm, array, 50)
         if comm.rank == 0:
             print(f"  {4 * n:10d} bytes {1e3 * statistics.median(seconds):10.3f} ms")
     for network in (ResNet50, PreActResNet18):
@@ -80,6 +85,7 @@ def run_rank() -> None:
             "one process": steps.of_one,
             "two ranks": steps.of_all,
             "exchange alone": steps.of_exchange,
+            "ChainerMN's own": steps.of_chainermn,
         }
         for _ in range(2):  # the first step on ranks only sends the weights
             for step in kinds.values():
@@ -90,13 +96,25 @@ def run_rank() -> None:
                 times[kind] += timed(comm, step, 1)
         if comm.rank == 0:
             size = sum(p.size for p in steps.model.params()) * 4e-6
-            print(f"{network.__name__}, batch {BATCH}, 32x32, {size:.1f} MB a message")
+            print(
+                f"{network.__name__}, batch {BATCH}, 32x32, {size:.1f} MB of gradients"
+            )
             for kind, seconds in times.items():
                 ratio = statistics.median(
                     a / b for a, b in zip(seconds, times["one process"], strict=True)
                 )
                 median = 1e3 * statistics.median(seconds)
                 print(f"  {kind:<20} {median:9.1f} ms  ratio {ratio:.3f}")
+
+
+def messages(comm, array: np.ndarray, n: int) -> list[float]:
+    found = []
+    for _ in range(n):
+        comm.mpi_comm.Barrier()
+        start = time.perf_counter()
+        comm._multi_node_mean(None, array)
+        found.append(time.perf_counter() - start)
+    return found
 
 
 def timed(comm, step, n: int) -> list[float]:

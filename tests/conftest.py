@@ -1,7 +1,10 @@
 import chainer_mmix  # noqa: F401, I001  (Chainer needs it imported first)
 
 import os
+import subprocess
+import sys
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -143,3 +146,28 @@ def elementwise_source():
         )
 
     return source
+
+
+@pytest.fixture(scope="session")
+def in_ranks():
+    """``in_ranks(n, *words)`` runs Python with these words in n ranks of one thread."""
+    pytest.importorskip("mpi4py", reason="needs the extra mpi")
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    if not mpiexec.exists():
+        pytest.skip("needs the extra mpi")
+
+    def run(n, *words, timeout=100):
+        start = [mpiexec, "-n", str(n)] if n else []
+        return subprocess.run(
+            [*start, sys.executable, *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+        )
+
+    return run

@@ -551,6 +551,23 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         _with_runtime("import copy"),
         Patch("target = self.target\n", "target = _mmix.joined(self, lossfun)\n", 2),
     ),
+    # One message for each gradient.
+    "chainermn.communicators.naive_communicator": (
+        Patch(
+            "import mpi_communicator_base\n",
+            "import mpi_communicator_base; "
+            "from chainer_revive.multinode import mean_gradients as _mmix\n",
+        ),
+        Patch("in params:\n", "in _mmix.average(self, model, params):\n"),
+    ),
+    # A bug of 7.8.1: of an array with gaps, a copy is received and forgotten.
+    "chainermn.communicators.mpi_communicator_base": (
+        _with_runtime("import numpy"),
+        Patch(
+            "                data = param.data\n",
+            "                data = _mmix.array_to_receive(param)\n",
+        ),
+    ),
     # --- Others ----------------------------------------------------------------------
     # A list with a lambda function cannot be pickled, but copied.
     "chainer.sequential": (

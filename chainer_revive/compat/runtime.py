@@ -393,6 +393,21 @@ def joined(optimizer, lossfun=None):
     return target
 
 
+def to_receive(array):
+    """Returns an array, or a copy if it has gaps or may not be written."""
+    flags = getattr(array, "flags", None)  # ChainerX's arrays have none
+    if flags is None or (flags.c_contiguous and getattr(flags, "writeable", True)):
+        return array
+    return array.copy(order="C")
+
+
+def array_to_receive(param):
+    """Returns the array of a parameter, after :func:`to_receive`."""
+    if (array := to_receive(param.array)) is not param.array:
+        param.array = array
+    return array
+
+
 def deepcopy_sequential(sequential, memo: dict):
     """Copies it as Python copies any object."""
     memo[id(sequential)] = copied = object.__new__(type(sequential))

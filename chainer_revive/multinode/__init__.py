@@ -1,0 +1,1 @@
+"""What ChainerMN's ranks exchange on CPUs."""

@@ -1,0 +1,225 @@
+"""The mean of gradients over ranks of one machine, on CPUs.
+
+Sums are taken in the order of the ranks, so that the result does not depend on the way
+that the gradients take, and each element on one rank, so that all have the same bits.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import chainer
+import numpy as np
+from mpi4py import MPI
+
+from chainer_revive import registry
+from chainer_revive.compat.runtime import to_receive
+from chainer_revive.multinode.shared_memory import share
+
+# In which dtype gradients are summed. MPI knows no float16.
+_SUMMED_IN = {
+    np.dtype(np.float16): np.dtype(np.float32),
+    np.dtype(np.float32): np.dtype(np.float32),
+    np.dtype(np.float64): np.dtype(np.float64),
+}
+_IN_CACHE = 1 << 18  # bytes of gradients that a rank shares at a time
+_IN_MESSAGES = 1 << 22
+
+# Pieces of flat gradients that are exchanged together, and where each begins.
+Bucket = list[tuple[int, np.ndarray]]
+
+_ways: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def average(
+    communicator: Any, model: chainer.Link, params: Sequence[chainer.Parameter]
+) -> Sequence[chainer.Parameter]:
+    """Puts the mean over all ranks into gradients, for ChainerMN's naive communicator.
+
+    A gradient that is missing counts as zeros.
+
+    Args:
+        communicator (~chainermn.CommunicatorBase): The communicator.
+        model: What the parameters are of.
+        params: Those whose gradients are exchanged.
+
+    Returns:
+        The parameters that are left to ChainerMN: all, or none.
+
+    Raises:
+        ValueError: If the gradients of the ranks differ in number, shape or dtype.
+    """
+    for param in params:
+        _give_gradient(param)
+    if communicator not in _ways:
+        _ways[communicator] = _find_way(communicator)
+    if (way := _ways[communicator]) is None:
+        return params
+    grads = [param.grad for param in params]
+    if not _agree(communicator, model, grads):
+        return params
+    for dtype in dict.fromkeys(_SUMMED_IN.values()):
+        flat = [g.reshape(-1) for g in grads if _SUMMED_IN[g.dtype] == dtype]
+        # What is no number, Chainer notices.
+        with np.errstate(all="ignore"):
+            way.average(flat, dtype)
+    if chainer.is_debug():
+        for grad in grads:
+            communicator._ensure_all_finite(grad)
+    return ()
+
+
+def _give_gradient(param: chainer.Parameter) -> None:
+    """Makes sure that a gradient is there, in memory without gaps that is its own.
+
+    ChainerMN puts the mean of another one into a copy, which it forgets.
+    """
+    grad = param.grad
+    if grad is None:
+        param.grad = param.xp.zeros_like(param.array)
+    elif (received := to_receive(grad)) is not grad:
+        param.grad = received
+
+
+def _find_way(communicator: Any) -> _Shared | _Messages | None:
+    """Returns how gradients are exchanged, the same on all ranks.
+
+    MPI knows the way between machines better.
+    """
+    comm, n = communicator.mpi_comm, communicator.size
+    is_for_us = communicator.intra_size == n > 1 and registry.is_on("cpu")
+    if not comm.allreduce(is_for_us, MPI.LAND):
+        return None
+    memory = share(comm, 2 * (n + 1) * _IN_CACHE)
+    if memory is None:
+        return _Messages(comm)
+    return _Shared(comm, memory.reshape(2, n + 1, _IN_CACHE))
+
+
+def _agree(communicator: Any, model: chainer.Link, grads: list) -> bool:
+    """Tells whether the gradients of all ranks are arrays of NumPy to be summed here.
+
+    Raises:
+        ValueError: If they are not those of the same parameters.
+    """
+    kinds = tuple([(*grad.shape, grad.dtype.num) for grad in grads])
+    is_for_us = all(
+        [type(grad) is np.ndarray and grad.dtype in _SUMMED_IN for grad in grads]
+    )
+    own = np.array([hash(kinds), is_for_us])
+    found = np.empty((communicator.size, 2), own.dtype)
+    communicator.mpi_comm.Allgather(own, found)
+    if (found[:, 0] != found[0, 0]).any():
+        raise ValueError(_difference(communicator, model))
+    return bool(found[:, 1].all())
+
+
+def _difference(communicator: Any, model: chainer.Link) -> str:
+    own = {
+        name: f"{param.grad.dtype} {param.grad.shape}"
+        for name, param in model.namedparams()
+        if param.array is not None and param.grad is not None
+    }
+    first, *others = communicator.mpi_comm.allgather(own)
+    rank, name = next(
+        (rank, name)
+        for rank, other in enumerate(others, 1)
+        for name in sorted({*first, *other})
+        if first.get(name) != other.get(name)
+    )
+    return (
+        f"the gradient of {name} is {others[rank - 1].get(name, 'missing')} on rank "
+        f"{rank} and {first.get(name, 'missing')} on rank 0: give all ranks the same "
+        "network, and let zero_fill be True where they use different parts of it"
+    )
+
+
+class _Shared:
+    """Exchanges through memory that all ranks share, a part that fits into the cache.
+
+    Args:
+        comm: All ranks.
+        memory: uint8 (2, ranks + 1, bytes), for what each rank has and for the mean,
+            twice, so that there is one barrier for each bucket.
+    """
+
+    def __init__(self, comm: MPI.Comm, memory: np.ndarray) -> None:
+        self._comm = comm
+        self._memory = memory
+
+    def average(self, arrays: list[np.ndarray], dtype: np.dtype) -> None:
+        """Puts the mean into flat arrays; sums are of ``dtype``."""
+        comm, memory = self._comm, self._memory.view(dtype)
+        buckets, share = _cut(arrays, memory.shape[2], comm.size)
+        own = slice(comm.rank * share, (comm.rank + 1) * share)
+        for i in range(len(buckets) + 2):
+            if i:
+                comm.Barrier()
+            if i >= 2:
+                _unpack(memory[i % 2, -1], buckets[i - 2])
+            if 0 < i <= len(buckets):
+                ready = memory[(i - 1) % 2, :, own]
+                _mean(ready[:-1], ready[-1])
+            if i < len(buckets):
+                _pack(buckets[i], memory[i % 2, comm.rank])
+
+
+class _Messages:
+    """Exchanges by messages of MPI, where ranks can share no memory."""
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+
+    def average(self, arrays: list[np.ndarray], dtype: np.dtype) -> None:
+        """As :meth:`_Shared.average`."""
+        comm = self._comm
+        buckets, share = _cut(arrays, _IN_MESSAGES // dtype.itemsize, comm.size)
+        every, parts = np.zeros((2, comm.size, share), dtype)
+        mean = np.empty(share, dtype)
+        for bucket in buckets:
+            _pack(bucket, every.reshape(-1))
+            comm.Alltoall(every, parts)
+            _mean(parts, mean)
+            comm.Allgather(mean, every)
+            _unpack(every.reshape(-1), bucket)
+
+
+def _cut(arrays: list[np.ndarray], most: int, n_rank: int) -> tuple[list[Bucket], int]:
+    """Cuts flat arrays into buckets, and a bucket into the shares of ranks.
+
+    Returns:
+        tuple: The buckets, of at most so many elements, and the size of a share.
+    """
+    size = min(most, sum(array.size for array in arrays))
+    buckets: list[Bucket] = []
+    room = 0
+    for array in arrays:
+        start = 0
+        while start < array.size:
+            if not room:
+                buckets.append([])
+                room = size
+            piece = array[start : start + room]
+            buckets[-1].append((size - room, piece))
+            start += piece.size
+            room -= piece.size
+    return buckets, -(-size // n_rank)
+
+
+def _pack(bucket: Bucket, memory: np.ndarray) -> None:
+    for start, piece in bucket:
+        memory[start : start + piece.size] = piece
+
+
+def _unpack(memory: np.ndarray, bucket: Bucket) -> None:
+    for start, piece in bucket:
+        piece[...] = memory[start : start + piece.size]
+
+
+def _mean(parts: np.ndarray, mean: np.ndarray) -> None:
+    np.add(parts[0], parts[1], mean)
+    for part in parts[2:]:
+        mean += part
+    mean *= 1.0 / len(parts)

@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+
+CHECKS = Path(__file__).with_name("checks.py")
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_mean_of_gradients(n, in_ranks):
+    done = in_ranks(n, "-W", "error", CHECKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wanted = CHECKS.read_text().count("def check_")
+    assert done.stdout.count("check_") == wanted > 0
