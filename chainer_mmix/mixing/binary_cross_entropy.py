@@ -6,7 +6,7 @@ import numpy as np
 from chainer import backend
 
 from chainer_mmix.mixing.targets import soft_target
-from chainer_revive.cpu.function_node import gradient, unwatched
+from chainer_revive.cpu.function_node import unwatched, variable
 
 
 class SoftmaxBinaryCrossEntropy(chainer.FunctionNode):
@@ -61,7 +61,7 @@ class SoftmaxBinaryCrossEntropy(chainer.FunctionNode):
         (gy,) = grad_outputs
         if unwatched():
             gx = self._gradient * gy.array
-            return (gradient(gx.astype(gy.dtype, copy=False)),)
+            return (variable(gx.astype(gy.dtype, copy=False)),)
         (y,) = self.get_retained_inputs()
         loss = _of_functions(y, self.t)
         return chainer.grad([loss], [y], [gy], enable_double_backprop=True)

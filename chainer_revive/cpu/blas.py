@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 
 @functools.cache
@@ -16,3 +17,13 @@ def library():
     libraries = ThreadpoolController().select(user_api="blas").lib_controllers
     libraries.sort(key=lambda library: "numpy" not in library.filepath)
     return libraries[0] if libraries else None
+
+
+@functools.cache
+def counting(library) -> Callable[[], int]:
+    """Returns what counts the threads of a library, without threadpoolctl's calls."""
+    if getattr(library, "threading_layer", None) == "pthreads":  # OpenBLAS
+        for symbol in library.check_symbols:
+            if "openblas_get_num_threads" in symbol and hasattr(library.dynlib, symbol):
+                return getattr(library.dynlib, symbol)
+    return library.get_num_threads

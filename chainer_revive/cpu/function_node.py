@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import chainer
 import numpy as np
 from chainer import Variable
+from chainer.variable import VariableNode
 
 WATCHED = "gradients of gradients, a hook, debug mode or a schedule need Chainer's own"
 
@@ -40,12 +43,24 @@ def winograd_is_wanted() -> bool:
     return own.get("winograd", getattr(common, "winograd", True))
 
 
-def gradient(array: np.ndarray) -> Variable:
-    return Variable._init_unchecked(array, is_chainerx_array=False)
+def variable(array: np.ndarray, requires_grad: bool = True) -> Variable:
+    """Returns ``Variable(array, requires_grad=requires_grad)``, without its calls."""
+    x = Variable.__new__(Variable)
+    x._requires_grad = requires_grad
+    x._loss_scale = x._grad_var = x._device = x._layout = x._grad = None
+    x._grad_valid = True
+    x._data = [array]
+    x._node = node = VariableNode.__new__(VariableNode)
+    node._variable = weakref.ref(x)
+    node.name = node._layout = None
+    node._requires_grad = requires_grad
+    node.dtype = array.dtype
+    node.shape = array.shape
+    return x
 
 
 def gradients(arrays):
     """Returns what a backward method returns; ``NotImplemented`` stays."""
     if arrays is NotImplemented:
         return NotImplemented
-    return tuple([gradient(array) for array in arrays])
+    return tuple([variable(array) for array in arrays])

@@ -9,8 +9,27 @@ import numpy as np
 from chainer import backend
 from chainer._backprop_utils import GradTable, backprop_step
 
-from chainer_revive.cpu.function_node import settings, watched
+from chainer_revive.cpu.adapters.function_node import check_grad_type
+from chainer_revive.cpu.function_node import settings, variable, watched
 from chainer_revive.explain import declined
+
+
+def backward(self, retain_grad=False, enable_double_backprop=False, loss_scale=None):
+    """For ``Variable``, where it is a loss without a gradient."""
+    y = None if self._has_chainerx_array else self._data[0]
+    if (
+        type(y) is not np.ndarray
+        or y.ndim
+        or enable_double_backprop
+        or loss_scale is not None
+        or not self._grad is self._grad_var is self._layout is None
+    ):
+        return declined("it is for losses of NumPy, without a gradient of their own")
+    self._grad_valid = True
+    start = self._node, variable(np.ones_like(y))
+    with chainer.using_config("enable_backprop", False):
+        chainer._backprop._backprop_to_all([start], retain_grad, None)
+    return None
 
 
 def to_all(outputs, retain_grad, loss_scale):
@@ -73,23 +92,22 @@ def _has_gradient(node) -> bool:
 
 def _step(func, grads, retain_grad) -> list:
     """Goes back through a function; returns the nodes that it brought a gradient."""
-    inputs = func.inputs
-    indexes = tuple([i for i, x in enumerate(inputs) if x._requires_grad])
     ys = [y() for y in func.outputs]
     gys = tuple(
         [None if y is None or y._creator_node is None else grads.pop(y) for y in ys]
     )
+    indexes, gxs, plain = [], {}, not func._local_function_hooks
+    for i, x in enumerate(func.inputs):
+        if x._requires_grad:
+            indexes.append(i)
+            gxs[x] = grads.get_as_list(x)
+        plain = plain and (x._data is None or type(x._data) is np.ndarray)
     if not indexes:
         return []
-    gxs = {inputs[i]: grads.get_as_list(inputs[i]) for i in indexes}
-    arrays = [x._data for x in inputs]
-    arrays += [None if gy is None else gy._data[0] for gy in gys]
-    if func._local_function_hooks or any(
-        [a is not None and type(a) is not np.ndarray for a in arrays]
-    ):
-        _backprop_within(func, indexes, gys, gxs)
-    else:
-        backprop_step(func, indexes, gys, gxs, False)
+    for gy in gys:
+        plain = plain and (gy is None or type(gy._data[0]) is np.ndarray)
+    go_back = backprop_step if plain else _backprop_within
+    go_back(func, tuple(indexes), gys, gxs, False)
     if retain_grad:
         for y, gy in zip(ys, gys, strict=True):
             if y is not None:
@@ -97,14 +115,15 @@ def _step(func, grads, retain_grad) -> list:
     reached = []
     for x, gx in gxs.items():
         for g in gx:
-            if g is not None:
-                chainer.variable._check_grad_type(func, x, True, g.raw_array)
+            if g is None or check_grad_type(func, x, True, g._data[0]) is None:
+                continue
+            chainer.variable._check_grad_type(func, x, True, g.raw_array)
         if gx:
             reached.append(x)
     return reached
 
 
-def _backprop_within(func, indexes, gys, gxs) -> None:
+def _backprop_within(func, indexes, gys, gxs, is_debug) -> None:
     """Goes back between the function's own hooks, and on its device."""
     hooks = func._local_function_hooks or {}
     in_data = tuple([x.data for x in func.inputs])
@@ -112,6 +131,6 @@ def _backprop_within(func, indexes, gys, gxs) -> None:
     with chainer.using_device(backend.get_device_from_array(*in_data, *gy_data)):
         for hook in hooks.values():
             hook.backward_preprocess(func, in_data, gy_data)
-        backprop_step(func, indexes, gys, gxs, False)
+        backprop_step(func, indexes, gys, gxs, is_debug)
         for hook in hooks.values():
             hook.backward_postprocess(func, in_data, gy_data)

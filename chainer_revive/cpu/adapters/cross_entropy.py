@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chainer_revive.cpu.cross_entropy import cross_entropy
-from chainer_revive.cpu.function_node import WATCHED, gradient, unwatched
+from chainer_revive.cpu.function_node import WATCHED, unwatched, variable
 from chainer_revive.explain import declined
 
 
@@ -31,4 +31,4 @@ def backward(self, input_indexes, grad_outputs):
     if not unwatched():
         return declined(WATCHED)
     gy = grad_outputs[0].array
-    return gradient(np.multiply(own, gy, dtype=own.dtype)), None
+    return variable(np.multiply(own, gy, dtype=own.dtype)), None

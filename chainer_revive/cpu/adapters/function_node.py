@@ -20,7 +20,7 @@ from chainer.variable import VariableNode
 
 from chainer_revive import registry
 from chainer_revive.cpu import deferred
-from chainer_revive.cpu.function_node import settings, watched
+from chainer_revive.cpu.function_node import settings, variable, watched
 from chainer_revive.explain import declined
 
 
@@ -33,6 +33,7 @@ def apply(self, inputs):
     if not backprop and (ret := deferred.apply(self, inputs)):
         return ret
     variables, in_data = [], []
+    requires_grad, rank = False, 0
     for x in inputs:
         if isinstance(x, Variable):
             array = deferred.array_for(self, x)
@@ -43,14 +44,17 @@ def apply(self, inputs):
         if type(array) is not np.ndarray:
             return declined("an input is no NumPy array")
         if array is x:
-            x = Variable._init_unchecked(x, None, None, None, True, False, False)
+            x = variable(array, requires_grad=False)
+        else:
+            requires_grad = requires_grad or x._requires_grad
+            rank = max(rank, x._node._rank)
         variables.append(x)
         in_data.append(array)
     in_data = tuple(in_data)
     self._input_layouts = (None,) * len(variables)
     if own.get("type_check", common.type_check):
         _check_types(self, in_data)
-    if type(self).check_layout_forward is not FunctionNode.check_layout_forward:
+    if type(self).check_layout_forward not in _FINE_WITHOUT_LAYOUTS:
         self.check_layout_forward(variables)
 
     self._input_indexes_to_retain = None
@@ -61,35 +65,34 @@ def apply(self, inputs):
 
     self._output_layouts = (None,) * len(outputs)
     self._output_count = len(outputs)
-    requires_grad = any([x._requires_grad for x in variables])
-    ret = tuple(
-        [
-            Variable._init_unchecked(
-                y, requires_grad=requires_grad, is_chainerx_array=False
-            )
-            for y in outputs
-        ]
-    )
+    ret = tuple([variable(y, requires_grad) for y in outputs])
     if not backprop:
         deferred.mark(self, ret)
-    else:
-        self.rank = max([x.rank for x in variables])
-        for y in ret:
-            y.creator_node = self
-        self.inputs = tuple([x.node for x in variables])
-        self.outputs = tuple([weakref.ref(y.node) for y in ret])
-        if self._input_indexes_to_retain is not None:
-            for index in self._input_indexes_to_retain:
-                variables[index].retain_data()
-        if self._output_indexes_to_retain is not None:
-            for index in self._output_indexes_to_retain:
-                ret[index].retain_data()
-            self._retained_output_data = tuple(
-                [outputs[index] for index in self._output_indexes_to_retain]
-            )
-        self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
+        return ret
+    self.rank = rank
+    nodes = [y._node for y in ret]
+    for node in nodes:
+        node._creator_node = self
+        node._rank = rank + 1
+    self.inputs = tuple([x._node for x in variables])
+    self.outputs = tuple([weakref.ref(node) for node in nodes])
+    if self._input_indexes_to_retain is not None:
+        for index in self._input_indexes_to_retain:
+            variables[index].retain_data()
+    if self._output_indexes_to_retain is not None:
+        for index in self._output_indexes_to_retain:
+            nodes[index]._data = outputs[index]
+        self._retained_output_data = tuple(
+            [outputs[index] for index in self._output_indexes_to_retain]
+        )
+    self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
     return ret
 
+
+_FINE_WITHOUT_LAYOUTS = (
+    FunctionNode.check_layout_forward,
+    Convolution2DFunction.check_layout_forward,
+)
 
 # What the check of types looks at, besides types and shapes.
 _CHECKED = {

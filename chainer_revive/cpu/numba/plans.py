@@ -9,7 +9,6 @@ time; otherwise the computation itself.
 
 from __future__ import annotations
 
-import functools
 from array import array
 from collections.abc import Callable, Hashable, Sequence
 
@@ -32,8 +31,8 @@ def run(key: Hashable, inputs: Sequence[np.ndarray], compute: Callable):
         key: What ``compute`` depends on besides the numbers and the memory layout of
             its inputs.
         inputs: float32 arrays.
-        compute: Returns a float32 array of its own, and does all its work on numbers in
-            tasks.
+        compute: Returns a float32 array of its own, or several, and does all its work
+            on numbers in tasks.
     """
     if explain.is_asked():
         return compute(*inputs)
@@ -75,10 +74,18 @@ def _plan(inputs, compute) -> Plan | None:
     except _Unknown:
         return None
     others = [_like(a, random.uniform(-1, 1, a.shape)) for a in inputs]
-    wanted = compute(*others)
+    wanted = _listed(compute(*others))
     plan.forget()
-    found = plan.write(np.full(plan.size, np.nan, np.float32), others)
-    return plan if found.tobytes() == wanted.tobytes() else None
+    found = plan.results()
+    for a in found:
+        a.fill(np.nan)
+    plan.write(found, others)
+    same = [a.tobytes() == b.tobytes() for a, b in zip(found, wanted, strict=True)]
+    return plan if all(same) else None
+
+
+def _listed(results) -> list[np.ndarray]:
+    return [results] if type(results) is np.ndarray else list(results)
 
 
 def _like(a: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -92,53 +99,51 @@ def _like(a: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 class Plan:
-    """Tasks that compute a result from inputs.
+    """Tasks that compute results from inputs.
 
     Args:
         tasks: As recorded.
         inputs: What they were recorded with.
-        result: What they computed.
+        results: What they computed, an array or several.
 
     Raises:
-        _Unknown: If an array is neither of these, nor a buffer or a constant.
+        _Unknown: If an array is none of these, nor a buffer or a constant.
     """
 
-    def __init__(self, tasks, inputs, result) -> None:
-        low, high = byte_bounds(result)
-        self.size = result.size
-        if high - low != result.nbytes or threads.address(result) != low:
-            raise _Unknown
-        self._shape, self._strides = result.shape, result.strides
+    def __init__(self, tasks, inputs, results) -> None:
+        self._is_one = type(results) is np.ndarray
+        results = _listed(results)
+        self._shapes = [_shape_of(a) for a in results]
+        movable = *results, *inputs
         self._kept: list[np.ndarray] = []
-        self._calls: list[Callable[[], None]] = []
-        self._places: list[tuple[array, int, int, int]] = []
+        self._packed: list[array] = []
+        self._calls, self._places, self._helpers = array("q"), array("q"), 0
         for task, n, grain, arguments in tasks:
-            if task is None:
-                (a,) = arguments
-                if not buffers.is_buffer(a):
-                    raise _Unknown
-                self._calls.append(functools.partial(a.fill, 0))
-                continue
             packed = array("q", [0] * len(arguments))
+            start, _ = packed.buffer_info()
             for place, a in enumerate(arguments):
-                if type(a) is np.ndarray:
-                    self._locate(a, (result, *inputs), packed, place)
-                else:
+                if type(a) is not np.ndarray:
                     packed[place] = a
-            self._calls.append(functools.partial(threads.start, task, n, grain, packed))
+                elif found := self._locate(a, movable):
+                    self._places.extend((start + 8 * place, *found))
+                else:
+                    self._kept.append(a)
+                    packed[place] = threads.address(a)
+            self._packed.append(packed)
+            helpers, step = threads.shares(n, grain)
+            self._helpers = max(self._helpers, helpers)
+            self._calls.extend((task.address, start, n, step))
 
-    def _locate(self, a, movable, packed, place) -> None:
+    def _locate(self, a, movable) -> tuple[int, int] | None:
+        """Returns within which array it begins, and where; ``None`` if it is kept."""
         first, last = byte_bounds(a)
         for i, other in enumerate(movable):
             low, high = byte_bounds(other)
             if low <= first and last <= high:
-                offset = threads.address(a) - threads.address(other)
-                self._places.append((packed, place, i, offset))
-                return
+                return i, threads.address(a) - threads.address(other)
         if a.flags.writeable and not buffers.is_buffer(a):
             raise _Unknown
-        self._kept.append(a)
-        packed[place] = threads.address(a)
+        return None
 
     def forget(self) -> None:
         """Fills the buffers, so that a plan which needs their contents fails."""
@@ -146,14 +151,28 @@ class Plan:
             if a.flags.writeable:
                 a.fill(np.nan)
 
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-        return self.write(np.empty(self.size, np.float32), inputs)
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        results = self.results()
+        self.write(results, inputs)
+        return results[0] if self._is_one else results
 
-    def write(self, memory: np.ndarray, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the result in this memory."""
-        addresses = [threads.address(memory), *map(threads.address, inputs)]
-        for packed, place, i, offset in self._places:
-            packed[place] = addresses[i] + offset
-        for call in self._calls:
-            call()
-        return np.ndarray(self._shape, np.float32, memory, 0, self._strides)
+    def results(self) -> list[np.ndarray]:
+        """Returns arrays with arbitrary contents."""
+        return [
+            np.empty(shape, np.float32).transpose(axes) for shape, axes in self._shapes
+        ]
+
+    def write(self, results: list, inputs: Sequence[np.ndarray]) -> None:
+        """Computes the results in these arrays."""
+        arrays = *results, *inputs
+        threads.start_all(self._calls, self._places, self._helpers, arrays)
+
+
+def _shape_of(a: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the shape that an array has in memory, and how it is transposed."""
+    order = sorted(range(a.ndim), key=lambda i: (-a.strides[i], a.shape[i] == 1))
+    shape = tuple([a.shape[i] for i in order])
+    axes = tuple([order.index(i) for i in range(a.ndim)])
+    if np.empty(shape, a.dtype).transpose(axes).strides != a.strides:
+        raise _Unknown
+    return shape, axes

@@ -12,8 +12,9 @@ import functools
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,17 +24,20 @@ from chainer_revive.cpu.numba.intrinsics import (
     add,
     call,
     exchange,
+    floats,
     give_way,
     jit,
     load,
     store,
+    unpack,
 )
-from chainer_revive.cpu.numba.later import types
+from chainer_revive.cpu.numba.later import carray, types
 from chainer_revive.cpu.numba.memory import allocate, allocate_aligned
 from chainer_revive.cpu.numba.native import Native
 
 _LOOKS = 3000  # for work, before a thread goes to sleep
 _LIMIT = 1 << 32  # of parts
+_GRAIN = 1 << 15  # elements to clear that are worth a thread
 
 # Where in the common memory, in bytes. _NEXT is the number of a piece of work, times
 # _LIMIT, plus that of its next part: who counts it up has that part. A late thread
@@ -78,14 +82,43 @@ def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) ->
 
 def start(task: Task, n: int, grain: int, packed: array) -> None:
     """Does the same with arguments that are packed already."""
-    helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
-    # Some more parts than threads, for threads that are late or held up.
-    step = max(1, n // (grain * 4 * (helpers + 1))) * grain if helpers else n
+    helpers, step = shares(n, grain)
     if helpers:
         _call_up(helpers)
     # One argument: ctypes takes as long for each of them as for the rest of a call.
     order = array("q", [_place, task.address, packed.buffer_info()[0], n, step])
     _lead.call(order.buffer_info()[0])
+    _check()
+
+
+def shares(n: int, grain: int) -> tuple[int, int]:
+    """Returns how many threads help with range(n), and how long parts are."""
+    helpers = 0 if n <= grain else min(count() - 1, -(-n // grain) - 1)
+    if not helpers:
+        return 0, n
+    # Some more parts than threads, for threads that are late or held up.
+    return helpers, max(1, n // (grain * 4 * (helpers + 1))) * grain
+
+
+def start_all(calls: array, places: array, helpers: int, arrays: Iterable) -> None:
+    """Does several tasks, one after another, in one call.
+
+    Args:
+        calls: For each task its address, that of its arguments, n and the step.
+        places: For each argument that is an array of those given: its address, which
+            array it is, and how far it begins after that.
+        helpers: The largest number of threads that help with one of them.
+        arrays: NumPy arrays.
+    """
+    if helpers:
+        _call_up(helpers)
+    head = _place, *calls.buffer_info(), *places.buffer_info()
+    order = array("q", [*head, *map(id, arrays)])
+    _lead_all.call(order.buffer_info()[0])
+    _check()
+
+
+def _check() -> None:
     if symbols.failed:
         symbols.failed.clear()
         # Nothing else can fail: shapes fit, and no integer is divided by zero.
@@ -99,26 +132,32 @@ def get_ready() -> None:
         ImportError: That needs Numba, which cannot be imported.
         RuntimeError: Numba finds no folder for its cache.
     """
-    for native in (allocate, allocate_aligned, _lead, _follow):
+    for native in (allocate, allocate_aligned, _lead, _lead_all, _follow):
         native.address  # noqa: B018
 
 
+class Zeros(NamedTuple):
+    a: int
+
+
 def clear(a: np.ndarray) -> None:
-    """Fills an array with zeros."""
-    if (tasks := getattr(_recording, "tasks", None)) is not None:
-        tasks.append((None, 0, 0, (a,)))
-    a.fill(0)
+    """Fills an array of float32 without gaps with zeros."""
+    run(_clear, a.size, _GRAIN, Zeros(a))
+
+
+@Task
+def _clear(arguments, start, stop):
+    a = unpack(arguments, Zeros)
+    part = carray(floats(a.a + 4 * start), stop - start)
+    part[:] = 0
 
 
 _recording = threading.local()
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[list[tuple[Task | None, int, int, tuple]]]:
-    """A context that lists what this thread has run, as :func:`run` takes it.
-
-    For :func:`clear`, the task is ``None``.
-    """
+def recording() -> Iterator[list[tuple[Task, int, int, tuple]]]:
+    """A context that lists what this thread has run, as :func:`run` takes it."""
     _recording.tasks = []
     try:
         yield _recording.tasks
@@ -144,7 +183,7 @@ def count() -> int:
     ``OMP_NUM_THREADS`` and threadpoolctl limit them with those of BLAS.
     """
     if library := blas.library():
-        return library.get_num_threads()
+        return blas.counting(library)()
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdigit() else os.cpu_count() or 1
 
@@ -194,8 +233,26 @@ def _serve(memory: array, sleepers: SimpleQueue) -> None:
 
 @functools.partial(Native, signature=types.void(types.intp))
 def _lead(order):
-    memory, task, arguments = load(order), load(order + 8), load(order + 16)
-    n, step = load(order + 24), load(order + 32)
+    task, arguments = load(order + 8), load(order + 16)
+    _share(load(order), task, arguments, load(order + 24), load(order + 32))
+
+
+@functools.partial(Native, signature=types.void(types.intp))
+def _lead_all(order):
+    calls, count = load(order + 8), load(order + 16) // 4
+    places, found = load(order + 24), load(order + 32) // 3
+    for i in range(found):
+        place = places + 24 * i
+        a = load(order + 40 + 8 * load(place + 8))
+        store(load(place), load(a + _HEAD) + load(place + 16))
+    for i in range(count):
+        at = calls + 32 * i
+        task, arguments = load(at), load(at + 8)
+        _share(load(order), task, arguments, load(at + 16), load(at + 24))
+
+
+@jit
+def _share(memory, task, arguments, n, step):
     parts = -(-n // step)
     # One caller at a time has helpers.
     if parts == 1 or not exchange(memory + _BUSY, 0, 1):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from chainer import FunctionNode, Variable
 
+from chainer_revive.cpu.function_node import variable
+
 pytestmark = pytest.mark.usefixtures("path")
 
 
@@ -176,3 +178,16 @@ def test_types_are_checked_after_others_have_passed(right, wrong, chainers_own):
     for _ in range(2):
         right(x)
         assert outcome() == wanted
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_a_variable_is_what_chainer_makes(requires_grad):
+    def state(made):
+        own, node = vars(made).copy(), vars(made.node).copy()
+        del own["_node"]
+        assert node.pop("_variable")() is made
+        return own, node
+
+    array = np.ones((2, 3), "f")
+    wanted = Variable(array, requires_grad=requires_grad)
+    assert state(variable(array, requires_grad)) == state(wanted)
