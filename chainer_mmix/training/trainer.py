@@ -132,11 +132,18 @@ def build_trainer(
         :func:`~chainer_mmix.training.load_snapshot`.
 
     Raises:
-        ValueError: If there are no examples, or they cannot be kept on the device.
+        TypeError: If examples are not pairs, or labels are words.
+        ValueError: If there are no examples, or they cannot be kept on the device, or a
+            number is too small.
     """
+    for name, number in (("epoch", epoch), ("batchsize", batchsize)):
+        if number < 1:
+            raise ValueError(f"{name} must be 1 or more, not {number}")
     for name, data in (("train", train), ("test", test)):
         if len(data) == 0:
             raise ValueError(f"{name} has no examples: give at least one")
+        if name == "test" or isinstance(data, (list, tuple, np.ndarray)):
+            _check_example(data[0], name)  # of which a transform draws nothing
     model = optimizer.target
     _initialize(model, test[0], device)
     ranks = ranks or Ranks()
@@ -298,6 +305,24 @@ def _run(trainer: training.Trainer) -> None:
         # How dynamic loss scaling finds its scale.
         warnings.filterwarnings("ignore", "Non finite number found in param.grad")
         trainer.run(show_loop_exception_msg=False)
+
+
+def _check_example(example: Any, name: str) -> None:
+    if isinstance(example, dict):
+        return
+    if not isinstance(example, (tuple, list)):
+        raise TypeError(
+            f"an example of {name} is of type {type(example).__name__}, but pairs "
+            "(image, label) are needed: join two arrays, "
+            "chainer.datasets.TupleDataset(x, t)"
+        )
+    label = example[-1]
+    if isinstance(label, (str, bytes)):
+        raise TypeError(
+            f"a label of {name} is {str(label)!r}, but Chainer's losses take numbers: "
+            "class_names, t = numpy.unique(t, return_inverse=True), "
+            "t.astype(numpy.int32)"
+        )
 
 
 def _initialize(model: chainer.Link, example: tuple, device) -> None:

@@ -216,3 +216,28 @@ def test_table_has_no_escape_codes_in_a_file(tmp_path, make_trainer, capsys):
     header, row = out.splitlines()
     assert header.split()[0] == "epoch"
     assert len(header.split()) == len(row.split()) == 8
+
+
+def test_examples_and_numbers_in_the_wrong_form(tmp_path, make_trainer):
+    model = make_trainer(tmp_path).updater.get_optimizer("main").target
+    optimizer = training.make_optimizer("adam", model, 0.01)
+    images, labels = np.zeros((8, 1, 8, 8), np.float32), np.zeros(8, np.int32)
+    good, words = TupleDataset(images, labels), TupleDataset(images, labels.astype(str))
+    out, device = tmp_path / "out", chainer.get_device("@numpy")
+
+    def build(train=good, test=good, **changed):
+        where = {"epoch": 1, "batchsize": 4, "out": out, "device": device, **changed}
+        training.build_trainer(optimizer, train, test, **where)
+
+    join = r"type ndarray, but pairs .* are needed: join .*TupleDataset\(x, t\)"
+    for wrong, error in (((images, labels), join), (images, join), (words, "a label")):
+        with pytest.raises(TypeError, match=error):
+            build(test=wrong)
+    for wrong in ((images, labels), list(words)):
+        with pytest.raises(TypeError, match="of train is"):
+            build(train=wrong)
+    for number in ("epoch", "batchsize"):
+        with pytest.raises(ValueError, match=f"{number} must be 1 or more, not 0"):
+            build(**{number: 0})
+    assert not out.exists()
+    build()

@@ -116,7 +116,8 @@ def table(results: dict[str, dict]) -> str:
         points = result["points"]
         failed = [f"not at {k}: {error[:60]}" for k, error in points.items() if error]
         trains = "; ".join(failed) or ("yes" if points else "")
-        errors = [f"{result[k]:.1e}" if k in result else "" for k in ERRORS]
+        none = "–" if "no_gradients" in result else ""
+        errors = [f"{result[k]:.1e}" if k in result else none for k in ERRORS]
         cells = [name, "×".join(map(str, result["input"])), ", ".join(points) or "none"]
         rows.append(f"| {' | '.join([*cells, trains, *errors])} |")
     title = "# Networks of chainercv2 0.0.62"
