@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import chainer
 import numpy as np
 from chainer import backend
@@ -47,11 +49,11 @@ def check_range(t, n_class: int, ignore_label: int | None = None) -> None:
     Raises:
         ValueError: If one is outside [0, n_class) and is not ``ignore_label``.
     """
-    if backend.get_array_module(t) is not np and not chainer.is_debug():
+    is_numpy = type(t) is np.ndarray or backend.get_array_module(t) is np
+    if not (is_numpy or chainer.is_debug()):
         return
     # As unsigned numbers, negative ones are too large.
-    unsigned = t.view(t.dtype.str.replace("i", "u"))
-    if not (unsigned >= n_class).any():
+    if not np.count_nonzero(t.view(_unsigned(t.dtype)) >= n_class):
         return
     bad = (t < 0) | (t >= n_class)
     other = ""
@@ -63,6 +65,11 @@ def check_range(t, n_class: int, ignore_label: int | None = None) -> None:
             f"labels must lie in [0, {n_class}), the number of outputs of the "
             f"predictor{other}; found {t[bad][0]}"
         )
+
+
+@functools.cache
+def _unsigned(dtype: np.dtype) -> np.dtype:
+    return np.dtype(dtype.str.replace("i", "u"))
 
 
 def check_multi_label(t, shape: tuple[int, ...]) -> None:

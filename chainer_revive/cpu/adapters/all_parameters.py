@@ -39,6 +39,15 @@ def update(self, lossfun=None, *args, **kwds):
     return None
 
 
+def cleargrad(self):
+    """For ``Parameter``."""
+    if type(self._data[0]) is not np.ndarray:
+        return declined("it has no NumPy array")
+    self._grad = self._grad_var = None
+    self._grad_valid = True
+    return None
+
+
 def _only_updates(optimizer) -> bool:
     """Tells whether a step does no more than to update parameters."""
     hookable = optimizer._hookable
@@ -75,7 +84,9 @@ def _update_together(params) -> bool:
             return False
         if rule._state is None:
             rule._init_states(param)
-        arrays = param._data[0], grad, *[rule._state[name] for name in kind.states]
+        arrays = [param._data[0], grad]
+        for name in kind.states:
+            arrays.append(rule._state[name])
         if not _fit(arrays):
             return False
         rules.append(rule)
@@ -105,6 +116,11 @@ def _that_differs(hp: Hyperparameter) -> Hyperparameter:
 
 def _overlap(tensors, address) -> bool:
     """Tells whether parameters share memory, so that their order counts."""
+    arrays = [a for arrays in tensors for a in arrays]
+    if len(set(map(id, arrays))) == len(arrays) and all(
+        [a.flags.owndata for a in arrays]
+    ):
+        return False
     spans = sorted(
         (address(a), a.nbytes, i) for i, arrays in enumerate(tensors) for a in arrays
     )
@@ -136,12 +152,13 @@ def _fit(arrays) -> bool:
     """Tells whether the loops take a parameter, its gradient and its states."""
     data, grad, *_ = arrays
     for a in arrays:
+        if type(a) is not np.ndarray or a.dtype is not _FLOAT32:
+            return False
+        flags = a.flags
         if (
-            type(a) is not np.ndarray
-            or a.dtype is not _FLOAT32
-            or a.shape != data.shape
-            or not a.flags.c_contiguous
-            or not (a.flags.writeable or a is grad)
+            a.shape != data.shape
+            or not flags.c_contiguous
+            or not (flags.writeable or a is grad)
         ):
             return False
     return data.size > 0

@@ -60,30 +60,24 @@ def backward(self, indexes, grad_outputs):
         return declined(WATCHED)
     if not covered(x, W, gy):
         return declined(NOT_COVERED)
-    arrays = []
-    if 0 in indexes:
-        arrays.append(_planned(_backward_x, (self, x.shape), gy, W))
-    if 1 in indexes:
-        arrays.append(_planned(_backward_w, (self, W.shape), x, gy))
-    if any([array is NotImplemented for array in arrays]):
+    arrays = _planned(_backward, (self, indexes), x, W, gy)
+    if arrays is NotImplemented:
         return NotImplemented
     if 2 in indexes:
         arrays.append(channel_sums(gy))
     return gradients(arrays)
 
 
-def _backward_x(self, shape, gy, W):
-    axes = _fit(self, shape, W.shape, gy.shape)
+def _backward(self, indexes, x, W, gy):
+    axes = _fit(self, x.shape, W.shape, gy.shape)
     if axes is None:
         return declined(_NO_FIT)
-    return _transposed(self, gy, W, None, axes)
-
-
-def _backward_w(self, shape, x, gy):
-    axes = _fit(self, x.shape, shape, gy.shape)
-    if axes is None:
-        return declined(_NO_FIT)
-    return _gradient_w(self, x, gy, shape, axes)
+    arrays = []
+    if 0 in indexes:
+        arrays.append(_transposed(self, gy, W, None, axes))
+    if 1 in indexes:
+        arrays.append(_gradient_w(self, x, gy, W.shape, axes))
+    return arrays
 
 
 def _planned(compute, first, *arrays):

@@ -124,7 +124,7 @@ def _step(rule, param, kind):
 
 
 def are_numbers(rates) -> bool:
-    return all([np.ndim(rate) == 0 for rate in rates])
+    return all([type(rate) is float or np.ndim(rate) == 0 for rate in rates])
 
 
 def _covers(arrays) -> bool:

@@ -120,12 +120,15 @@ def _window(self):
 
 def _axes(image, ksize, stride, pad, cover_all) -> tuple[Axis, Axis] | None:
     """Returns how the window steps along H and W; ``None`` if it does not fit."""
-    sizes = zip(image, ksize, stride, pad, strict=True)
-    axes = tuple([_axis(*sizes_of_axis, cover_all) for sizes_of_axis in sizes])
-    return None if None in axes else axes
+    return _axes_of(*image, *ksize, *stride, *pad, cover_all)
 
 
 @functools.lru_cache(1024, typed=True)  # 2.0, which fails, must not be kept for 2
+def _axes_of(h, w, kh, kw, sy, sx, ph, pw, cover_all) -> tuple[Axis, Axis] | None:
+    axes = _axis(h, kh, sy, ph, cover_all), _axis(w, kw, sx, pw, cover_all)
+    return None if None in axes else axes
+
+
 def _axis(size, k, stride, pad, cover_all) -> Axis | None:
     out = get_conv_outsize(size, k, stride, pad, cover_all)
     if out <= 0:

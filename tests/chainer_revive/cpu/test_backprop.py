@@ -223,3 +223,32 @@ def test_gradients_between_are_freed():
         (h,) = Watching().apply((h,))
     F.sum(h).backward()
     assert alive == [0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("shape", [(2,), None])
+def test_a_cleared_gradient(shape, chainers_own):
+    def run():
+        param = chainer.Parameter(1, shape)
+        param.zerograd()
+        param.cleargrad()
+        param.initialize((2,))
+        return param.grad, param.grad_var, param.array.tolist()
+
+    with chainers_own(), pytest.warns(DeprecationWarning):
+        wanted = run()
+    with pytest.warns(DeprecationWarning):
+        assert run() == wanted
+
+
+def test_the_gradient_of_a_loss_that_has_one(chainers_own):
+    def run():
+        x, w = leaves()
+        y = F.sum(x * w)
+        y.grad = np.array(3, "f")
+        y.backward()
+        before = chainer.config.enable_backprop
+        return x.grad.tolist(), y.grad, before
+
+    with chainers_own():
+        wanted = run()
+    assert run() == wanted
