@@ -30,8 +30,11 @@ def apply(self, inputs):
     if not inputs or self._local_function_hooks or watched(own, common):
         return declined("a hook, debug mode or a schedule needs Chainer's own")
     backprop = own.get("enable_backprop", common.enable_backprop)
-    if not backprop and (ret := deferred.apply(self, inputs)):
-        return ret
+    if (y := deferred.apply(self, inputs, backprop)) is not None:
+        if backprop:
+            self._input_layouts = (None,) * len(inputs)
+            _connect(self, inputs, (), (y,))
+        return (y,)
     variables, in_data = [], []
     for x in inputs:
         if isinstance(x, Variable):
@@ -55,12 +58,10 @@ def apply(self, inputs):
 
     self._input_indexes_to_retain = None
     self._output_indexes_to_retain = None
-    outputs = self.forward(in_data)
+    outputs = deferred.forward(self, variables, in_data)
     if not _plain(self, outputs):
         return _finish_as_chainer(self, inputs, outputs)
 
-    self._output_layouts = (None,) * len(outputs)
-    self._output_count = len(outputs)
     requires_grad = any([x._requires_grad for x in variables])
     ret = tuple(
         [
@@ -70,25 +71,35 @@ def apply(self, inputs):
             for y in outputs
         ]
     )
-    if not backprop:
-        deferred.mark(self, ret)
-    else:
-        self.rank = max([x.rank for x in variables])
-        for y in ret:
-            y.creator_node = self
-        self.inputs = tuple([x.node for x in variables])
-        self.outputs = tuple([weakref.ref(y.node) for y in ret])
-        if self._input_indexes_to_retain is not None:
-            for index in self._input_indexes_to_retain:
-                variables[index].retain_data()
+    if backprop:
         if self._output_indexes_to_retain is not None:
-            for index in self._output_indexes_to_retain:
-                ret[index].retain_data()
             self._retained_output_data = tuple(
                 [outputs[index] for index in self._output_indexes_to_retain]
             )
-        self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
+        _connect(self, variables, in_data, ret)
+    deferred.mark(self, variables, ret)
     return ret
+
+
+def _connect(self, variables, in_data, outputs) -> None:
+    """Puts a function between the variables of a graph."""
+    own, common = settings()
+    self._output_layouts = (None,) * len(outputs)
+    self._output_count = len(outputs)
+    self.rank = max([x.rank for x in variables])
+    for y in outputs:
+        y.creator_node = self
+    self.inputs = tuple([x.node for x in variables])
+    self.outputs = tuple([weakref.ref(y.node) for y in outputs])
+    # Without a look at the arrays of variables, as ``retain_data`` takes.
+    if self._input_indexes_to_retain is not None:
+        for index in self._input_indexes_to_retain:
+            self.inputs[index].data = in_data[index]
+    if self._output_indexes_to_retain is not None:
+        retained = self._output_indexes_to_retain, self._retained_output_data
+        for index, array in zip(*retained, strict=True):
+            outputs[index].node.data = array
+    self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
 
 
 # What the check of types looks at, besides types and shapes.
@@ -146,7 +157,9 @@ def check_grad_type(func, x, is_node_x, gx):
 
 def _plain(self, outputs) -> bool:
     """Tells whether outputs are as those of nearly all functions."""
-    if type(outputs) is not tuple or self._output_layouts is not None:
+    if type(outputs) is not tuple:
+        return False
+    if self._output_layouts not in (None, (None,) * len(outputs)):
         return False
     if any([type(y) is not np.ndarray for y in outputs]):
         return False
