@@ -1,10 +1,12 @@
 """Outputs that wait until they are needed, so that one pass computes several functions.
 
-Without backprop, batch normalisation with given statistics, ReLU and sums of what
-convolutions made wait. When their values are needed, one pass over memory makes them,
-in place where nobody else has the array. What waits reads only arrays that nobody
-outside has seen, and is computed before they are shown: whatever a user does to an
-array is done afterwards.
+Batch normalisation, ReLU and sums of what convolutions made wait. When their values are
+needed, one pass over memory makes them, in place where nobody else has the array. What
+waits reads only arrays that nobody outside has seen, and is computed before they are
+shown: whatever a user does to an array is done afterwards.
+
+With backprop, batch normalisation takes its statistics at once, and ReLU, whose output
+its gradient needs, computes all that waits before it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from chainer import Variable
 from chainer.functions.activation.relu import ReLU
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.functions.math.basic_math import Add
-from chainer.functions.normalization.batch_normalization import FixedBatchNormalization
+from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
+    FixedBatchNormalization,
+)
 
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.layout import channels_last, covered, is_channels_last
@@ -154,9 +159,14 @@ def _compute(data: _Seen) -> None:
     list.__setitem__(data, 0, y)
 
 
-def mark(function, outputs: tuple[Variable, ...]) -> None:
-    """Notes that nobody has seen the output of a convolution."""
-    if type(function) is not Convolution2DFunction:
+def mark(function, inputs: list[Variable], outputs: tuple[Variable, ...]) -> None:
+    """Notes that nobody has seen the output of a function, or that it waits."""
+    if type(function) is BatchNormalization:
+        values, _later.values = _later.values, None
+        if values is not None:
+            outputs[0]._data = inputs[0]._data.then(values=values)
+        return
+    if type(function) not in (Convolution2DFunction, ReLU):
         return
     (y,) = outputs
     array = y._data[0]
@@ -171,16 +181,54 @@ def mark(function, outputs: tuple[Variable, ...]) -> None:
 
 
 def array_for(function, x: Variable) -> np.ndarray:
-    """Returns the array of an input, which a convolution does not show."""
+    """Returns the array of an input, which functions that only read do not show."""
     data = x._data
-    if type(data) is Unseen and type(function) is Convolution2DFunction:
+    if type(data) is Unseen and type(function) in _READING:
         return data.settle()
     return data[0]
 
 
-def apply(function, inputs) -> tuple[Variable] | None:
-    """Returns an output that waits, or ``None`` for what cannot wait."""
-    wait = _WAITING.get(type(function))
+def forward(function, inputs: list[Variable], arrays: tuple[np.ndarray, ...]):
+    """Returns ``function.forward(arrays)``; batch normalisation may wait.
+
+    It then returns its input, and :func:`mark` must follow.
+    """
+    _later.values = None
+    _later.may_wait = type(function) is BatchNormalization and (
+        type(inputs[0]._data) is Unseen
+    )
+    try:
+        return function.forward(arrays)
+    finally:
+        _later.may_wait = False
+
+
+class _Later(threading.local):
+    """What :func:`forward`, :func:`leave` and :func:`mark` tell each other."""
+
+    may_wait = False
+    values: np.ndarray | None = None
+
+
+_later = _Later()
+
+
+def may_wait() -> bool:
+    """Tells whether the function that runs may leave its output to later."""
+    return _later.may_wait
+
+
+def leave(mean: np.ndarray, scale: np.ndarray, beta: np.ndarray) -> None:
+    """Leaves (x - mean) * scale + beta to later."""
+    _later.values = np.array([mean, scale, beta])
+
+
+def apply(function, inputs, backprop: bool) -> Variable | None:
+    """Returns an output that waits, or ``None`` for what cannot wait.
+
+    With backprop, the graph does not know of it yet.
+    """
+    wait = (_WAITING_WITH_BACKPROP if backprop else _WAITING).get(type(function))
     first = inputs[0]
     if wait is None or not isinstance(first, Variable):
         return None
@@ -197,11 +245,20 @@ def apply(function, inputs) -> tuple[Variable] | None:
             is_chainerx_array=False,
         )
         y._data = data
-    return (y,)
+    return y
 
 
 def _relu(function, x: Unseen) -> Unseen:
     return x.then(relu=True)
+
+
+def _relu_with_backprop(function, x: Unseen) -> Unseen | None:
+    if not x.waits():
+        return None
+    y = x.then(relu=True)
+    function.retain_outputs((0,))
+    function._retained_output_data = (y.settle(),)
+    return y
 
 
 def _add(function, a: Unseen, b) -> Unseen | None:
@@ -229,3 +286,5 @@ def _normalise(function, x: Unseen, *parameters) -> Unseen | None:
 
 
 _WAITING = {ReLU: _relu, Add: _add, FixedBatchNormalization: _normalise}
+_WAITING_WITH_BACKPROP = {ReLU: _relu_with_backprop, Add: _add}
+_READING = (Convolution2DFunction, BatchNormalization, ReLU)

@@ -11,7 +11,7 @@ from chainer.functions.normalization.batch_normalization import (
     GeneralBatchNormalizationImpl,
 )
 
-from chainer_revive.cpu import compiled
+from chainer_revive.cpu import compiled, deferred
 from chainer_revive.cpu.layout import (
     NOT_COVERED,
     channels_first,
@@ -47,19 +47,27 @@ def forward(
     """For ``GeneralBatchNormalizationImpl``."""
     if not _covers(self, axis, gamma, x, beta):
         return declined(_NOT_COVERED)
-    x, c = channels_last(x), len(gamma)
-    y = np.empty_like(x)
-    mean, var, inv_std = compiled.fastest(x.dtype).batch_normalization.forward(
-        x.reshape(-1, c), gamma, beta, eps, y.reshape(-1, c)
-    )
+    images, c = channels_last(x), len(gamma)
+    rows = images.reshape(-1, c)
+    if deferred.may_wait():
+        mean, var, inv_std = compiled.loops(x.dtype).batch_normalization.statistics(
+            rows, eps
+        )
+        deferred.leave(mean, inv_std * gamma, beta)
+        y = x  # in its place
+    else:
+        y = np.empty_like(images)
+        mean, var, inv_std = compiled.fastest(x.dtype).batch_normalization.forward(
+            rows, gamma, beta, eps, y.reshape(-1, c)
+        )
+        y = channels_first(y)
     if running_mean is not None:
-        m = x.size // gamma.size
+        m = len(rows)
         adjust = m / max(m - 1.0, 1.0)  # unbiased estimation
         running_mean *= decay
         running_mean += (1 - decay) * mean
         running_var *= decay
         running_var += (1 - decay) * adjust * var
-    y = channels_first(y)
     return y, x_layout, running_mean, running_var, mean, var, inv_std, None
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from chainer import FunctionNode
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.utils.conv import get_conv_outsize
 
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.adapters.elementwise import channel_sums
+from chainer_revive.cpu.alone import is_alone
 from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.function_node import (
     WATCHED,
@@ -66,6 +69,40 @@ def backward(self, indexes, grad_outputs):
     if 2 in indexes:
         arrays.append(channel_sums(gy))
     return gradients(arrays)
+
+
+def backward_accumulate(self, indexes, grad_outputs, grad_inputs):
+    """For ``Convolution2DFunction``: adds to the gradient by x in place."""
+    accumulate = FunctionNode.backward_accumulate
+    if not _adds(self, indexes, grad_inputs):
+        return accumulate(self, indexes, grad_outputs, grad_inputs)
+    gx, W = grad_inputs[0]._data[0], self.inputs[1].data
+    gy = grad_outputs[0].raw_array
+    axes = _fit(self, gx.shape, W.shape, gy.shape) if covered(gx, W, gy) else None
+    if axes is None:
+        return accumulate(self, indexes, grad_outputs, grad_inputs)
+    others = ()
+    if len(indexes) > 1:
+        others = accumulate(self, indexes[1:], grad_outputs, grad_inputs[1:])
+    kernel = _counting(W, axes).transpose(2, 3, 0, 1)
+    scatter = compiled.loops(gx.dtype).convolution.scatter
+    scatter(channels_last(gy), kernel, axes, None, channels_last(gx))
+    return (grad_inputs[0], *others)
+
+
+def _adds(self, indexes, grad_inputs) -> bool:
+    """Tells whether a gradient by x is there, which nobody else has."""
+    return (
+        type(self) is Convolution2DFunction
+        and indexes[0] == 0
+        and grad_inputs[0] is not None
+        and self.groups == 1
+        # Others may need fewer products.
+        and self.inputs[1].shape[2:] == (1, 1)
+        and unwatched()
+        and is_alone(grad_inputs, 0)
+        and compiled.loops(grad_inputs[0].dtype) is not None
+    )
 
 
 def _backward(self, indexes, x, W, gy):

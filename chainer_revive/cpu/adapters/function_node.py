@@ -30,10 +30,13 @@ def apply(self, inputs):
     if not inputs or self._local_function_hooks or watched(own, common):
         return declined("a hook, debug mode or a schedule needs Chainer's own")
     backprop = own.get("enable_backprop", common.enable_backprop)
-    if not backprop and (ret := deferred.apply(self, inputs)):
-        return ret
+    if (y := deferred.apply(self, inputs, backprop)) is not None:
+        if backprop:
+            self._input_layouts = (None,) * len(inputs)
+            _connect(self, inputs, (), (y,))
+        return (y,)
     variables, in_data = [], []
-    requires_grad, rank = False, 0
+    requires_grad = False
     for x in inputs:
         if isinstance(x, Variable):
             array = deferred.array_for(self, x)
@@ -47,7 +50,6 @@ def apply(self, inputs):
             x = variable(array, requires_grad=False)
         else:
             requires_grad = requires_grad or x._requires_grad
-            rank = max(rank, x._node._rank)
         variables.append(x)
         in_data.append(array)
     in_data = tuple(in_data)
@@ -59,34 +61,42 @@ def apply(self, inputs):
 
     self._input_indexes_to_retain = None
     self._output_indexes_to_retain = None
-    outputs = self.forward(in_data)
+    outputs = deferred.forward(self, variables, in_data)
     if not _plain(self, outputs):
         return _finish_as_chainer(self, inputs, outputs)
 
+    ret = tuple([variable(y, requires_grad) for y in outputs])
+    if backprop:
+        if self._output_indexes_to_retain is not None:
+            self._retained_output_data = tuple(
+                [outputs[index] for index in self._output_indexes_to_retain]
+            )
+        _connect(self, variables, in_data, ret)
+    deferred.mark(self, variables, ret)
+    return ret
+
+
+def _connect(self, variables, in_data, outputs) -> None:
+    """Puts a function between the variables of a graph."""
+    own, common = settings()
     self._output_layouts = (None,) * len(outputs)
     self._output_count = len(outputs)
-    ret = tuple([variable(y, requires_grad) for y in outputs])
-    if not backprop:
-        deferred.mark(self, ret)
-        return ret
-    self.rank = rank
-    nodes = [y._node for y in ret]
+    self.inputs = tuple([x._node for x in variables])
+    self.rank = max([node._rank for node in self.inputs])
+    nodes = [y._node for y in outputs]
     for node in nodes:
         node._creator_node = self
-        node._rank = rank + 1
-    self.inputs = tuple([x._node for x in variables])
+        node._rank = self.rank + 1
     self.outputs = tuple([weakref.ref(node) for node in nodes])
+    # Without a look at the arrays of variables, as ``retain_data`` takes.
     if self._input_indexes_to_retain is not None:
         for index in self._input_indexes_to_retain:
-            variables[index].retain_data()
+            self.inputs[index]._data = in_data[index]
     if self._output_indexes_to_retain is not None:
-        for index in self._output_indexes_to_retain:
-            nodes[index]._data = outputs[index]
-        self._retained_output_data = tuple(
-            [outputs[index] for index in self._output_indexes_to_retain]
-        )
+        retained = self._output_indexes_to_retain, self._retained_output_data
+        for index, array in zip(*retained, strict=True):
+            nodes[index]._data = array
     self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
-    return ret
 
 
 _FINE_WITHOUT_LAYOUTS = (
@@ -149,7 +159,9 @@ def check_grad_type(func, x, is_node_x, gx):
 
 def _plain(self, outputs) -> bool:
     """Tells whether outputs are as those of nearly all functions."""
-    if type(outputs) is not tuple or self._output_layouts is not None:
+    if type(outputs) is not tuple:
+        return False
+    if self._output_layouts not in (None, (None,) * len(outputs)):
         return False
     if any([type(y) is not np.ndarray for y in outputs]):
         return False

@@ -81,6 +81,13 @@ class Gradient(NamedTuple):
 
 def forward(x, gamma, beta, eps, y) -> tuple[np.ndarray, ...]:
     """Normalises x into y; returns mean, variance and 1 / deviation."""
+    mean, var, inv_std = statistics(x, eps)
+    apply(x, mean, inv_std * gamma, beta, y)
+    return mean, var, inv_std
+
+
+def statistics(x, eps) -> tuple[np.ndarray, ...]:
+    """Returns mean, variance and 1 / deviation."""
     m = len(x)
     (sums, squares), rows = _of_blocks(_deviations, x)
     exact = sums.sum(0) / m
@@ -89,9 +96,7 @@ def forward(x, gamma, beta, eps, y) -> tuple[np.ndarray, ...]:
     # The sum of squares around the blocks' means, and that of these around the mean.
     squares = squares.sum(0) + (counts * (sums / counts - exact) ** 2).sum(0)
     mean, var = exact.astype(x.dtype), (squares / m).astype(x.dtype)
-    inv_std = np.reciprocal(np.sqrt(var + eps, dtype=x.dtype))
-    apply(x, mean, inv_std * gamma, beta, y)
-    return mean, var, inv_std
+    return mean, var, np.reciprocal(np.sqrt(var + eps, dtype=x.dtype))
 
 
 def apply(x, mean, scale, beta, y) -> None:

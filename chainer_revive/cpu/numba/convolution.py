@@ -25,6 +25,7 @@ def correlate(
     axes: tuple[Axis, Axis],
     b: np.ndarray | None = None,
     y: np.ndarray | None = None,
+    more: bool = False,
 ) -> np.ndarray:
     """Multiplies what the kernel sees at each step by the kernel.
 
@@ -34,6 +35,7 @@ def correlate(
         axes: How the kernel steps along H and W.
         b (array): What to add, shape (D,).
         y (array): Where to put the result: any view in which D is contiguous.
+        more (bool): Whether to add it to what is there.
 
     Returns:
         array: Shape (N, out_h, out_w, D).
@@ -49,7 +51,7 @@ def correlate(
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = np.ascontiguousarray(w)
-    if _fewer_products_pay(len(x), c, d, axes, outer=False):
+    if not more and _fewer_products_pay(len(x), c, d, axes, outer=False):
         winograd.correlate(x, w, axes, b, y)
         return y
     count = -(-d // COLUMNS)
@@ -59,7 +61,7 @@ def correlate(
     grain = -(-_MOVES // (k * COLUMNS))
     arguments = products.Pack(w, panels, *w.shape, *strides)
     threads.run(products.pack, count, grain, arguments)
-    start = products.padded(b, d)
+    start = 0 if more else products.padded(b, d)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),
@@ -145,7 +147,11 @@ def _add_outer(x, y, axes, total) -> None:
 
 
 def scatter(
-    y: np.ndarray, w: np.ndarray, axes: tuple[Axis, Axis], b: np.ndarray | None = None
+    y: np.ndarray,
+    w: np.ndarray,
+    axes: tuple[Axis, Axis],
+    b: np.ndarray | None = None,
+    x: np.ndarray | None = None,
 ) -> np.ndarray:
     """Adds outputs times a kernel to what the kernel sees at their step.
 
@@ -157,24 +163,27 @@ def scatter(
         w (array): Kernel of shape (taps_h, taps_w, D, C), in any memory layout.
         axes: How the kernel steps along H and W.
         b (array): What to add to the images, shape (C,).
+        x (array): Contiguous images to add to, instead of new ones.
 
     Returns:
         array: Images of shape (N, H, W, C).
     """
     y_axis, x_axis = axes
+    more = x is not None
     if y_axis.stride == x_axis.stride == 1:
         turned, taps = zip(*(_arriving(axis, 0) for axis in axes), strict=True)
-        return correlate(y, w[taps], turned, b)
-    x = np.zeros((len(y), y_axis.size, x_axis.size, w.shape[3]), y.dtype)
-    if b is not None:
-        x += b  # where no tap arrives
+        return correlate(y, w[taps], turned, b, x, more)
+    if not more:
+        x = np.zeros((len(y), y_axis.size, x_axis.size, w.shape[3]), y.dtype)
+        if b is not None:
+            x += b  # where no tap arrives
     for i in range(min(y_axis.stride, y_axis.size)):
         for j in range(min(x_axis.stride, x_axis.size)):
             arriving = _arriving(y_axis, i), _arriving(x_axis, j)
             turned, taps = zip(*arriving, strict=True)
             if all(turned):
                 part = x[:, i :: y_axis.stride, j :: x_axis.stride]
-                correlate(y, w[taps], turned, b, part)
+                correlate(y, w[taps], turned, b, part, more)
     return x
 
 

@@ -63,7 +63,8 @@ class Correlation(NamedTuple):
     Attributes:
         x: The images.
         panels: (P, k, COLUMNS).
-        first: What each column begins with, and zeros up to a multiple of HALF.
+        first: What each column begins with, and zeros up to a multiple of HALF; 0 to
+            add to the results that are there.
         elements: Where the kernel's elements are, seen from a step (k,).
         y: The results, with n columns.
         images, rows, columns: The strides of the results.
@@ -203,7 +204,8 @@ def correlate(arguments, start, stop):
                 for r in range(m, m + ROWS):
                     row[r], out[r] = row[m - 1], out[m - 1]
                 if i0 == i1 or j0 == j1:  # nothing but padding
-                    _fill(c.first, c.y, out, m, c.n)
+                    if c.first:
+                        _fill(c.first, c.y, out, m, c.n)
                     continue
                 # Rows of the kernel that are met in whole are one part.
                 rows_met = i1 - i0 if j1 - j0 == g.taps_x else _ONE
@@ -224,7 +226,10 @@ def correlate(arguments, start, stop):
 
 @jit
 def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
-    """Sets c to the product with the panels, plus what each column begins with."""
+    """Sets c to the product with the panels, plus what each column begins with.
+
+    Where ``first`` is 0, it adds the product to c.
+    """
     edge = np.empty((ROWS, COLUMNS), np.float32)
     edges = np.arange(ROWS) * COLUMNS
     rows, outs, lines = row.ctypes.data, out.ctypes.data, line.ctypes.data
@@ -237,6 +242,10 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
             else:
                 to, to_rows = edge.ctypes.data, edges.ctypes.data
             begin, step = first + 4 * j, 0
+            if not first:
+                begin, step = to, 1
+                if found not in (COLUMNS, HALF):
+                    edge[:] = 0
             for part in range(count):
                 at, end = parts[part, 0], parts[part, 1]
                 tile = (
@@ -249,10 +258,10 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
                     multiply_half(*tile)
                 begin, step = to, 1
             if found < COLUMNS and found != HALF:
-                for r in range(ROWS):
+                for r in range(min(ROWS, m - i)):  # what follows is the last again
                     results = carray(floats(c + 4 * (out[i + r] + j)), found)
                     for q in range(found):
-                        results[q] = edge[r, q]
+                        results[q] = edge[r, q] if first else results[q] + edge[r, q]
 
 
 @jit

@@ -1,0 +1,41 @@
+"""Gradients that nobody else has, so that more may be added to them in place."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from chainer import Variable
+
+from chainer_revive.cpu.layout import channels_first, is_channels_last
+
+
+def is_alone(variables: tuple[Variable, ...], i: int) -> bool:
+    """Tells whether nobody but this tuple has a variable of images, or their memory."""
+    if _references(variables, i) not in _ALONE:
+        return False
+    array = variables[i]._data[0]
+    owner = array if array.base is None else array.base
+    return (
+        type(owner) is type(array) is np.ndarray
+        and owner.flags.owndata
+        and array.flags.writeable
+        and is_channels_last(array)
+    )
+
+
+def _references(variables, i) -> list[int]:
+    """Counts references to a variable, its list, its array and what owns its memory."""
+    x = variables[i]
+    array = x._data[0]
+    counts = [sys.getrefcount(x), sys.getrefcount(x._data), sys.getrefcount(array)]
+    if getattr(array, "base", None) is not None:
+        counts.append(sys.getrefcount(array.base))
+    return counts
+
+
+_IMAGES = (1, 1, 1, 1)
+_ALONE = [
+    _references((Variable(np.empty(_IMAGES)),), 0),
+    _references((Variable(channels_first(np.empty(_IMAGES))),), 0),
+]
