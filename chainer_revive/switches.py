@@ -124,7 +124,7 @@ def state() -> dict[str, Any]:
     Returns:
         dict: JSON can hold it. ``cpu`` is as in :func:`use`; ``numba``, its version or
         ``None``; ``threads``, how many its loops run on, or ``None``; ``winograd``,
-        whether 3x3 convolutions may need fewer products, or ``None``; ``blas``, the
+        ``chainer.config.winograd``, or ``None``; ``blas``, the
         name, version and number of threads of NumPy's BLAS, or ``None`` where
         threadpoolctl is not installed or does not know it; ``cuda``, a bool;
         ``cudnn``, its version or ``None``; ``left_off``, the functions of both that
@@ -142,7 +142,7 @@ def state() -> dict[str, Any]:
         cpu = "numba" if loops else "numpy"
         if loops:
             numba, threads = version("numba"), loops.threads.count()
-            winograd = loops.convolution.winograd_is_wanted()
+            winograd = loops.convolution.winograd_wanted()
     library = blas.library()
     if registry.is_on("cudnn"):
         from chainer_revive.cudnn.versions import versions

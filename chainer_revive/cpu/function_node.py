@@ -37,10 +37,19 @@ def watched(own, common) -> bool:
     )
 
 
-def winograd_is_wanted() -> bool:
-    """Tells whether convolutions may need fewer products: ``config.winograd``."""
+def winograd_wanted() -> int:
+    """Returns ``config.winograd``: which tiles Winograd's convolutions may have.
+
+    Raises:
+        ValueError: It is not ``False``, ``True``, 2 or 4.
+    """
     own, common = settings()
-    return own.get("winograd", getattr(common, "winograd", True))
+    wanted = own.get("winograd", getattr(common, "winograd", True))
+    if wanted not in (False, True, 2, 4):
+        raise ValueError(
+            f"chainer.config.winograd is {wanted!r}; it may be False, True, 2 or 4"
+        )
+    return wanted
 
 
 def variable(array: np.ndarray, requires_grad: bool = True) -> Variable:

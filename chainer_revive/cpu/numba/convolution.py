@@ -9,7 +9,7 @@ import numpy as np
 
 from chainer_revive.cpu.axis import Axis, meet
 from chainer_revive.cpu.buffers import buffer, constant
-from chainer_revive.cpu.function_node import winograd_is_wanted
+from chainer_revive.cpu.function_node import winograd_wanted
 from chainer_revive.cpu.numba import products, threads, winograd
 from chainer_revive.cpu.numba.geometry import geometry
 from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
@@ -51,8 +51,8 @@ def correlate(
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = np.ascontiguousarray(w)
-    if not more and _fewer_products_pay(len(x), c, d, axes, outer=False):
-        winograd.correlate(x, w, axes, b, y)
+    if not more and (step := _step(len(x), c, d, axes, outer=False)):
+        winograd.correlate(x, w, axes, b, y, step)
         return y
     count = -(-d // COLUMNS)
     k = w.shape[0] * w.shape[1] * c
@@ -111,8 +111,8 @@ def correlate_outputs(
     x, axes = _seen(x, axes)
     y_axis, x_axis = axes
     c, d = x.shape[3], y.shape[3]
-    if _fewer_products_pay(len(x), c, d, axes, outer=True):
-        return winograd.correlate_outputs(x, y, axes)
+    if step := _step(len(x), c, d, axes, outer=True):
+        return winograd.correlate_outputs(x, y, axes, step)
     if y_axis.trivial and x_axis.trivial:
         total = np.zeros((d, c), x.dtype)
         _add_outer(y, x, axes, total)
@@ -210,10 +210,11 @@ def _arriving(axis: Axis, first: int) -> tuple[Axis | None, slice]:
     return turned, slice(taps[0], taps[-1] - 1 if taps[-1] else None, taps.step)
 
 
-def _fewer_products_pay(n, c, d, axes, outer) -> bool:
-    pay = winograd_is_wanted() and winograd.pays(n, c, d, axes, outer)
-    count_products("Winograd" if pay else "direct sums")
-    return pay
+def _step(n, c, d, axes, outer) -> int:
+    """Returns how large the tiles of Winograd's convolution are; 0 for direct sums."""
+    step = winograd.step(n, c, d, axes, outer, winograd_wanted())
+    count_products("Winograd" if step else "direct sums")
+    return step
 
 
 def _seen(x: np.ndarray, axes: tuple[Axis, Axis]):

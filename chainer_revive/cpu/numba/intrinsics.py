@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from types import FunctionType
 
 from chainer_revive.cpu.numba import later
@@ -210,7 +211,10 @@ def gather_lanes(typingctx, source, stride, target):
     return types.void(types.intp, types.intp, types.intp), codegen
 
 
-def _multiplying(count: int):
+PART = 16
+
+
+def _multiplying(count: int, parts: bool = False):
     """Returns a function that computes ROWS x (count * LANES) elements of a product.
 
     Rows may lie anywhere. For all i < ROWS and j < count * LANES, with all indexes in
@@ -220,7 +224,8 @@ def _multiplying(count: int):
             a[row[i] + col[k]] * b[line[k] + j] for k in range(n))
 
     It takes the addresses of float32 a, b, start and c, the addresses of int64 row,
-    col, line and out, n (at least one) and step (0 or 1).
+    col, line and out, n (at least one) and step (0 or 1). If ``parts``, n is a multiple
+    of PART, and so many products at a time are added up before the rest is added.
     """
     vector = ir.VectorType(_FLOAT, LANES)
 
@@ -258,6 +263,21 @@ def _multiplying(count: int):
             before = builder.block
             loop = builder.append_basic_block("product")
             after = builder.append_basic_block("results")
+            begin, end = _INT(0), n
+            if parts:
+                totals = [
+                    [cgutils.alloca_once(builder, vector) for _ in range(count)]
+                    for _ in range(ROWS)
+                ]
+                for total in chain(*totals):
+                    builder.store(nothing, total)
+                part = builder.append_basic_block("part")
+                builder.branch(part)
+                builder.position_at_end(part)
+                begin = builder.phi(_INT)
+                begin.add_incoming(_INT(0), before)
+                end = builder.add(begin, _INT(PART))
+                before = part
             builder.branch(loop)
             builder.position_at_end(loop)
             k = builder.phi(_INT)
@@ -276,15 +296,30 @@ def _multiplying(count: int):
                     ]
                 )
             following = builder.add(k, _INT(1))
-            k.add_incoming(_INT(0), before)
+            k.add_incoming(begin, before)
             k.add_incoming(following, loop)
             for i in range(ROWS):
                 for v in range(count):
                     sums[i][v].add_incoming(nothing, before)
                     sums[i][v].add_incoming(results[i][v], loop)
-            builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+            builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
 
             builder.position_at_end(after)
+            if parts:
+                results = [
+                    [
+                        builder.fadd(builder.load(total), value)
+                        for total, value in zip(*both, strict=True)
+                    ]
+                    for both in zip(totals, results, strict=True)
+                ]
+                both = zip(chain(*totals), chain(*results), strict=True)
+                for total, value in both:
+                    builder.store(value, total)
+                done = builder.append_basic_block("done")
+                begin.add_incoming(end, after)
+                builder.cbranch(builder.icmp_signed("<", end, n), part, done)
+                builder.position_at_end(done)
             # Last, so that the products are not rounded at the size of all before them.
             firsts = [read(start, builder.mul(step, offset)) for offset in outs]
             for offset, first, values in zip(outs, firsts, results, strict=True):
@@ -299,3 +334,5 @@ def _multiplying(count: int):
 
 multiply_tile = _multiplying(VECTORS)
 multiply_half = _multiplying(VECTORS // 2)
+multiply_tile_in_parts = _multiplying(VECTORS, parts=True)
+multiply_half_in_parts = _multiplying(VECTORS // 2, parts=True)

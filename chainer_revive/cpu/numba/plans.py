@@ -17,7 +17,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from chainer_revive import explain
 from chainer_revive.cpu import buffers
-from chainer_revive.cpu.function_node import winograd_is_wanted
+from chainer_revive.cpu.function_node import winograd_wanted
 from chainer_revive.cpu.numba import threads
 
 _MANY = 512  # plans of a thread
@@ -37,7 +37,7 @@ def run(key: Hashable, inputs: Sequence[np.ndarray], compute: Callable):
     if explain.is_asked():
         return compute(*inputs)
     forms = [(a.shape, a.strides, a.flags.aligned) for a in inputs]
-    key = key, threads.count(), winograd_is_wanted(), *forms
+    key = key, threads.count(), winograd_wanted(), *forms
     plans = buffers.of_thread.plans
     plan = plans.get(key)
     if plan:

@@ -1,36 +1,54 @@
-"""Winograd's transforms for F(2x2, 3x3), of vectors of LANES channels.
+"""Winograd's transforms for F(2x2, 3x3) and F(4x4, 3x3), of vectors of LANES channels.
 
-Where a kernel g of 3x3 elements meets a tile d of 4x4 pixels, the 2x2 results are::
+Where a kernel g of 3x3 elements meets a tile d of pixels, the results are::
 
     A'((G g G') * (B' d B))A
 
-with 16 products instead of 36. The gradient by g of results with gradient e is
-``G'((A e A') * (B' d B))G``.
+with 16 products instead of 36 for 2x2 results, and 36 instead of 144 for 4x4. The
+gradient by g of results with gradient e is ``G'((A e A') * (B' d B))G``.
+
+The matrices come from polynomials that are multiplied by their values at points (Toom
+and Cook). Errors grow with the spread of the points, and those of 4x4 results are
+smallest near 0, +-5/8, +-3/2 and infinity: half of those with +-1 and +-2. Each matrix
+but G has elements without rounding then.
 
 Lavin & Gray, `Fast Algorithms for Convolutional Neural Networks
-<https://arxiv.org/abs/1509.09308>`_, 2016.
+<https://arxiv.org/abs/1509.09308>`_, 2016. Barabasz, Anderson, Soodhalter & Gregg,
+`Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
+Networks <https://arxiv.org/abs/1803.10986>`_, 2018.
 """
 
 from __future__ import annotations
 
-from chainer_revive.cpu.numba.intrinsics import LANES, gather, pointer_at
-from chainer_revive.cpu.numba.later import intrinsic, ir, types
+import numpy as np
 
-SIDE = 4  # of a tile
-POINTS = SIDE * SIDE
-STEP = 2  # from tile to tile
+from chainer_revive.cpu.numba.intrinsics import LANES, gather, jit, pointer_at
+from chainer_revive.cpu.numba.later import cgutils, intrinsic, ir, types
+
 TAPS = 3
+# Besides infinity: zero, then each before its negative.
+_POINTS = {2: (0, 1, -1), 4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}
 
-_A = ((1, 0), (1, 1), (1, -1), (0, -1))
-_B = ((1, 0, 0, 0), (0, 1, -1, 1), (-1, 1, 1, 0), (0, 0, 0, -1))
-_G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_FLOAT = ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, LANES)
 _INT = ir.IntType(64)
+_INDEX = ir.IntType(32)
 
 
-def _transposed(matrix):
-    return tuple(zip(*matrix, strict=True))
+def matrices(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns A, B and G for ``step`` results."""
+    points = _POINTS[step]
+    side = len(points) + 1
+    a, b, g = np.zeros((side, step)), np.zeros((side, side)), np.zeros((side, TAPS))
+    a[-1, -1] = g[-1, -1] = 1  # at infinity
+    b[:, -1] = np.poly(points)[::-1]
+    for i, point in enumerate(points):
+        others = points[:i] + points[i + 1 :]
+        size = np.prod(np.subtract(point, others))
+        a[i] = point ** np.arange(step)
+        b[:-1, i] = np.sign(size) * np.poly(others)[::-1]
+        g[i] = point ** np.arange(TAPS) / abs(size)
+    return a, b, g
 
 
 def _in_table(builder, table, i, offset):
@@ -38,6 +56,105 @@ def _in_table(builder, table, i, offset):
     table = pointer_at(builder, table, _INT)
     address = builder.load(builder.gep(table, [_INT(i)]))
     return pointer_at(builder, builder.add(address, offset), _VECTOR)
+
+
+def _read(builder, table, offset, count):
+    return [
+        builder.load(_in_table(builder, table, i, offset), align=4)
+        for i in range(count)
+    ]
+
+
+def _write(builder, vectors, table, offset):
+    for i, vector in enumerate(vectors):
+        builder.store(vector, _in_table(builder, table, i, offset), align=4)
+
+
+def _transform(builder, matrix, vectors):
+    """Returns ``matrix x matrix'``, row after row."""
+    n = matrix.shape[1]
+    columns = [_times(builder, matrix, vectors[j::n]) for j in range(n)]
+    return [
+        value
+        for row in zip(*columns, strict=True)
+        for value in _times(builder, matrix, row)
+    ]
+
+
+def _times(builder, matrix, vectors):
+    """Multiplies by a matrix."""
+    if len(matrix) < len(vectors):
+        return _fewer(builder, matrix, vectors)
+    return _more(builder, matrix, vectors)
+
+
+def _more(builder, matrix, vectors):
+    """Multiplies by a matrix with a row for each point.
+
+    Rows of a point and its negative differ in the sign of every second element.
+    """
+    known = {}
+
+    def combined(factors):
+        if factors not in known:
+            known[factors] = _combined(builder, factors, vectors)
+        return known[factors]
+
+    results = []
+    for row in matrix:
+        odd = np.arange(len(row)) % 2
+        parts = [tuple(row * (1 - odd)), tuple(row * odd)]
+        negative = tuple(-row * odd)
+        if not any(parts[0]) or not any(parts[1]):
+            results.append(_combined(builder, tuple(row), vectors))
+        elif negative in known:
+            result = builder.fsub(combined(parts[0]), known[negative])
+            results.append(result)
+        else:
+            results.append(builder.fadd(*map(combined, parts)))
+    return results
+
+
+def _fewer(builder, matrix, vectors):
+    """Multiplies by a matrix with a column for each point, in the same way."""
+    sums, differences = list(vectors), list(vectors)
+    for j in range(1, len(vectors) - 1, 2):
+        sums[j] = builder.fadd(vectors[j], vectors[j + 1])
+        differences[j] = builder.fsub(vectors[j], vectors[j + 1])
+    for row in matrix:
+        pairs = row[1:-1:2]
+        alike = np.array_equal(pairs, row[2:-1:2])
+        factors = row.copy()
+        factors[2:-1:2] = 0
+        yield _combined(builder, tuple(factors), sums if alike else differences)
+
+
+def _combined(builder, factors, vectors):
+    """Returns the sum of vectors times factors."""
+    multiply_add = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(_VECTOR, [_VECTOR] * 3),
+        f"llvm.fmuladd.v{LANES}f32",
+    )
+    terms = sorted(
+        [term for term in zip(factors, vectors, strict=True) if term[0]],
+        key=lambda term: (abs(term[0]) != 1, term[0] < 0),
+    )
+    result = None
+    for factor, vector in terms:
+        if result is None and factor == 1:
+            result = vector
+        elif result is not None and factor == 1:
+            result = builder.fadd(result, vector)
+        elif result is not None and factor == -1:
+            result = builder.fsub(result, vector)
+        else:
+            constant = ir.Constant(_VECTOR, [float(np.float32(factor))] * LANES)
+            if result is None:
+                result = builder.fmul(constant, vector)
+            else:
+                result = builder.call(multiply_add, [constant, vector, result])
+    return result
 
 
 def _both_sides(matrix):
@@ -51,13 +168,8 @@ def _both_sides(matrix):
     def transform(typingctx, sources, source, targets, target):
         def codegen(context, builder, signature, args):
             sources, source, targets, target = args
-            vectors = [
-                builder.load(_in_table(builder, sources, i, source), align=4)
-                for i in range(len(matrix[0]) ** 2)
-            ]
-            for i, value in enumerate(_transform(builder, matrix, vectors)):
-                at = _in_table(builder, targets, i, target)
-                builder.store(value, at, align=4)
+            vectors = _read(builder, sources, source, matrix.shape[1] ** 2)
+            _write(builder, _transform(builder, matrix, vectors), targets, target)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 4), codegen
@@ -65,86 +177,196 @@ def _both_sides(matrix):
     return transform
 
 
-@intrinsic
-def of_kernel(typingctx, source, stride_y, stride_x, stride_d, targets, target):
-    """Transforms the 3x3 elements of a kernel for LANES channels d.
+def _of_products(matrix):
+    """Returns a function that does so and adds a vector, at an address, to each."""
 
-    It takes the first one's address, the strides in bytes, and a table of addresses of
-    results as those of the other functions.
+    @intrinsic
+    def transform(typingctx, sources, source, bias, targets, target):
+        def codegen(context, builder, signature, args):
+            sources, source, bias, targets, target = args
+            vectors = _read(builder, sources, source, matrix.shape[1] ** 2)
+            bias = builder.load(pointer_at(builder, bias, _VECTOR), align=4)
+            results = _transform(builder, matrix, vectors)
+            results = [builder.fadd(value, bias) for value in results]
+            _write(builder, results, targets, target)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), codegen
+
+    return transform
+
+
+def _of_kernel(matrix):
+    """Returns a function that transforms vectors of the 3x3 elements of a kernel.
+
+    It takes the first one's address, the stride to the next in bytes, and a table of
+    results as the other functions.
+    """
+
+    @intrinsic
+    def transform(typingctx, source, stride, targets, target):
+        def codegen(context, builder, signature, args):
+            source, stride, targets, target = args
+            vectors = []
+            for i in range(TAPS * TAPS):
+                at = builder.add(source, builder.mul(_INT(i), stride))
+                at = pointer_at(builder, at, _VECTOR)
+                vectors.append(builder.load(at, align=4))
+            _write(builder, _transform(builder, matrix, vectors), targets, target)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), codegen
+
+    return transform
+
+
+def _to_kernel(matrix):
+    """Returns a function that transforms gradients to those of 3x3 elements.
+
+    It takes a table of addresses as the other functions, and the address of the
+    vectors of results, which lie side by side.
+    """
+
+    @intrinsic
+    def transform(typingctx, sources, source, target):
+        def codegen(context, builder, signature, args):
+            sources, source, target = args
+            vectors = _read(builder, sources, source, matrix.shape[1] ** 2)
+            to = pointer_at(builder, target, _VECTOR)
+            for i, value in enumerate(_transform(builder, matrix, vectors)):
+                builder.store(value, builder.gep(to, [_INT(i)]), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 3), codegen
+
+    return transform
+
+
+_EIGHT = ir.VectorType(_FLOAT, 8)
+
+
+def _mask(lanes):
+    return ir.Constant(ir.VectorType(_INDEX, len(lanes)), list(lanes))
+
+
+def _swapped(builder, vectors):
+    """Transposes vectors of 8 elements, or of twice 8 side by side."""
+    for bit in (4, 2, 1):
+        results = list(vectors)
+        for i in range(8):
+            if i & bit:
+                continue
+            pair = vectors[i], vectors[i | bit]
+            for to, taken in ((i, 0), (i | bit, bit)):
+                mask = [
+                    (lane & ~bit | taken) + (LANES if lane & bit else 0)
+                    for lane in range(LANES)
+                ]
+                results[to] = builder.shuffle_vector(*pair, _mask(mask))
+        vectors = results
+    return vectors
+
+
+@intrinsic
+def read_taps(typingctx, source, stride, target):
+    """Reads 9 elements side by side for LANES channels, a stride of bytes apart.
+
+    It writes the vectors of each element, side by side.
     """
 
     def codegen(context, builder, signature, args):
-        source, stride_y, stride_x, stride_d, targets, target = args
-        vectors = []
-        for i in range(TAPS):
-            for j in range(TAPS):
-                y, x = builder.mul(_INT(i), stride_y), builder.mul(_INT(j), stride_x)
-                at = builder.add(builder.add(source, y), x)
-                vectors.append(gather(builder, at, stride_d))
-        for i, value in enumerate(_transform(builder, _G, vectors)):
-            builder.store(value, _in_table(builder, targets, i, target), align=4)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 6), codegen
-
-
-@intrinsic
-def to_kernel(typingctx, sources, source, target, stride_d):
-    """Transforms gradients to the 3x3 elements of a kernel, which lie side by side.
-
-    It takes a table of addresses as the other functions, the address of the first
-    element, and the stride from channel to channel in bytes.
-    """
-
-    def codegen(context, builder, signature, args):
-        sources, source, target, stride_d = args
-        vectors = [
-            builder.load(_in_table(builder, sources, i, source), align=4)
-            for i in range(POINTS)
-        ]
-        results = _transform(builder, _transposed(_G), vectors)
+        source, stride, target = args
+        rows = []
         for lane in range(LANES):
-            to = pointer_at(builder, target, ir.FloatType())
-            for i, vector in enumerate(results):
-                value = builder.extract_element(vector, ir.IntType(32)(lane))
-                builder.store(value, builder.gep(to, [_INT(i)]))
-            target = builder.add(target, stride_d)
+            at = builder.add(source, builder.mul(_INT(lane), stride))
+            rows.append(builder.load(pointer_at(builder, at, _EIGHT), align=4))
+        if LANES == 16:
+            rows = [
+                builder.shuffle_vector(*pair, _mask(range(16)))
+                for pair in zip(rows[:8], rows[8:], strict=True)
+            ]
+        last = gather(builder, builder.add(source, _INT(4 * 8)), stride)
+        to = pointer_at(builder, target, _VECTOR)
+        for i, vector in enumerate([*_swapped(builder, rows), last]):
+            builder.store(vector, builder.gep(to, [_INT(i)]), align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), codegen
+    return types.void(*[types.intp] * 3), codegen
 
 
-def _transform(builder, matrix, vectors):
-    """Returns ``matrix x matrix'``, row after row."""
-    n = len(matrix[0])
-    columns = [_times(builder, matrix, vectors[j::n]) for j in range(n)]
-    rows = zip(*columns, strict=True)
-    return [value for row in rows for value in _times(builder, matrix, row)]
+@intrinsic
+def write_taps(typingctx, source, target, stride):
+    """Does the reverse."""
+
+    def codegen(context, builder, signature, args):
+        source, target, stride = args
+        at = pointer_at(builder, source, _VECTOR)
+        *vectors, last = [
+            builder.load(builder.gep(at, [_INT(i)]), align=4)
+            for i in range(TAPS * TAPS)
+        ]
+        rows = _swapped(builder, vectors)
+        if LANES == 16:
+            rows = [
+                builder.shuffle_vector(row, row, _mask(range(half, half + 8)))
+                for half in (0, 8)
+                for row in rows
+            ]
+        for lane, row in enumerate(rows):
+            builder.store(row, pointer_at(builder, target, _EIGHT), align=4)
+            value = builder.extract_element(last, _INDEX(lane))
+            to = builder.add(target, _INT(4 * 8))
+            builder.store(value, pointer_at(builder, to, _FLOAT))
+            target = builder.add(target, stride)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), codegen
 
 
-def _times(builder, matrix, vectors):
-    """Multiplies by a matrix whose elements are 0, +-1 and +-0.5."""
-    half = ir.Constant(_VECTOR, [0.5] * LANES)
-
-    def total(row, size):
-        result = None
-        for factor, vector in zip(row, vectors, strict=True):
-            if factor == size:
-                result = builder.fadd(result, vector) if result else vector
-        for factor, vector in zip(row, vectors, strict=True):
-            if factor == -size:
-                less = builder.fsub(result, vector) if result else builder.fneg(vector)
-                result = less
-        return result
-
-    for row in matrix:
-        whole, halves = total(row, 1), total(row, 0.5)
-        if halves:
-            halves = builder.fmul(half, halves)
-            whole = builder.fadd(whole, halves) if whole else halves
-        yield whole
+_A2, _B2, _G2 = matrices(2)
+_A4, _B4, _G4 = matrices(4)
+_image_2, _image_4 = _both_sides(_B2.T), _both_sides(_B4.T)
+_output_2, _output_4 = _both_sides(_A2), _both_sides(_A4)
+_products_2, _products_4 = _of_products(_A2.T), _of_products(_A4.T)
+_kernel_2, _kernel_4 = _of_kernel(_G2), _of_kernel(_G4)
+_to_kernel_2, _to_kernel_4 = _to_kernel(_G2.T), _to_kernel(_G4.T)
 
 
-of_image = _both_sides(_transposed(_B))
-of_products = _both_sides(_transposed(_A))
-of_output = _both_sides(_A)
+@jit
+def of_image(step, sources, source, targets, target):
+    if step == 2:
+        _image_2(sources, source, targets, target)
+    else:
+        _image_4(sources, source, targets, target)
+
+
+@jit
+def of_output(step, sources, source, targets, target):
+    if step == 2:
+        _output_2(sources, source, targets, target)
+    else:
+        _output_4(sources, source, targets, target)
+
+
+@jit
+def of_products(step, sources, source, bias, targets, target):
+    if step == 2:
+        _products_2(sources, source, bias, targets, target)
+    else:
+        _products_4(sources, source, bias, targets, target)
+
+
+@jit
+def of_kernel(step, source, stride, targets, target):
+    if step == 2:
+        _kernel_2(source, stride, targets, target)
+    else:
+        _kernel_4(source, stride, targets, target)
+
+
+@jit
+def to_kernel(step, sources, source, target):
+    if step == 2:
+        _to_kernel_2(sources, source, target)
+    else:
+        _to_kernel_4(sources, source, target)

@@ -13,15 +13,16 @@ from chainer_revive.cpu.axis import Axis, meet
 from chainer_revive.cpu.buffers import buffer
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba import winograd_loops as loops
-from chainer_revive.cpu.numba.intrinsics import COLUMNS, LANES, ROWS
+from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
 from chainer_revive.cpu.numba.products import padded
-from chainer_revive.cpu.numba.transforms import POINTS, STEP, TAPS
+from chainer_revive.cpu.numba.transforms import TAPS
 
 _WIDTH = 16  # Channels are a multiple of this.
 _CHANNELS = 40  # harmonic mean of both numbers of channels that pays for transforms
 _GAIN = 1.4  # products saved that do
+_GAIN_FOUR = 1.2  # products saved by larger tiles that do
 _FEW = 32  # tiles; gradients by a kernel are as exact from so many on
-_BLOCK = 1 << 14  # transformed channels of tiles, at each point, that stay in the cache
+_BLOCK = 1 << 18  # transformed channels of tiles, at all points, that stay in the cache
 _LEAST = 96  # tiles for which a large kernel is read from memory
 _SHARE = 5  # channels for a tile whose products are added to all sums at once
 _POINTS = 1 << 18  # elements of transforms that threads share
@@ -38,21 +39,27 @@ def covers(c: int, d: int, axes: tuple[Axis, Axis]) -> bool:
 
 
 @functools.lru_cache(1024)
-def pays(n: int, c: int, d: int, axes: tuple[Axis, Axis], outer: bool) -> bool:
-    """Tells whether fewer products make n images faster.
+def step(
+    n: int, c: int, d: int, axes: tuple[Axis, Axis], outer: bool, wanted: int
+) -> int:
+    """Returns how large the tiles are that make n images fastest; 0 for direct sums.
 
     Args:
         outer (bool): Whether it is about :func:`correlate_outputs`.
+        wanted (int): ``config.winograd``.
     """
-    if not covers(c, d, axes) or 2 * c * d < _CHANNELS * (c + d):
-        return False
-    tiles = _count_tiles(n, axes)
-    if outer and tiles < max(_FEW, (c + d) // _FEW):
-        return False
+    if not wanted or not covers(c, d, axes) or 2 * c * d < _CHANNELS * (c + d):
+        return 0
     products = n
     for axis in axes:
         products *= sum(stop - start for start, stop in _met(axis))
-    return products >= _GAIN * POINTS * tiles
+    tiles = _count_tiles(n, axes, 2)
+    if outer and tiles < max(_FEW, (c + d) // _FEW):
+        return 0
+    if products < _GAIN * points(2) * tiles:
+        return 0
+    saves = points(2) * tiles >= _GAIN_FOUR * points(4) * _count_tiles(n, axes, 4)
+    return 4 if wanted == 4 and saves else 2
 
 
 def _met(axis: Axis):
@@ -62,90 +69,100 @@ def _met(axis: Axis):
         yield steps.start or 0, steps.stop
 
 
-def _count_tiles(n: int, axes: tuple[Axis, Axis]) -> int:
+def points(step: int) -> int:
+    return (step + TAPS - 1) ** 2
+
+
+def _count_tiles(n: int, axes: tuple[Axis, Axis], step: int) -> int:
     y_axis, x_axis = axes
-    return n * -(-y_axis.out // STEP) * -(-x_axis.out // STEP)
+    return n * -(-y_axis.out // step) * -(-x_axis.out // step)
 
 
-def correlate(x, w, axes, b, y) -> None:
-    """Writes to y; see :func:`chainer_revive.cpu.numba.convolution.correlate`."""
+def correlate(x, w, axes, b, y, step) -> None:
+    """Writes to y; see :func:`chainer_revive.cpu.numba.convolution.correlate`.
+
+    Args:
+        step (int): How large tiles are.
+    """
     d = w.shape[3]
     bias = padded(b, d)
-    tiles = _count_tiles(len(x), axes)
+    tiles = _count_tiles(len(x), axes, step)
+    turn = -1 if w.strides[1] < 0 else 1
+    if w.strides[:2] != (turn * TAPS * w.itemsize, turn * w.itemsize):
+        w = np.ascontiguousarray(w.transpose(3, 2, 0, 1)).transpose(2, 3, 1, 0)
+        turn = 1
+    strides = turn, *[stride // w.itemsize for stride in w.strides[2:]]
     # What is smaller is transformed as a whole.
     convolve = _by_panels if tiles < d else _by_tiles
-    convolve(x, w, bias, tiles, _tiles(x, y, axes))
+    convolve(x, w, strides, bias, tiles, _tiles(x, y, axes, step))
 
 
-def _by_tiles(x, w, bias, tiles, geometry) -> None:
+def _by_tiles(x, w, strides, bias, tiles, geometry) -> None:
     """Transforms the whole kernel first."""
     c, d = w.shape[2:]
-    count = -(-d // COLUMNS)
-    panels = _buffer("panels", count * c * COLUMNS)
-    grain = -(-_MOVES // (POINTS * c * COLUMNS))
-    arguments = loops.Kernel(w, panels, c, d, *_strides(w))
+    count, all_points = -(-d // COLUMNS), points(geometry.step)
+    panels = _buffer("panels", geometry.step, count * c * COLUMNS)
+    grain = -(-_MOVES // (all_points * c * COLUMNS))
+    arguments = loops.Kernel(w, panels, geometry.step, c, d, *strides)
     threads.run(loops.pack, count, grain, arguments)
     # As many blocks as there are threads, or a multiple of that.
     n = threads.count()
-    n *= -(-tiles * (c + d) // (n * max(_BLOCK, _LEAST * (c + d))))
+    n *= -(-tiles * (c + d) // (n * max(_BLOCK // all_points, _LEAST * (c + d))))
     block = -(-tiles // (n * ROWS)) * ROWS
-    least = -(-_WORK // (POINTS * c * d * ROWS)) * ROWS
+    least = -(-_WORK // (all_points * c * d * ROWS)) * ROWS
     arguments = loops.Convolution(panels, bias, block)
     threads.run(loops.convolve, tiles, max(block, least), arguments, geometry)
 
 
-def _by_panels(x, w, bias, tiles, geometry) -> None:
+def _by_panels(x, w, strides, bias, tiles, geometry) -> None:
     """Transforms all images first."""
     c, d = w.shape[2:]
-    v = _buffer("images", tiles * c)
-    grain = -(-_MOVES // (POINTS * c))
-    points = loops.Points(v, 0, tiles, 0)
-    threads.run(loops.transform, tiles, grain, points, geometry)
-    arguments = loops.Panels(v, tiles, bias, w, *_strides(w))
-    grain = -(-_WORK // (POINTS * tiles * c * COLUMNS))
+    all_points = points(geometry.step)
+    v = _buffer("images", geometry.step, tiles * c)
+    grain = -(-_MOVES // (all_points * c))
+    arguments = loops.Points(v, 0, tiles, 0)
+    threads.run(loops.transform, tiles, grain, arguments, geometry)
+    arguments = loops.Panels(v, tiles, bias, w, *strides)
+    grain = -(-_WORK // (all_points * tiles * c * COLUMNS))
     threads.run(loops.convolve_panels, -(-d // COLUMNS), grain, arguments, geometry)
 
 
-def correlate_outputs(x, y, axes) -> np.ndarray:
+def correlate_outputs(x, y, axes, step) -> np.ndarray:
     """See :func:`chainer_revive.cpu.numba.convolution.correlate_outputs`."""
     c, d = x.shape[3], y.shape[3]
-    tiles, panels = _count_tiles(len(x), axes), -(-d // COLUMNS)
-    width = panels * COLUMNS
-    most = max(_LEAST, (c + width) // _SHARE, _POINTS // (POINTS * (c + width)))
+    tiles, panels = _count_tiles(len(x), axes, step), -(-d // COLUMNS)
+    width, all_points = panels * COLUMNS, points(step)
+    most = max(_LEAST, (c + width) // _SHARE, _POINTS // (all_points * (c + width)))
     size = -(-tiles // -(-tiles // most))
-    v, z = _buffer("images", size * c), _buffer("outputs", size * width)
-    sums = _buffer("panels", c * width)
-    geometry = _tiles(x, y, axes)
-    moves, rows = -(-_MOVES // (POINTS * (c + width))), -(-c // ROWS)
+    v, z = _buffer("images", step, size * c), _buffer("outputs", step, size * width)
+    sums = _buffer("panels", step, c * width)
+    geometry = _tiles(x, y, axes, step)
+    moves, rows = -(-_MOVES // (all_points * (c + width))), -(-c // ROWS)
     for first in range(0, tiles, size):
         count = min(size, tiles - first)
-        points = loops.Points(v, z, size, first)
-        threads.run(loops.transform, count, moves, points, geometry)
+        arguments = loops.Points(v, z, size, first)
+        threads.run(loops.transform, count, moves, arguments, geometry)
         threads.run(
             loops.add_products,
-            POINTS * rows,
+            all_points * rows,
             -(-_WORK // (count * ROWS * d)),
             loops.Sums(v, z, sums, c, d, panels, size, count, int(first > 0)),
         )
     result = np.empty((d, c, TAPS, TAPS), x.dtype)
-    grain = -(-_MOVES // (TAPS * TAPS * c * LANES))
-    arguments = loops.Gradient(sums, result, c, d, panels)
-    threads.run(loops.finish, d // LANES, grain, arguments)
+    grain = -(-_MOVES // (TAPS * TAPS * c * COLUMNS))
+    arguments = loops.Gradient(step, sums, result, c, d, panels)
+    threads.run(loops.finish, panels, grain, arguments)
     return result
 
 
-def _strides(w: np.ndarray) -> list[int]:
-    return [stride // w.itemsize for stride in w.strides]
+def _buffer(name: str, step: int, size: int) -> np.ndarray:
+    return buffer(name, (points(step), size + loops.SKEW), np.float32)
 
 
-def _buffer(name: str, size: int) -> np.ndarray:
-    return buffer(name, (POINTS, size + loops.SKEW), np.float32)
-
-
-def _tiles(x: np.ndarray, y: np.ndarray, axes: tuple[Axis, Axis]) -> loops.Tiles:
+def _tiles(x, y, axes: tuple[Axis, Axis], step: int) -> loops.Tiles:
     y_axis, x_axis = axes
     return loops.Tiles(
-        *(x, y, *x.shape[1:], *y.shape[1:]),
+        *(step, x, y, *x.shape[1:], *y.shape[1:]),
         *[stride // y.itemsize for stride in y.strides[:3]],
-        *(y_axis.pad, x_axis.pad, -(-y_axis.out // STEP), -(-x_axis.out // STEP)),
+        *(y_axis.pad, x_axis.pad, -(-y_axis.out // step), -(-x_axis.out // step)),
     )

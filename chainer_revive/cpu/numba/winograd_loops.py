@@ -1,8 +1,8 @@
-"""Compiled loops of Winograd's convolution F(2x2, 3x3).
+"""Compiled loops of Winograd's convolutions F(2x2, 3x3) and F(4x4, 3x3).
 
 Tiles are counted through all images. Each thread transforms a block of them, multiplies
-at each of the 16 points, and transforms the products back, so that only the kernel is
-transformed as a whole.
+at each of the 16 or 36 points, and transforms the products back, so that only the
+kernel is transformed as a whole.
 
 See :mod:`chainer_revive.cpu.numba.threads` for what a task is. Numba frees an array
 after its last use, even if its address is used later: loops take addresses anew.
@@ -22,43 +22,48 @@ from chainer_revive.cpu.numba.intrinsics import (
     floats,
     jit,
     multiply_half,
+    multiply_half_in_parts,
     multiply_tile,
+    multiply_tile_in_parts,
     unpack,
     unpack_both,
 )
 from chainer_revive.cpu.numba.later import carray
-from chainer_revive.cpu.numba.products import multiply
 from chainer_revive.cpu.numba.threads import Task
 from chainer_revive.cpu.numba.transforms import (
-    POINTS,
-    SIDE,
-    STEP,
     TAPS,
     of_image,
     of_kernel,
     of_output,
     of_products,
+    read_taps,
     to_kernel,
+    write_taps,
 )
 
-_SUM = 128  # products that are added up before the rest is added
+# Products that are added up before the rest is added, for 2x2 and 4x4 results.
+_SUM, _SUM_FOUR = 128, 64
 _SUM_OUTER = 32
+_DEPTH = 64  # channels of which a panel is transformed at a time
 # Between the points, so that those of a tile are not in one set of the cache.
 SKEW = 5 * 16
-_AT_BIAS = SIDE + 1  # the point that counts once in each result of a tile
 
 
 class Kernel(NamedTuple):
-    """A kernel (3, 3, c, d) of any strides, in elements, and its panels
-    (16, P, c, COLUMNS), which are written.
+    """A kernel (3, 3, c, d) and its panels (points, P, c, COLUMNS), which are written.
+
+    Attributes:
+        step: From tile to tile, 2 or 4.
+        turn: 1 or, if the elements lie in reverse order, -1.
+        stride_c, stride_d: In elements; 3x3 elements lie side by side.
     """
 
     w: int
     panels: int
+    step: int
     c: int
     d: int
-    stride_y: int
-    stride_x: int
+    turn: int
     stride_c: int
     stride_d: int
 
@@ -67,11 +72,13 @@ class Tiles(NamedTuple):
     """Images (n, h, w, c), outputs (n, out_h, out_w, d) and their tiles.
 
     Attributes:
+        step: From tile to tile, 2 or 4.
         images, rows, columns: The strides of the outputs, in elements.
         pad_y, pad_x: How far the first tile begins before the image.
         count_y, count_x: Tiles along H and W.
     """
 
+    step: int
     x: int
     y: int
     h: int
@@ -90,8 +97,8 @@ class Tiles(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A kernel (16, P, c, COLUMNS), what to add to each channel of the outputs, and how
-    many tiles are transformed at a time.
+    """A kernel (points, P, c, COLUMNS), what to add to each channel of the outputs, and
+    how many tiles are transformed at a time.
     """
 
     panels: int
@@ -100,23 +107,23 @@ class Convolution(NamedTuple):
 
 
 class Panels(NamedTuple):
-    """Transforms (16, c / LANES, size, LANES) of images, a kernel (3, 3, c, d) of any
-    strides, in elements, and what to add to each channel of the outputs.
+    """Transforms (points, c / LANES, size, LANES) of images, a kernel (3, 3, c, d) as
+    above, and what to add to each channel of the outputs.
     """
 
     v: int
     size: int
     bias: int
     w: int
-    stride_y: int
-    stride_x: int
+    turn: int
     stride_c: int
     stride_d: int
 
 
 class Points(NamedTuple):
-    """Transforms (16, c / LANES, size, LANES) of images and (16, P, size, COLUMNS) of
-    outputs, which are written, for the tiles from ``first`` on; z may be 0.
+    """Transforms (points, c / LANES, size, LANES) of images and, unless z is 0, those
+    (points, P, size, COLUMNS) of outputs, which are written, for the tiles from
+    ``first`` on.
     """
 
     v: int
@@ -126,7 +133,7 @@ class Points(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums (16, c, P * COLUMNS) of outer products of such transforms.
+    """Sums (points, c, P * COLUMNS) of outer products of such transforms.
 
     Attributes:
         d: Columns that count.
@@ -148,6 +155,7 @@ class Sums(NamedTuple):
 class Gradient(NamedTuple):
     """Such sums and the gradient (d, c, 3, 3), which is written."""
 
+    step: int
     sums: int
     result: int
     c: int
@@ -159,31 +167,33 @@ class Gradient(NamedTuple):
 def pack(arguments, start, stop):
     """Transforms panels of a kernel: each has COLUMNS of the columns."""
     k = unpack(arguments, Kernel)
-    targets = _points(k.panels, -(-k.d // COLUMNS) * COLUMNS * k.c)
+    targets = _points(k.step, k.panels, -(-k.d // COLUMNS) * COLUMNS * k.c)
     for panel in range(start, stop):
         first, last = panel * COLUMNS, min(k.d, (panel + 1) * COLUMNS)
-        _pack(k, k.c, first, last, targets, 4 * panel * k.c * COLUMNS)
+        _pack(k, k.step, 0, k.c, first, last, targets, 4 * panel * k.c * COLUMNS)
 
 
 @jit
-def _pack(k, c, first, last, targets, to):
-    """Transforms channels [first, last) of a kernel into a panel."""
-    strides = 4 * k.stride_y, 4 * k.stride_x, 4 * k.stride_d
+def _pack(k, step, begin, end, first, last, targets, to):
+    """Transforms channels [begin, end) of images, [first, last) of outputs."""
+    vectors = np.empty((TAPS * TAPS, LANES), np.float32)
+    taps, stride = vectors.ctypes.data, 4 * LANES * k.turn
+    start = taps if k.turn > 0 else taps + 4 * LANES * (TAPS * TAPS - 1)
+    at = k.w if k.turn > 0 else k.w - 4 * (TAPS * TAPS - 1)
     for d in range(first, last, LANES):
-        at = k.w + 4 * d * k.stride_d
-        for q in range(c):
-            of_kernel(
-                *(at + 4 * q * k.stride_c, *strides, targets.ctypes.data),
-                to + 4 * (q * COLUMNS + d - first),
-            )
-    _clear(targets, to, c, last - first)
+        for q in range(begin, end):
+            read_taps(at + 4 * (q * k.stride_c + d * k.stride_d), 4 * k.stride_d, taps)
+            place = to + 4 * ((q - begin) * COLUMNS + d - first)
+            of_kernel(step, start, stride, targets.ctypes.data, place)
+    vectors[0, 0] = 0  # It is needed until here.
+    _clear(targets, to, end - begin, last - first)
 
 
 @jit
 def _clear(targets, to, count, found):
     """Clears the rest of panels; what is found there by chance may be slow."""
     if found not in (COLUMNS, HALF):
-        for point in range(POINTS):
+        for point in range(len(targets)):
             panel = carray(floats(targets[point] + to), (count, COLUMNS))
             panel[:, found:] = 0
 
@@ -192,66 +202,91 @@ def _clear(targets, to, count, found):
 def convolve(arguments, start, stop):
     """Convolves tiles."""
     k, g = unpack_both(arguments, Convolution, Tiles)
-    c, d, block = g.c, g.d, k.block
-    zeros = np.zeros(max(c, -(-d // HALF) * HALF), np.float32)
+    c, d, block, step = g.c, g.d, k.block, g.step
+    width = _whole(d)
+    zeros = np.zeros(max(c, COLUMNS), np.float32)
     spare = np.empty(d, np.float32)
-    v = np.empty(POINTS * (block * c + SKEW), np.float32)
-    m = np.empty(POINTS * (block * d + SKEW), np.float32)
-    panels_at = _points(k.panels, -(-d // COLUMNS) * COLUMNS * c)
-    results = np.empty(STEP * STEP, np.int64)
-    line, col, parts = _sums(c, block)
+    v = np.empty(_count(step) * (block * c + SKEW), np.float32)
+    m = np.empty(_count(step) * (block * width + SKEW), np.float32)
+    panels_at = _points(step, k.panels, -(-d // COLUMNS) * COLUMNS * c)
+    results = np.empty(step * step, np.int64)
+    line, col = _sums(c, block)
     for begin in range(start, stop, block):
-        v_at = _points(v.ctypes.data, block * c)
-        m_at = _points(m.ctypes.data, block * d)
+        v_at = _points(step, v.ctypes.data, block * c)
+        m_at = _points(step, m.ctypes.data, block * width)
         count = min(block, stop - begin)
         _transform_images(g, begin, count, v_at, block, zeros)
-        row, out = _rows(count, LANES), _rows(count, d)
-        for point in range(POINTS):
-            bias = k.bias if point == _AT_BIAS else np.intp(zeros.ctypes.data)
-            multiply(
-                *(v_at[point], row, count, col.ctypes.data, panels_at[point]),
-                *(c, line, parts, len(parts), bias, m_at[point], out, d),
-            )
+        row, out = _rows(count, LANES), _rows(count, width)
+        for point in range(len(v_at)):
+            for j in range(0, width, COLUMNS):
+                _multiply(
+                    *(step, v_at[point], row, col, panels_at[point] + 4 * j * c, line),
+                    *(0, c, zeros, m_at[point] + 4 * j, out, width - j),
+                )
         for t in range(count):
             _outputs(g, begin + t, 0, spare, results)
             for q in range(0, d, LANES):
-                at = 4 * (t * d + q)
-                of_products(m_at.ctypes.data, at, results.ctypes.data, 4 * q)
+                products = m_at.ctypes.data, 4 * (t * width + q)
+                of_products(step, *products, k.bias + 4 * q, results.ctypes.data, 4 * q)
 
 
 @Task
 def convolve_panels(arguments, start, stop):
     """Convolves all tiles, whose images are transformed already, with panels of a
-    kernel, each transformed in turn.
+    kernel, each transformed in turn, some channels of the images at a time.
     """
     p, g = unpack_both(arguments, Panels, Tiles)
-    c, size = g.c, p.size
+    c, size, step = g.c, p.size, g.step
     zeros, spare = np.zeros(COLUMNS, np.float32), np.empty(COLUMNS, np.float32)
-    u = np.empty(POINTS * (c * COLUMNS + SKEW), np.float32)
-    m = np.empty(POINTS * (size * COLUMNS + SKEW), np.float32)
-    v_at = _points(p.v, size * c)
-    results = np.empty(STEP * STEP, np.int64)
-    line, col, parts = _sums(c, size)
+    u = np.empty(_count(step) * (_DEPTH * COLUMNS + SKEW), np.float32)
+    m = np.empty(_count(step) * (size * COLUMNS + SKEW), np.float32)
+    v_at = _points(step, p.v, size * c)
+    results = np.empty(step * step, np.int64)
+    line, col = _sums(c, size)
     row, out = _rows(size, LANES), _rows(size, COLUMNS)
     for panel in range(start, stop):
         first = panel * COLUMNS
         found = min(COLUMNS, g.d - first)
-        u_at = _points(u.ctypes.data, c * COLUMNS)
-        m_at = _points(m.ctypes.data, size * COLUMNS)
-        _pack(p, c, first, first + found, u_at, 0)
-        for point in range(POINTS):
-            bias = p.bias + 4 * first
-            if point != _AT_BIAS:
-                bias = np.intp(zeros.ctypes.data)
-            multiply(
-                *(v_at[point], row, size, col.ctypes.data, u_at[point]),
-                *(c, line, parts, len(parts), bias, m_at[point], out, found),
-            )
+        u_at = _points(step, u.ctypes.data, _DEPTH * COLUMNS)
+        m_at = _points(step, m.ctypes.data, size * COLUMNS)
+        for begin in range(0, c, _DEPTH):
+            end = min(begin + _DEPTH, c)
+            _pack(p, step, begin, end, first, first + found, u_at, 0)
+            for point in range(len(v_at)):
+                _multiply(
+                    *(step, v_at[point], row, col, u_at[point], line),
+                    *(begin, end, zeros, m_at[point], out, found),
+                )
         for t in range(size):
             _outputs(g, t, first, spare, results)
             for q in range(0, found, LANES):
-                at = 4 * (t * COLUMNS + q)
-                of_products(m_at.ctypes.data, at, results.ctypes.data, 4 * q)
+                products = m_at.ctypes.data, 4 * (t * COLUMNS + q)
+                bias = p.bias + 4 * (first + q)
+                of_products(step, *products, bias, results.ctypes.data, 4 * q)
+
+
+@jit
+def _multiply(step, a, row, col, panel, line, begin, end, zeros, m, out, n):
+    """Adds products of channels [begin, end) with a panel to m, or sets it to them."""
+    most = _SUM if step == 2 else _SUM_FOUR
+    for i in range(0, len(row), ROWS):
+        start, onward = (m, 1) if begin else (np.intp(zeros.ctypes.data), 0)
+        for at in range(begin, end, most):
+            product = (
+                *(a, row.ctypes.data + 8 * i, col.ctypes.data + 8 * at, panel),
+                *(line.ctypes.data + 8 * (at - begin), min(end - at, most)),
+                *(start, onward, m, out.ctypes.data + 8 * i),
+            )
+            # Errors of larger tiles are as small if parts are added up for themselves.
+            if step == 2 and n > HALF:
+                multiply_tile(*product)
+            elif step == 2:
+                multiply_half(*product)
+            elif n > HALF:
+                multiply_tile_in_parts(*product)
+            else:
+                multiply_half_in_parts(*product)
+            start, onward = m, 1
 
 
 @Task
@@ -259,7 +294,7 @@ def transform(arguments, start, stop):
     """Transforms tiles of images, and of outputs if there is a place for them."""
     p, g = unpack_both(arguments, Points, Tiles)
     zeros = np.zeros(max(g.c, g.d), np.float32)
-    at = _points(p.v + 4 * start * LANES, p.size * g.c)
+    at = _points(g.step, p.v + 4 * start * LANES, p.size * g.c)
     _transform_images(g, p.first + start, stop - start, at, p.size, zeros)
     if p.z:
         _transform_outputs(p, g, start, stop, zeros)
@@ -304,25 +339,38 @@ def add_products(arguments, start, stop):
 
 @Task
 def finish(arguments, start, stop):
-    """Transforms sums into gradients, for groups of LANES channels of the outputs."""
+    """Transforms sums into gradients, for panels of channels of the outputs."""
     f = unpack(arguments, Gradient)
-    sources = _points(f.sums, f.c * f.panels * COLUMNS)
-    stride = 4 * f.c * TAPS * TAPS
-    for group in range(start, stop):
-        to = f.result + group * LANES * stride
+    sources = _points(f.step, f.sums, f.c * f.panels * COLUMNS)
+    vectors = np.empty((TAPS * TAPS, LANES), np.float32)
+    taps, stride = vectors.ctypes.data, 4 * f.c * TAPS * TAPS
+    for panel in range(start, stop):
+        first = panel * COLUMNS
         for q in range(f.c):
-            at = 4 * (q * f.panels * COLUMNS + group * LANES)
-            to_kernel(sources.ctypes.data, at, to + 4 * q * TAPS * TAPS, stride)
+            for d in range(first, min(first + COLUMNS, f.d), LANES):
+                at = 4 * (q * f.panels * COLUMNS + d)
+                to_kernel(f.step, sources.ctypes.data, at, taps)
+                write_taps(taps, f.result + d * stride + 4 * q * TAPS * TAPS, stride)
+    vectors[0, 0] = 0  # It is needed until here.
+
+
+@jit
+def _count(step):
+    """Returns the number of points."""
+    return (step + TAPS - 1) ** 2
+
+
+@jit
+def _whole(n):
+    """Returns how many columns there are in halves of panels."""
+    return -(-n // HALF) * HALF
 
 
 @jit
 def _sums(c, size):
-    """Returns where the terms of sums over channels are, and the parts of such sums."""
+    """Returns where the terms of sums over channels are."""
     q = np.arange(c)
-    parts = np.empty((-(-c // _SUM), 2), np.int64)
-    parts[:, 0] = np.arange(len(parts)) * _SUM
-    parts[:, 1] = np.minimum(parts[:, 0] + _SUM, c)
-    return q * COLUMNS, q // LANES * LANES * size + q % LANES, parts
+    return q * COLUMNS, q // LANES * LANES * size + q % LANES
 
 
 @jit
@@ -333,37 +381,39 @@ def _rows(n, stride):
 
 @jit
 def _transform_images(g, first, count, v_at, size, zeros):
-    """Transforms tiles of images to (16, c / LANES, size, LANES)."""
-    pixels = np.empty((count, POINTS), np.int64)
+    """Transforms tiles of images to (points, c / LANES, size, LANES)."""
+    side = g.step + TAPS - 1
+    pixels = np.empty((count, side, side), np.int64)
     for t in range(count):
         image, row, column = _position(g, first + t)
-        top, left = row * STEP - g.pad_y, column * STEP - g.pad_x
-        for i in range(SIDE):
-            for j in range(SIDE):
-                a, b = top + i, left + j
-                place = np.intp(zeros.ctypes.data)
-                if 0 <= a < g.h and 0 <= b < g.w:
-                    place = g.x + 4 * ((image * g.h + a) * g.w + b) * g.c
-                pixels[t, i * SIDE + j] = place
+        top, left = row * g.step - g.pad_y, column * g.step - g.pad_x
+        for i in range(side):
+            a = top + i
+            inside = 0 <= a < g.h
+            at = g.x + 4 * ((image * g.h + a) * g.w + left) * g.c
+            for j in range(side):
+                seen = inside and 0 <= left + j < g.w
+                place = at + 4 * j * g.c if seen else np.intp(zeros.ctypes.data)
+                pixels[t, i, j] = place
     for q in range(0, g.c, LANES):
         for t in range(count):
             to = 4 * (q * size + t * LANES)
-            of_image(pixels[t].ctypes.data, 4 * q, v_at.ctypes.data, to)
+            of_image(g.step, pixels[t].ctypes.data, 4 * q, v_at.ctypes.data, to)
 
 
 @jit
 def _transform_outputs(p, g, start, stop, zeros):
-    """Transforms tiles of outputs to (16, P, size, COLUMNS)."""
-    points_at = _points(p.z, p.size * -(-g.d // COLUMNS) * COLUMNS)
-    outputs = np.empty((stop - start, STEP * STEP), np.int64)
+    """Transforms tiles of outputs to (points, P, size, COLUMNS)."""
+    points_at = _points(g.step, p.z, p.size * -(-g.d // COLUMNS) * COLUMNS)
+    outputs = np.empty((stop - start, g.step * g.step), np.int64)
     for t in range(start, stop):
         _outputs(g, p.first + t, 0, zeros, outputs[t - start])
-    for q in range(0, g.d, LANES):
-        panel_at = q // COLUMNS * p.size * COLUMNS + q % COLUMNS
+    for begin in range(0, g.d, COLUMNS):
         for t in range(start, stop):
-            to = 4 * (panel_at + t * COLUMNS)
             table = outputs[t - start].ctypes.data
-            of_output(table, 4 * q, points_at.ctypes.data, to)
+            for q in range(begin, min(begin + COLUMNS, g.d), LANES):
+                to = 4 * (begin * p.size + t * COLUMNS + q - begin)
+                of_output(g.step, table, 4 * q, points_at.ctypes.data, to)
     panel = (g.d - 1) // COLUMNS
     to = 4 * (panel * p.size + start) * COLUMNS
     _clear(points_at, to, stop - start, g.d - panel * COLUMNS)
@@ -373,14 +423,14 @@ def _transform_outputs(p, g, start, stop, zeros):
 def _outputs(g, tile, channel, other, table):
     """Sets a table to the addresses of a tile of outputs, or ``other`` outside."""
     image, row, column = _position(g, tile)
-    for i in range(STEP):
-        for j in range(STEP):
-            a, b = row * STEP + i, column * STEP + j
+    for i in range(g.step):
+        for j in range(g.step):
+            a, b = row * g.step + i, column * g.step + j
             place = np.intp(other.ctypes.data)
             if a < g.out_h and b < g.out_w:
                 pixel = image * g.images + a * g.rows + b * g.columns
                 place = g.y + 4 * (pixel + channel)
-            table[i * STEP + j] = place
+            table[i * g.step + j] = place
 
 
 @jit
@@ -394,6 +444,6 @@ def _position(g, tile):
 
 
 @jit
-def _points(first, size):
+def _points(step, first, size):
     """Returns the addresses of the points, each with so many elements."""
-    return np.intp(first) + np.arange(POINTS) * 4 * (size + SKEW)
+    return np.intp(first) + np.arange(_count(step)) * 4 * (size + SKEW)
