@@ -153,17 +153,29 @@ class _Shared:
         """Puts the mean into flat arrays; sums are of ``dtype``."""
         comm, memory = self._comm, self._memory.view(dtype)
         buckets, share = _cut(arrays, memory.shape[2], comm.size)
-        own = slice(comm.rank * share, (comm.rank + 1) * share)
         for i in range(len(buckets) + 2):
             if i:
                 comm.Barrier()
             if i >= 2:
-                _unpack(memory[i % 2, -1], buckets[i - 2])
+                _unpack(memory[i % 2, -1], self._parts(buckets[i - 2], share)[1])
             if 0 < i <= len(buckets):
-                ready = memory[(i - 1) % 2, :, own]
-                _mean(ready[:-1], ready[-1])
+                self._add(self._parts(buckets[i - 1], share)[0], memory[(i - 1) % 2])
             if i < len(buckets):
-                _pack(buckets[i], memory[i % 2, comm.rank])
+                _pack(self._parts(buckets[i], share)[1], memory[i % 2, comm.rank])
+
+    def _parts(self, bucket: Bucket, share: int) -> tuple[Bucket, Bucket]:
+        """Returns the pieces that this rank sums, and those that others do."""
+        rank = self._comm.rank
+        own = [part for part in bucket if part[0] // share == rank]
+        return own, [part for part in bucket if part[0] // share != rank]
+
+    def _add(self, bucket: Bucket, memory: np.ndarray) -> None:
+        """Computes the mean of pieces, for this rank and for all."""
+        for start, piece in bucket:
+            *parts, mean = memory[:, start : start + piece.size]
+            parts[self._comm.rank] = piece
+            _mean(parts, mean)
+            piece[...] = mean
 
 
 class _Messages:
@@ -187,12 +199,13 @@ class _Messages:
 
 
 def _cut(arrays: list[np.ndarray], most: int, n_rank: int) -> tuple[list[Bucket], int]:
-    """Cuts flat arrays into buckets, and a bucket into the shares of ranks.
+    """Cuts flat arrays into buckets, and where the shares of ranks meet.
 
     Returns:
         tuple: The buckets, of at most so many elements, and the size of a share.
     """
     size = min(most, sum(array.size for array in arrays))
+    share = -(-size // n_rank)
     buckets: list[Bucket] = []
     room = 0
     for array in arrays:
@@ -201,11 +214,12 @@ def _cut(arrays: list[np.ndarray], most: int, n_rank: int) -> tuple[list[Bucket]
             if not room:
                 buckets.append([])
                 room = size
-            piece = array[start : start + room]
-            buckets[-1].append((size - room, piece))
+            place = size - room
+            piece = array[start : start + min(room, share - place % share)]
+            buckets[-1].append((place, piece))
             start += piece.size
             room -= piece.size
-    return buckets, -(-size // n_rank)
+    return buckets, share
 
 
 def _pack(bucket: Bucket, memory: np.ndarray) -> None:
@@ -218,7 +232,7 @@ def _unpack(memory: np.ndarray, bucket: Bucket) -> None:
         piece[...] = memory[start : start + piece.size]
 
 
-def _mean(parts: np.ndarray, mean: np.ndarray) -> None:
+def _mean(parts: Sequence[np.ndarray], mean: np.ndarray) -> None:
     np.add(parts[0], parts[1], mean)
     for part in parts[2:]:
         mean += part
