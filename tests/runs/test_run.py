@@ -86,7 +86,7 @@ def test_binary_log_is_named(write_run):
     "content",
     [
         *("{", "[]", '{"arguments": []}', '{"versions": ["numpy"]}'),
-        '{"setting": {}, "arguments": ["cnn"]}',
+        '{"setting": {"values": {}}, "arguments": ["cnn"]}',
     ],
 )
 def test_damaged_record_is_named(write_run, content):
