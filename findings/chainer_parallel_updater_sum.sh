@@ -3,10 +3,9 @@
 #
 # Guess: as each minibatch is split among the devices, n devices make the step that one
 # device makes of the whole minibatch; ChainerMN does so too. Seen: each device's loss is
-# a mean over its own part, and the gradients are added, not averaged. With momentum or
-# plain SGD the learning rate is n times as high as given; with Adam hardly anything is
-# seen, so that a comparison of optimizers is off as well. Neither the docstring nor the
-# log says so. Needs Python 3.10 or 3.11, for NumPy 1.23.
+# a mean over its own part, and the gradients are added, not averaged. With plain SGD the
+# learning rate is in effect n times the given one; with Adam hardly anything is seen, so
+# that a comparison of optimizers is off as well. The docstring does not say so. Needs Python 3.10 or 3.11, for NumPy 1.23.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -107,9 +107,9 @@ class Predictor:
         if scores.shape[1:] != (len(self.class_names),):
             raise RunError(
                 f"{type(self.network).__name__} returns {scores.shape[1:]} numbers an "
-                f"input, but the record of {self.snapshot.parent} names "
-                f"{len(self.class_names)} classes: name each of them in the record's "
-                "data, {'class_names': [...]}"
+                f"input, not one for each of {len(self.class_names)} classes: name "
+                f"them in the record of {self.snapshot.parent}, as data "
+                "{'class_names': [...]}"
             )
         return scores
 
@@ -139,7 +139,6 @@ def load_predictor(
         device (device specifier): Where to compute. The default is the CPU.
         invert (bool): Whether pictures become their negatives first, see
             :class:`~chainer_mmix.datasets.Preprocess`. The default is ``False``.
-
         dtype (str): ``"float32"``, ``"float16"`` or ``"mixed16"``, to compute in. The
             default is what the run computed in.
 

@@ -354,6 +354,7 @@ _TYPES: dict[str, dict[str, tuple[Any, Any]]] = {
         "title": (str, str),
     },
     "data": {"held_out": (str, str), "class_names": (list, str)},
+    **{part: {} for part in ("arguments", "versions", "revive")},
 }
 _NEVER_NULL = _TYPES["setting"].keys()
 
@@ -361,8 +362,11 @@ _NEVER_NULL = _TYPES["setting"].keys()
 def _check_types(start: Mapping[str, Any]) -> None:
     """Raises TypeError if something that reports read is of another type."""
     for part, types in _TYPES.items():
+        values = start.get(part) or {}
+        if not isinstance(values, dict):
+            raise TypeError(f"'{part}' is {values!r}")
         for name, (kind, element) in types.items():
-            content = (start.get(part) or {}).get(name, kind())
+            content = values.get(name, kind())
             if content is None and name not in _NEVER_NULL:
                 continue
             if not isinstance(content, kind) or not all(

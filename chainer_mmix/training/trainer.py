@@ -134,11 +134,17 @@ def build_trainer(
     Raises:
         TypeError: If examples are not pairs, or labels are words.
         ValueError: If there are no examples, or they cannot be kept on the device, or a
-            number is too small.
+            number is too small, or the rate is to change after the last epoch.
     """
     for name, number in (("epoch", epoch), ("batchsize", batchsize)):
         if number < 1:
             raise ValueError(f"{name} must be 1 or more, not {number}")
+    for name, change in (*(("lr_drop", drop) for drop in lr_drop), ("warmup", warmup)):
+        if change >= epoch:
+            raise ValueError(
+                f"{name} {change} is not before the end, epoch {epoch}: choose less, "
+                "train longer, or leave it to the run that goes on from there"
+            )
     for name, data in (("train", train), ("test", test)):
         if len(data) == 0:
             raise ValueError(f"{name} has no examples: give at least one")

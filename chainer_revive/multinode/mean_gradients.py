@@ -7,6 +7,7 @@ that the gradients take, and each element on one rank, so that all have the same
 from __future__ import annotations
 
 import weakref
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def average(
         The parameters that are left to ChainerMN: all, or none.
 
     Raises:
-        ValueError: If the gradients of the ranks differ in number, shape or dtype.
+        ValueError: If ranks have gradients of different parameters, shapes or dtypes.
     """
     for param in params:
         _give_gradient(param)
@@ -57,16 +58,20 @@ def average(
         _ways[communicator] = _find_way(communicator)
     if (way := _ways[communicator]) is None:
         return params
-    grads = [param.grad for param in params]
-    if not _agree(communicator, model, grads):
+    grads = {
+        name: param.grad
+        for name, param in sorted(model.namedparams())
+        if param.array is not None and param.grad is not None
+    }
+    if not _agree(communicator, grads):
         return params
     for dtype in dict.fromkeys(_SUMMED_IN.values()):
-        flat = [g.reshape(-1) for g in grads if _SUMMED_IN[g.dtype] == dtype]
+        flat = [g.reshape(-1) for g in grads.values() if _SUMMED_IN[g.dtype] == dtype]
         # What is no number, Chainer notices.
         with np.errstate(all="ignore"):
             way.average(flat, dtype)
     if chainer.is_debug():
-        for grad in grads:
+        for grad in grads.values():
             communicator._ensure_all_finite(grad)
     return ()
 
@@ -89,8 +94,7 @@ def _find_way(communicator: Any) -> _Shared | _Messages | None:
     MPI knows the way between machines better.
     """
     comm, n = communicator.mpi_comm, communicator.size
-    is_for_us = communicator.intra_size == n > 1 and registry.is_on("cpu")
-    if not comm.allreduce(is_for_us, MPI.LAND):
+    if not communicator.intra_size == n > 1:
         return None
     memory = share(comm, 2 * (n + 1) * _IN_CACHE)
     if memory is None:
@@ -98,30 +102,27 @@ def _find_way(communicator: Any) -> _Shared | _Messages | None:
     return _Shared(comm, memory.reshape(2, n + 1, _IN_CACHE))
 
 
-def _agree(communicator: Any, model: chainer.Link, grads: list) -> bool:
-    """Tells whether the gradients of all ranks are arrays of NumPy to be summed here.
+def _agree(communicator: Any, grads: dict[str, Any]) -> bool:
+    """Tells whether the gradients of all ranks are to be summed here.
 
     Raises:
         ValueError: If they are not those of the same parameters.
     """
-    kinds = tuple([(*grad.shape, grad.dtype.num) for grad in grads])
-    is_for_us = all(
-        [type(grad) is np.ndarray and grad.dtype in _SUMMED_IN for grad in grads]
+    names = zlib.crc32("\n".join(grads).encode())
+    kinds = hash(tuple([(*grad.shape, grad.dtype.num) for grad in grads.values()]))
+    is_for_us = registry.is_on("cpu") and all(
+        type(grad) is np.ndarray and grad.dtype in _SUMMED_IN for grad in grads.values()
     )
-    own = np.array([hash(kinds), is_for_us])
-    found = np.empty((communicator.size, 2), own.dtype)
+    own = np.array([names, kinds, is_for_us])
+    found = np.empty((communicator.size, 3), own.dtype)
     communicator.mpi_comm.Allgather(own, found)
-    if (found[:, 0] != found[0, 0]).any():
-        raise ValueError(_difference(communicator, model))
-    return bool(found[:, 1].all())
+    if (found[:, :2] != found[0, :2]).any():
+        raise ValueError(_difference(communicator, grads))
+    return bool(found[:, 2].all())
 
 
-def _difference(communicator: Any, model: chainer.Link) -> str:
-    own = {
-        name: f"{param.grad.dtype} {param.grad.shape}"
-        for name, param in model.namedparams()
-        if param.array is not None and param.grad is not None
-    }
+def _difference(communicator: Any, grads: dict[str, Any]) -> str:
+    own = {name: f"{grad.dtype} {grad.shape}" for name, grad in grads.items()}
     first, *others = communicator.mpi_comm.allgather(own)
     rank, name = next(
         (rank, name)

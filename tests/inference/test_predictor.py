@@ -236,7 +236,7 @@ def test_records_that_programs_of_ones_own_may_write(digits_run, tmp_path):
 
     for names in (["0", "1"], [str(i) for i in range(11)]):
         write("data", class_names=names)
-        error = rf"CNN returns \(10,\) numbers .* names {len(names)} classes"
+        error = rf"CNN returns \(10,\) numbers .* each of {len(names)} classes"
         with pytest.raises(RunError, match=error):
             load_predictor(run)(x)
     write("arguments", dtype="<class 'numpy.float32'>")

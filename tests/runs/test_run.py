@@ -82,7 +82,13 @@ def test_binary_log_is_named(write_run):
         read_run(run)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"arguments": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", '{"arguments": []}', '{"versions": ["numpy"]}'),
+        '{"setting": {"values": {}}, "arguments": ["cnn"]}',
+    ],
+)
 def test_damaged_record_is_named(write_run, content):
     run = write_run("run")
     (run / "run.json").write_text(content)

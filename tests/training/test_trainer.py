@@ -34,7 +34,8 @@ def test_resume_equals_a_run_without_a_break(
     straight = make_trainer(tmp_path / "straight", epoch=4, **setting)
     straight.run()
 
-    make_trainer(tmp_path / "broken", epoch=2, **setting).run()
+    first = {**setting, "lr_drop": [drop for drop in lr_drop if drop < 2]}
+    make_trainer(tmp_path / "broken", epoch=2, **first).run()
     random.seed(99)
     np.random.seed(99)
     resumed = make_trainer(tmp_path / "broken", epoch=4, **setting)
@@ -239,5 +240,8 @@ def test_examples_and_numbers_in_the_wrong_form(tmp_path, make_trainer):
     for number in ("epoch", "batchsize"):
         with pytest.raises(ValueError, match=f"{number} must be 1 or more, not 0"):
             build(**{number: 0})
+    for name, late in (("lr_drop", [1, 5]), ("warmup", 5)):
+        with pytest.raises(ValueError, match=f"{name} 5 is not before the end"):
+            build(epoch=5, **{name: late})
     assert not out.exists()
     build()

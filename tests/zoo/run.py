@@ -72,9 +72,11 @@ class Process:
         # An alarm in the process would wait for the end of a long kernel.
         timer = threading.Timer(60 * MINUTES, self._process.kill)
         timer.start()
-        print(stage, name, file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        timer.cancel()
+        try:
+            print(stage, name, file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
         seconds = round(time.monotonic() - start, 1)
         if line:
             return {**json.loads(line), f"{stage}_seconds": seconds}

@@ -2,7 +2,9 @@ import json
 import runpy
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -44,6 +46,21 @@ def test_a_network_that_takes_too_long_is_ended(monkeypatch):
     result = process("mix", "slow")
     assert result["error"] == "not done in 0.01 minutes"
     assert process("gradients", "slow")["no_gradients"] == result["error"]
+
+
+def test_ctrl_c_is_not_kept_waiting(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    run = runpy.run_path(str(RUN))
+    process = mock.Mock(**{"stdout.readline": interrupt})
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: process)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        run["Process"]()("mix", "slow")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)  # Python would wait for it, too
+        assert not thread.is_alive()
 
 
 @pytest.mark.slow

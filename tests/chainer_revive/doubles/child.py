@@ -44,6 +44,8 @@ if __name__ == "__main__":
     fault, function, path, device, beside, ahead, *modules = sys.argv[1:]
     if fault == "no context":
         raise CUDARuntimeError("cudaErrorDevicesUnavailable: busy or unavailable")
+    if fault == "threads" and ahead == "1":
+        NumpyGpu.wait = lambda self: os.abort()
     if fault in DAMAGES:
         faults.plant(function, DAMAGES[fault])
     with open(f"{os.environ['XDG_CACHE_HOME']}/checks", "a") as file:

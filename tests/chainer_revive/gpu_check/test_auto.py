@@ -130,6 +130,13 @@ def test_a_loss_that_is_wrong_is_chainers_own(monkeypatch, tmp_path):
     assert cross_entropy.accuracy(*arguments) is not NotImplemented
 
 
+def test_a_crash_of_threads_alone_leaves_nothing_off(monkeypatch, machine):
+    plant(monkeypatch, "threads")
+    assert decide() == [] and machine() == 2
+    assert is_on() == (True, True) and registry.left_off() == []
+    assert decide() == [] and machine() == 2  # it is known
+
+
 @pytest.mark.parametrize("fault", ["lost", "killed"])
 def test_a_crash_leaves_everything_off(monkeypatch, machine, fault):
     plant(monkeypatch, fault, GRADIENT)

@@ -142,6 +142,19 @@ def check_different_gradients_are_refused():
             raise AssertionError("means of different parameters")
 
 
+def check_gradients_of_different_parts_of_a_network_are_refused():
+    """Though they are as many, of the same shapes."""
+    model = model_of(((4, 5), (4, 5)))
+    (model.p0 if comm.rank else model.p1).cleargrad()
+    try:
+        comm.multi_node_mean_grad(model)
+    except ValueError as e:
+        said = "the gradient of /p0 is missing on rank 1 and float32 (4, 5) on rank 0"
+        assert str(e).startswith(said), e
+    else:
+        raise AssertionError("means of different parameters")
+
+
 def check_gradients_with_gaps_and_of_others():
     """As of ``F.transpose(W)`` and ``F.sum(W)``; ChainerMN forgets their means."""
     for some in (comm, of_several_machines()):
@@ -172,7 +185,12 @@ def of_several_machines():
 def check_others_exchange_as_before():
     """Between machines, and where one rank is set to Chainer's own code."""
     before = chainer_revive.state()["cpu"]
-    for some, cpu in ((of_several_machines(), before), (comm.split(0, 0), "chainer")):
+    comm.multi_node_mean_grad(model_of())  # has found its way
+    for some, cpu in (
+        (of_several_machines(), before),
+        (comm.split(0, 0), "chainer"),
+        (comm, "chainer"),
+    ):
         model = model_of(((3, 4), (5,)))
         expected = means_of(model)
         if comm.rank == 1:

@@ -28,7 +28,7 @@ def test_a_resumed_run_takes_a_new_rate(tmp_path, make_trainer, log_of):
 
 
 def test_weight_decay_of_adamw_drops_too(tmp_path, make_trainer):
-    trainer = make_trainer(tmp_path, epoch=1, lr_drop=[1], optimizer="adamw")
+    trainer = make_trainer(tmp_path, epoch=2, lr_drop=[1], optimizer="adamw")
     trainer.run()
     optimizer = trainer.updater.get_optimizer("main")
     assert isinstance(optimizer, chainer.optimizers.AdamW)
