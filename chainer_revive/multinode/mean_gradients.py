@@ -58,11 +58,13 @@ def average(
         _ways[communicator] = _find_way(communicator)
     if (way := _ways[communicator]) is None:
         return params
-    grads = {
-        name: param.grad
+    named = {
+        id(param): (name, param)  # once, though links may share it
         for name, param in sorted(model.namedparams())
         if param.array is not None and param.grad is not None
     }
+    _separate([param for _, param in named.values()])
+    grads = {name: param.grad for name, param in named.values()}
     if not _agree(communicator, grads):
         return params
     for dtype in dict.fromkeys(_SUMMED_IN.values()):
@@ -86,6 +88,21 @@ def _give_gradient(param: chainer.Parameter) -> None:
         param.grad = param.xp.zeros_like(param.array)
     elif (received := to_receive(grad)) is not grad:
         param.grad = received
+
+
+def _separate(params: Sequence[chainer.Parameter]) -> None:
+    """Makes sure that no two gradients share memory, as those of a sum do."""
+    arrays = [p for p in params if type(p.grad) is np.ndarray and p.grad.size]
+    end = 0
+    for param in sorted(arrays, key=_address):
+        if _address(param) < end:
+            param.grad = param.grad.copy()
+        else:
+            end = _address(param) + param.grad.nbytes
+
+
+def _address(param: chainer.Parameter) -> int:
+    return param.grad.__array_interface__["data"][0]
 
 
 def _find_way(communicator: Any) -> _Shared | _Messages | None:

@@ -97,6 +97,22 @@ def check_dtypes_are_mixed():
     assert all((param.grad == param.dtype.type(6e4)).all() for param in model.params())
 
 
+def check_gradients_share_memory():
+    """As those of a sum do, of which one may be a part of another."""
+    for size in (1 << 18, 64):
+        link = model_of(((4, 5), (20,), (7,), (1000,)))
+        grad = np.array(link.p3.grad)
+        link.p0.grad = grad[:20].reshape(4, 5)
+        link.p1.grad, link.p2.grad, link.p3.grad = grad[:20], grad[3:10], grad
+        model = chainer.Chain(a=link, b=chainer.Link())
+        with model.b.init_scope():
+            model.b.p3 = model.a.p3  # one parameter by two names
+        expected = means_of(model)
+        with mock.patch.object(mean_gradients, "_IN_CACHE", 8 * size):
+            comm.split(0, comm.rank).multi_node_mean_grad(model)
+        assert_equal(model, expected)
+
+
 def check_steps_differ():
     for shapes in (SHAPES, SHAPES[:2], ((50,),), SHAPES[::-1]):
         model = model_of(shapes)
