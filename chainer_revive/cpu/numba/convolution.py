@@ -51,7 +51,8 @@ def correlate(
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = np.ascontiguousarray(w)
-    if not more and (step := _step(len(x), c, d, axes, outer=False)):
+    step = _step(len(x), c, d, axes, outer=False)
+    if step and not more:
         winograd.correlate(x, w, axes, b, y, step)
         return y
     count = -(-d // COLUMNS)
