@@ -115,7 +115,8 @@ def correlate_outputs(
     if step := _step(len(x), c, d, axes, outer=True):
         return winograd.correlate_outputs(x, y, axes, step)
     if y_axis.trivial and x_axis.trivial:
-        total = np.zeros((d, c), x.dtype)
+        total = np.empty((d, c), x.dtype)
+        threads.clear(total)  # as a task, which plans repeat
         _add_outer(y, x, axes, total)
         return total.reshape(d, c, 1, 1)
     taps = y_axis.taps * x_axis.taps
