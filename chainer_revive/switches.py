@@ -124,8 +124,8 @@ def state() -> dict[str, Any]:
     Returns:
         dict: JSON can hold it. ``cpu`` is as in :func:`use`; ``numba``, its version or
         ``None``; ``threads``, how many its loops run on, or ``None``; ``winograd``,
-        ``chainer.config.winograd``, or ``None``; ``blas``, the
-        name, version and number of threads of NumPy's BLAS, or ``None`` where
+        ``chainer.config.winograd``, or ``None``; ``blas``, the name, version and
+        number of threads of NumPy's BLAS, or ``None`` where
         threadpoolctl is not installed or does not know it; ``cuda``, a bool;
         ``cudnn``, its version or ``None``; ``left_off``, the functions of both that
         this GPU has been seen to compute wrong.

@@ -12,12 +12,14 @@ from chainer_revive.cpu.layout import channels_first, is_channels_last
 
 def is_alone(variables: tuple[Variable, ...], i: int) -> bool:
     """Tells whether nobody but this tuple has a variable of images, or their memory."""
+    if type(variables[i]._data[0]) is not np.ndarray:
+        return False
     if _references(variables, i) not in _ALONE:
         return False
     array = variables[i]._data[0]
     owner = array if array.base is None else array.base
     return (
-        type(owner) is type(array) is np.ndarray
+        type(owner) is np.ndarray
         and owner.flags.owndata
         and array.flags.writeable
         and is_channels_last(array)
@@ -29,7 +31,7 @@ def _references(variables, i) -> list[int]:
     x = variables[i]
     array = x._data[0]
     counts = [sys.getrefcount(x), sys.getrefcount(x._data), sys.getrefcount(array)]
-    if getattr(array, "base", None) is not None:
+    if array.base is not None:
         counts.append(sys.getrefcount(array.base))
     return counts
 

@@ -24,9 +24,11 @@ from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
     FixedBatchNormalization,
+    _impl_selector,
 )
 
 from chainer_revive.cpu import compiled
+from chainer_revive.cpu.function_node import variable
 from chainer_revive.cpu.layout import channels_last, covered, is_channels_last
 
 _INTERRUPTED = "computing this was interrupted: call the network again"
@@ -166,7 +168,7 @@ def mark(function, inputs: list[Variable], outputs: tuple[Variable, ...]) -> Non
         if values is not None:
             outputs[0]._data = inputs[0]._data.then(values=values)
         return
-    if type(function) not in (Convolution2DFunction, ReLU):
+    if type(function) is not Convolution2DFunction:
         return
     (y,) = outputs
     array = y._data[0]
@@ -183,9 +185,16 @@ def mark(function, inputs: list[Variable], outputs: tuple[Variable, ...]) -> Non
 def array_for(function, x: Variable) -> np.ndarray:
     """Returns the array of an input, which functions that only read do not show."""
     data = x._data
-    if type(data) is Unseen and type(function) in _READING:
+    if type(data) is Unseen and _only_reads(function):
         return data.settle()
     return data[0]
+
+
+def _only_reads(function) -> bool:
+    if type(function) is BatchNormalization:
+        # Another one shows it to code of the user's, or does more with the output.
+        return function._impl_selector is _impl_selector
+    return type(function) in (Convolution2DFunction, ReLU)
 
 
 def forward(function, inputs: list[Variable], arrays: tuple[np.ndarray, ...]):
@@ -239,11 +248,7 @@ def apply(function, inputs, backprop: bool) -> Variable | None:
         return None
     requires_grad = any([isinstance(x, Variable) and x._requires_grad for x in inputs])
     with data.lock:  # else it may be without its array
-        y = Variable._init_unchecked(
-            list.__getitem__(data, 0),
-            requires_grad=requires_grad,
-            is_chainerx_array=False,
-        )
+        y = variable(list.__getitem__(data, 0), requires_grad)
         y._data = data
     return y
 
@@ -287,4 +292,3 @@ def _normalise(function, x: Unseen, *parameters) -> Unseen | None:
 
 _WAITING = {ReLU: _relu, Add: _add, FixedBatchNormalization: _normalise}
 _WAITING_WITH_BACKPROP = {ReLU: _relu_with_backprop, Add: _add}
-_READING = (Convolution2DFunction, BatchNormalization, ReLU)

@@ -41,10 +41,12 @@ def update(self, lossfun=None, *args, **kwds):
 
 def cleargrad(self):
     """For ``Parameter``."""
-    if type(self._data[0]) is not np.ndarray:
-        return declined("it has no NumPy array")
+    if self._has_chainerx_array:
+        return declined("its array is of ChainerX")
     self._grad = self._grad_var = None
     self._grad_valid = True
+    if self._data[0] is None:
+        self._grad_initializer = None
     return None
 
 
@@ -152,7 +154,7 @@ def _fit(arrays) -> bool:
     """Tells whether the loops take a parameter, its gradient and its states."""
     data, grad, *_ = arrays
     for a in arrays:
-        if type(a) is not np.ndarray or a.dtype is not _FLOAT32:
+        if type(a) is not np.ndarray or a.dtype != _FLOAT32:
             return False
         flags = a.flags
         if (

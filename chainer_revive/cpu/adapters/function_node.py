@@ -68,9 +68,9 @@ def apply(self, inputs):
     ret = tuple([variable(y, requires_grad) for y in outputs])
     if backprop:
         if self._output_indexes_to_retain is not None:
-            self._retained_output_data = tuple(
-                [outputs[index] for index in self._output_indexes_to_retain]
-            )
+            retained = tuple(self._output_indexes_to_retain)
+            self._output_indexes_to_retain = retained
+            self._retained_output_data = tuple([outputs[index] for index in retained])
         _connect(self, variables, in_data, ret)
     deferred.mark(self, variables, ret)
     return ret

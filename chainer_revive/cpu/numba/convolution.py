@@ -51,7 +51,8 @@ def correlate(
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = np.ascontiguousarray(w)
-    if not more and (step := _step(len(x), c, d, axes, outer=False)):
+    step = _step(len(x), c, d, axes, outer=False)
+    if step and not more:
         winograd.correlate(x, w, axes, b, y, step)
         return y
     count = -(-d // COLUMNS)
@@ -114,7 +115,8 @@ def correlate_outputs(
     if step := _step(len(x), c, d, axes, outer=True):
         return winograd.correlate_outputs(x, y, axes, step)
     if y_axis.trivial and x_axis.trivial:
-        total = np.zeros((d, c), x.dtype)
+        total = np.empty((d, c), x.dtype)
+        threads.clear(total)  # as a task, which plans repeat
         _add_outer(y, x, axes, total)
         return total.reshape(d, c, 1, 1)
     taps = y_axis.taps * x_axis.taps

@@ -77,11 +77,7 @@ def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) ->
     if (tasks := getattr(_recording, "tasks", None)) is not None:
         tasks.append((task, n, grain, arguments))
     values = [address(a) if type(a) is np.ndarray else a for a in arguments]
-    start(task, n, grain, array("q", values))
-
-
-def start(task: Task, n: int, grain: int, packed: array) -> None:
-    """Does the same with arguments that are packed already."""
+    packed = array("q", values)
     helpers, step = shares(n, grain)
     if helpers:
         _call_up(helpers)

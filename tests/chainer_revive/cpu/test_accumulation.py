@@ -7,6 +7,7 @@ import chainer.functions as F
 import numpy as np
 import pytest
 
+import chainer_revive
 from chainer_revive.cpu import compiled
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -66,6 +67,14 @@ def test_the_second_convolution_adds_in_place():
     with mock.patch.object(loops.convolution, "scatter", wraps=scatter) as spy:
         gradients(NETWORKS["stride 1"], 32, "f")
     assert [call.args[4:] != () for call in spy.mock_calls] == [False, True]
+
+
+def test_a_product_that_is_added_is_counted():
+    if compiled.loops(np.dtype("f")) is None:
+        pytest.skip("NumPy adds afterwards")
+    with chainer_revive.explaining() as explanation:
+        gradients(NETWORKS["stride 1"], 32, "f")
+    assert explanation.products == {"direct sums": 6}
 
 
 def test_a_gradient_of_the_user_stays_as_it_is():

@@ -1,5 +1,6 @@
 """An optimizer's step over several parameters is Chainer's, to the bit."""
 
+import pickle
 from unittest import mock
 
 import chainer
@@ -72,13 +73,19 @@ def test_to_the_bit(name, dtype, chainers_own):
     assert train(OPTIMIZERS[name], dtype=dtype) == wanted
 
 
+def unpickle(model, optimizer):
+    for param in model.params():
+        param.array = pickle.loads(pickle.dumps(param.array))
+
+
+@pytest.mark.parametrize("prepare", [lambda model, optimizer: None, unpickle])
 @pytest.mark.parametrize("name", ["MomentumSGD", "Adam", "AdamW"])
-def test_one_loop_makes_a_step(name, path):
+def test_one_loop_makes_a_step(name, prepare, path):
     if path == "numpy":
         pytest.skip("updates one after the other")
     loops = compiled.loops(np.dtype("float32")).threads
     with mock.patch.object(loops, "run", wraps=loops.run) as run:
-        train(OPTIMIZERS[name], steps=2)
+        train(OPTIMIZERS[name], prepare, steps=2)
     assert run.call_count == 2
 
 

@@ -5,9 +5,12 @@ import weakref
 
 import chainer
 import chainer.functions as F
+import chainer.links as L
 import numpy as np
 import pytest
 from chainer import FunctionNode, Variable
+
+import chainer_revive
 
 pytestmark = pytest.mark.usefixtures("path")
 
@@ -238,6 +241,13 @@ def test_a_cleared_gradient(shape, chainers_own):
         wanted = run()
     with pytest.warns(DeprecationWarning):
         assert run() == wanted
+
+
+def test_cleared_gradients_are_not_listed():
+    model = chainer.Sequential(L.Linear(None, 2), L.Linear(2, 2))
+    with chainer_revive.explaining() as explanation:
+        model.cleargrads()
+    assert not explanation.fallbacks
 
 
 def test_the_gradient_of_a_loss_that_has_one(chainers_own):

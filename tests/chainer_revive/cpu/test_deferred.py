@@ -11,7 +11,12 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
+    GeneralBatchNormalizationImpl,
+)
 
+import chainer_revive
 from chainer_revive.cpu import compiled
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -345,3 +350,36 @@ def test_two_threads_may_look_at_what_waits():
             np.testing.assert_allclose(found[1], 2 * wanted, rtol=1e-5)
     finally:
         sys.setswitchinterval(interval)
+
+
+class _Halved:
+    """Batch normalisation whose output a user's code changes."""
+
+    def __init__(self):
+        self.own = GeneralBatchNormalizationImpl()
+
+    def forward(self, **arguments):
+        y, *others = self.own.forward(**arguments)
+        return (y / 2, *others)
+
+
+def test_what_a_selector_of_the_user_does_with_the_output():
+    net, x = set_up("f", 6)
+    ones, zeros = np.ones(16, "f"), np.zeros(16, "f")
+    function = BatchNormalization(impl_selector=lambda *_: _Halved())
+    (y,) = function.apply((net.conv1(x), ones, zeros))
+    right = F.batch_normalization(net.conv1(x), ones, zeros)
+    np.testing.assert_allclose(y.array, right.array / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_switched_in_between():
+    net, x = set_up("f", 32)
+    wanted = net.bn1(net.conv1(x)).array
+    h = net.conv1(x)
+    before = chainer_revive.state()["cpu"]
+    chainer_revive.use(cpu="numpy")
+    try:
+        y = net.bn1(h).array
+    finally:
+        chainer_revive.use(cpu=before)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)

@@ -191,3 +191,14 @@ def test_a_variable_is_what_chainer_makes(requires_grad):
     array = np.ones((2, 3), "f")
     wanted = Variable(array, requires_grad=requires_grad)
     assert state(variable(array, requires_grad)) == state(wanted)
+
+
+class Doubled(FunctionNode):
+    def forward(self, inputs):
+        self.retain_outputs(i for i in (0,))
+        return (inputs[0] * 2,)
+
+
+def test_outputs_to_retain_may_come_from_a_generator():
+    (y,) = Doubled().apply((ONE,))
+    assert y.node.data is y.array

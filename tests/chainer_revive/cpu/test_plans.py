@@ -74,15 +74,17 @@ def test_to_the_bit(n, c, d, size, kernel, stride, pad, layouts, lay_out):
             np.testing.assert_array_equal(a, b)
 
 
-def test_the_small_network_has_plans_for_all():
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_small_network_has_plans_for_all(kernel):
+    buffers.of_thread.plans.clear()
     for _ in range(4):  # while buffers grow, plans are forgotten
         for c, d, size in ((1, 32, 8), (32, 32, 8), (32, 64, 4), (64, 64, 4)):
             x, gy, W = (
                 images(2, c, size, size),
                 images(2, d, size, size),
-                np.ones((d, c, 3, 3), "f"),
+                np.ones((d, c, kernel, kernel), "f"),
             )
-            step(x, W, W[:, 0, 0, 0].copy(), gy, pad=1)
+            step(x, W, W[:, 0, 0, 0].copy(), gy, pad=kernel // 2)
     assert len(planned()) == 8  # forwards and backwards
 
 
