@@ -148,10 +148,12 @@ def build_trainer(
     for name, data in (("train", train), ("test", test)):
         if len(data) == 0:
             raise ValueError(f"{name} has no examples: give at least one")
-        if name == "test" or isinstance(data, (list, tuple, np.ndarray)):
-            _check_example(data[0], name)  # of which a transform draws nothing
+    if isinstance(train, (list, tuple, np.ndarray)):
+        _check_example(train[0], "train")  # of which a transform draws nothing
+    example = test[0]
+    _check_example(example, "test")
     model = optimizer.target
-    _initialize(model, test[0], device)
+    _initialize(model, example, device)
     ranks = ranks or Ranks()
     test = ranks.share_of(test)
     convert = convert_test = convert_examples
