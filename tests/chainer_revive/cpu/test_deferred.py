@@ -226,49 +226,43 @@ def test_what_a_variable_knows(chainers_own):
     assert outcome() == wanted
 
 
-def test_one_pass_in_place_where_nobody_has_the_convolution():
+@pytest.fixture
+def one_pass():
+    """Counts the passes that compute several functions; none may have its own."""
     loops = compiled.loops(np.dtype("f"))
     if loops is None:
         pytest.skip("NumPy computes one by one")
-    net, x = Net(), np.ones((2, 3, 6, 6), "f")
     finish = loops.batch_normalization.finish
     with (
         mock.patch.object(loops.batch_normalization, "finish", wraps=finish) as spy,
         mock.patch.object(loops.batch_normalization, "apply") as apply,
         mock.patch.object(loops.elementwise, "relu") as relu,
         mock.patch.object(loops.elementwise, "total") as total,
-        chainer.using_config("train", False),
-        chainer.no_backprop_mode(),
     ):
+        yield spy
+    assert not (apply.called or relu.called or total.called)
+
+
+def test_one_pass_in_place_where_nobody_has_the_convolution(one_pass):
+    net, x = Net(), np.ones((2, 3, 6, 6), "f")
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
         (y,) = bottleneck(net, x)
-        assert spy.call_count == 1  # for conv2
+        assert one_pass.call_count == 1  # for conv2
         assert y.array.min() == 0
         h = net.conv1(x)
         z = F.relu(net.bn1(h))
         assert z.array is not h.array
     places = [
-        call.args[0].ctypes.data == call.args[-1].ctypes.data for call in spy.mock_calls
+        call.args[0].ctypes.data == call.args[-1].ctypes.data
+        for call in one_pass.mock_calls
     ]
     assert places == [True, True, False]
-    assert not (apply.called or relu.called or total.called)
 
 
-def test_training_computes_normalisation_sum_and_relu_in_one_pass():
-    loops = compiled.loops(np.dtype("f"))
-    if loops is None:
-        pytest.skip("NumPy computes one by one")
-    net, x = Net(), np.ones((2, 3, 6, 6), "f")
-    finish = loops.batch_normalization.finish
-    with (
-        mock.patch.object(loops.batch_normalization, "finish", wraps=finish) as spy,
-        mock.patch.object(loops.batch_normalization, "apply") as apply,
-        mock.patch.object(loops.elementwise, "relu") as relu,
-        mock.patch.object(loops.elementwise, "total") as total,
-    ):
-        (y,) = bottleneck(net, x)
-        assert spy.call_count == 2
+def test_training_computes_normalisation_sum_and_relu_in_one_pass(one_pass):
+    (y,) = bottleneck(Net(), np.ones((2, 3, 6, 6), "f"))
+    assert one_pass.call_count == 2
     assert y.array.min() == 0
-    assert not (apply.called or relu.called or total.called)
 
 
 def test_interrupted_it_gives_no_wrong_numbers():
