@@ -50,9 +50,9 @@ class Steps:
 
     def of_one(self) -> None:
         if self.comm.rank == 0:
-            blas.library().set_num_threads(self.comm.size)
+            blas.controller().set_num_threads(self.comm.size)
             self.alone.update(self.model, self.x, self.t)
-            blas.library().set_num_threads(1)
+            blas.controller().set_num_threads(1)
 
     def of_all(self) -> None:
         own = np.arange(self.comm.rank, BATCH, self.comm.size)
@@ -70,7 +70,7 @@ def run_rank() -> None:
     import chainermn
 
     comm = chainermn.create_communicator("naive")
-    blas.library().set_num_threads(1)
+    blas.controller().set_num_threads(1)
     if comm.rank == 0:
         print("\nRanks: 2 with 1 thread each against 1 process with 2 threads")
         print("messages, all-reduced in float32:")

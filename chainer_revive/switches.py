@@ -143,7 +143,7 @@ def state() -> dict[str, Any]:
         if loops:
             numba, threads = version("numba"), loops.threads.count()
             winograd = loops.convolution.winograd_wanted()
-    library = blas.library()
+    library = blas.controller()
     if registry.is_on("cudnn"):
         from chainer_revive.cudnn.versions import versions
 

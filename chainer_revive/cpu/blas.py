@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 @functools.cache
-def library():
+def controller():
     """Returns threadpoolctl's handle of NumPy's BLAS.
 
     ``None`` if threadpoolctl is not installed or does not know it.

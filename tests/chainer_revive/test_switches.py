@@ -42,7 +42,7 @@ def test_state_with_loops():
 
 def test_describe(monkeypatch):
     chainer_revive.use(cpu="numpy")
-    monkeypatch.setattr(blas, "library", lambda: None)
+    monkeypatch.setattr(blas, "controller", lambda: None)
     assert chainer_revive.describe().startswith("CPU: NumPy (no compiled loops)\nGPU: ")
     chainer_revive.use(cpu="chainer")
     assert chainer_revive.describe().startswith("CPU: Chainer's own code\n")

@@ -97,7 +97,7 @@ def join(name: str, is_gpu: bool = False) -> Ranks:
     is_forked = multiprocessing.get_start_method(allow_none=True) in (None, "fork")
     if is_forked and communicator.size > 1:
         multiprocessing.set_start_method("forkserver", force=True)
-    library, n = blas.library(), communicator.intra_size
+    library, n = blas.controller(), communicator.intra_size
     if library and n > 1 and "OMP_NUM_THREADS" not in os.environ:
         library.set_num_threads(max(1, (os.cpu_count() or 1) // n))
     return Ranks(communicator)

@@ -178,7 +178,7 @@ def count() -> int:
 
     ``OMP_NUM_THREADS`` and threadpoolctl limit them with those of BLAS.
     """
-    if library := blas.library():
+    if library := blas.controller():
         return blas.counting(library)()
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdigit() else os.cpu_count() or 1

@@ -70,11 +70,11 @@ def test_callers_in_several_threads():
 def test_without_threadpoolctl(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    blas.library.cache_clear()
+    blas.controller.cache_clear()
     try:
         assert threads.count() == 3
     finally:
-        blas.library.cache_clear()
+        blas.controller.cache_clear()
 
 
 def test_two_sets_of_arguments():
