@@ -269,9 +269,10 @@ def convolve_panels(arguments, start, stop):
 def _multiply(step, a, row, col, panel, line, begin, end, zeros, m, out, n):
     """Adds products of channels [begin, end) with a panel to m, or sets it to them."""
     most = _SUM if step == 2 else _SUM_FOUR
-    for i in range(0, len(row), ROWS):
-        start, onward = (m, 1) if begin else (np.intp(zeros.ctypes.data), 0)
-        for at in range(begin, end, most):
+    # A part of the panel stays in the nearest cache meanwhile.
+    for at in range(begin, end, most):
+        start, onward = (m, 1) if at else (np.intp(zeros.ctypes.data), 0)
+        for i in range(0, len(row), ROWS):
             product = (
                 *(a, row.ctypes.data + 8 * i, col.ctypes.data + 8 * at, panel),
                 *(line.ctypes.data + 8 * (at - begin), min(end - at, most)),
@@ -286,7 +287,6 @@ def _multiply(step, a, row, col, panel, line, begin, end, zeros, m, out, n):
                 multiply_tile_in_parts(*product)
             else:
                 multiply_half_in_parts(*product)
-            start, onward = m, 1
 
 
 @Task
