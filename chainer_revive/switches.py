@@ -84,7 +84,7 @@ def use_what_the_environment_asks_for() -> None:
     """
     from chainer.backends import cuda
 
-    from chainer_revive.cpu import compiled
+    from chainer_revive.cpu import compiled, heap
 
     path = _asked(
         "CPU",
@@ -93,6 +93,8 @@ def use_what_the_environment_asks_for() -> None:
     )
     if path == "0":
         path = "chainer"
+    else:
+        heap.keep_memory()
     use(cpu=path or ("numba" if compiled.available else "numpy"))
     asked = {
         part: _WORDS[_asked(part, tuple(_WORDS), f"set it to 0 for {remedy}")]
