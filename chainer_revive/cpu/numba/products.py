@@ -236,18 +236,17 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
     for j in range(0, n, COLUMNS):
         panel = panels + 4 * j * k
         found = min(COLUMNS, n - j)
-        for i in range(0, m, ROWS):
-            if found in (COLUMNS, HALF):
-                to, to_rows = c + 4 * j, outs + 8 * i
-            else:
-                to, to_rows = edge.ctypes.data, edges.ctypes.data
-            begin, step = first + 4 * j, 0
-            if not first:
-                begin, step = to, 1
-                if found not in (COLUMNS, HALF):
+        # A part of the panel stays in the nearest cache meanwhile.
+        for part in range(count):
+            at, end = parts[part, 0], parts[part, 1]
+            fresh = part == 0 and first != 0
+            for i in range(0, m, ROWS):
+                if found in (COLUMNS, HALF):
+                    to, to_rows = c + 4 * j, outs + 8 * i
+                else:
+                    to, to_rows = edge.ctypes.data, edges.ctypes.data
                     edge[:] = 0
-            for part in range(count):
-                at, end = parts[part, 0], parts[part, 1]
+                begin, step = (first + 4 * j, 0) if fresh else (to, 1)
                 tile = (
                     *(a, rows + 8 * i, col + 8 * at, panel, lines + 8 * at, end - at),
                     *(begin, step, to, to_rows),
@@ -256,12 +255,12 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
                     multiply_tile(*tile)
                 else:
                     multiply_half(*tile)
-                begin, step = to, 1
-            if found < COLUMNS and found != HALF:
+                if found in (COLUMNS, HALF):
+                    continue
                 for r in range(min(ROWS, m - i)):  # what follows is the last again
                     results = carray(floats(c + 4 * (out[i + r] + j)), found)
                     for q in range(found):
-                        results[q] = edge[r, q] if first else results[q] + edge[r, q]
+                        results[q] = edge[r, q] if fresh else results[q] + edge[r, q]
 
 
 @jit
