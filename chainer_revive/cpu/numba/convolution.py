@@ -17,6 +17,7 @@ from chainer_revive.explain import count_products
 
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
+_FEW = 512  # steps for which each thread packs a kernel as it goes
 
 
 def correlate(
@@ -43,11 +44,8 @@ def correlate(
     x, axes = _seen(x, axes)
     y_axis, x_axis = axes
     c, d = w.shape[2:]
-    steps = len(x) * y_axis.out * x_axis.out
+    whole = y is None or y.flags.c_contiguous
     if y is None:
-        few = steps * (c + d) < c * d and w.strides[3] > w.strides[2]
-        if few and y_axis.trivial and x_axis.trivial:
-            return _correlate_few(x, w, b)
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = np.ascontiguousarray(w)
@@ -57,12 +55,23 @@ def correlate(
         return y
     count = -(-d // COLUMNS)
     k = w.shape[0] * w.shape[1] * c
+    start = 0 if more else products.padded(b, d)
+    steps = len(x) * y_axis.out * x_axis.out
+    few = steps <= _FEW and count >= threads.count()
+    if few and whole and k == c and y_axis.trivial and x_axis.trivial:
+        _, _, stride_k, stride_n = w.strides
+        arguments = products.Columns(
+            *(x, steps, c, w, stride_k // w.itemsize, stride_n // w.itemsize),
+            *(start, y, d),
+        )
+        grain = -(-_WORK // (steps * c * COLUMNS))
+        threads.run(products.multiply_columns, count, grain, arguments)
+        return y
     panels = buffer("panels", (count, k, COLUMNS), x.dtype)
     strides = [stride // w.itemsize for stride in w.strides]
     grain = -(-_MOVES // (k * COLUMNS))
     arguments = products.Pack(w, panels, *w.shape, *strides)
     threads.run(products.pack, count, grain, arguments)
-    start = 0 if more else products.padded(b, d)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),
@@ -77,21 +86,6 @@ def correlate(
         arguments,
         geometry(*x.shape[1:], *axes),
     )
-    return y
-
-
-def _correlate_few(x, w, b):
-    """The same for a kernel of one element that is larger than the images.
-
-    The images are packed instead of the kernel.
-    """
-    c, d = w.shape[2:]
-    axes = Axis.each(d), Axis.each(1)
-    matrix = np.ascontiguousarray(w.reshape(c, d).T)
-    y = correlate(matrix[None, :, None], x.reshape(-1, c).T[None, None], axes)
-    y = np.ascontiguousarray(y.reshape(d, -1).T).reshape(*x.shape[:3], d)
-    if b is not None:
-        y += b
     return y
 
 
@@ -116,13 +110,11 @@ def correlate_outputs(
         return winograd.correlate_outputs(x, y, axes, step)
     if y_axis.trivial and x_axis.trivial:
         total = np.empty((d, c), x.dtype)
-        threads.clear(total)  # as a task, which plans repeat
-        _add_outer(y, x, axes, total)
+        _sum_outer(y, x, axes, total)
         return total.reshape(d, c, 1, 1)
     taps = y_axis.taps * x_axis.taps
     total = buffer("total", (taps * c, d), x.dtype)
-    threads.clear(total)
-    _add_outer(x, y, axes, total)
+    _sum_outer(x, y, axes, total)
     result = np.empty((d, c, y_axis.taps, x_axis.taps), x.dtype)
     grain = -(-_MOVES // (taps * c * COLUMNS))
     count = -(-d // COLUMNS)
@@ -131,8 +123,8 @@ def correlate_outputs(
     return result
 
 
-def _add_outer(x, y, axes, total) -> None:
-    """Adds the same to an array of shape (taps_h * taps_w * C, D)."""
+def _sum_outer(x, y, axes, total) -> None:
+    """Writes the same to an array of shape (taps_h * taps_w * C, D)."""
     c, d = x.shape[3], y.shape[3]
     taps, *_ = _tables(*x.shape[1:], *axes)
     tiles = len(taps) * -(-c // ROWS)

@@ -32,7 +32,10 @@ from chainer_revive.cpu.numba.intrinsics import (
 )
 from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
+from chainer_revive.cpu.numba.transposes import TAPS, read_eight, read_taps, write_taps
 
+_EIGHT = 8
+_DEPTH = 128  # rows of a panel that are packed at a time, to stay in the cache
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
 _SUM = 512  # products that are added up before the rest is added
@@ -88,6 +91,26 @@ class Correlation(NamedTuple):
     x_count: int
 
 
+class Columns(NamedTuple):
+    """A matrix (m, k) without gaps, a kernel (k, n) of any strides, in elements, and
+    their product (m, n) without gaps.
+
+    Attributes:
+        first: What each column begins with, and zeros up to a multiple of HALF; 0 to
+            add to the results that are there.
+    """
+
+    a: int
+    m: int
+    k: int
+    w: int
+    stride_k: int
+    stride_n: int
+    first: int
+    c: int
+    n: int
+
+
 class OuterProducts(NamedTuple):
     """How outer products of what a kernel sees and the rows of a matrix are summed.
 
@@ -95,7 +118,7 @@ class OuterProducts(NamedTuple):
         x: The images, ``total`` of them.
         taps: Where the kernel's taps are, seen from a step.
         y: The matrix, with n columns.
-        results: (taps * c, n).
+        results: (taps * c, n), which are written.
         y_meet, x_meet: Which steps along H, and W, meet each tap (taps, 2).
     """
 
@@ -137,14 +160,35 @@ def pack(arguments, start, stop):
     a = unpack(arguments, Pack)
     shape = -(-a.n // COLUMNS), a.height, a.width, a.depth, COLUMNS
     out = carray(floats(a.panels), shape)
+    square = a.height == a.width == TAPS and a.stride_y == TAPS * a.stride_x
     for j in range(start, stop):
         first = j * COLUMNS
         found = min(COLUMNS, a.n - first)
+        if found == COLUMNS and square and abs(a.stride_x) == 1:
+            _pack_taps(a, first, out[j])
+            continue
         for y in range(a.height):
             for x in range(a.width):
                 start_at = y * a.stride_y + x * a.stride_x + first * a.stride_n
                 address = a.w + 4 * start_at
                 _pack(address, a.stride_k, a.stride_n, found, out[j, y, x])
+
+
+@jit
+def _pack_taps(a, first, out):
+    """Copies 3x3 elements that lie side by side, in order or in reverse."""
+    vectors = np.empty((TAPS * TAPS, LANES), np.float32)
+    last = TAPS * TAPS - 1
+    start = a.w if a.stride_x > 0 else a.w - 4 * last
+    for k in range(a.depth):
+        for q in range(0, COLUMNS, LANES):
+            at = start + 4 * (k * a.stride_k + (first + q) * a.stride_n)
+            read_taps(at, 4 * a.stride_n, vectors.ctypes.data)
+            for tap in range(TAPS * TAPS):
+                place = tap if a.stride_x > 0 else last - tap
+                y, x = place // TAPS, place % TAPS
+                for lane in range(LANES):
+                    out[y, x, k, q + lane] = vectors[tap, lane]
 
 
 @jit
@@ -156,7 +200,13 @@ def _pack(address, sk, sn, found, out):
         for k in range(depth):
             copy_lanes(address + 4 * k * sk, out.ctypes.data + 4 * k * COLUMNS)
     elif found == COLUMNS:
-        for k in range(depth):
+        whole = depth // _EIGHT * _EIGHT if sk == 1 else _NONE
+        for q in range(0, COLUMNS, LANES):
+            for k in range(0, whole, _EIGHT):
+                from_ = address + 4 * (k + q * sn)
+                to = out.ctypes.data + 4 * (k * COLUMNS + q)
+                read_eight(from_, 4 * sn, to, 4 * COLUMNS)
+        for k in range(whole, depth):
             for q in range(0, COLUMNS, LANES):
                 from_ = address + 4 * (k * sk + q * sn)
                 to = out.ctypes.data + 4 * (k * COLUMNS + q)
@@ -222,6 +272,32 @@ def correlate(arguments, start, stop):
                     *(c.x, row, m, c.elements, c.panels, k, line, parts, count),
                     *(c.first, c.y, out, c.n),
                 )
+
+
+@Task
+def multiply_columns(arguments, start, stop):
+    """Computes panels of COLUMNS of a product, whose kernels are packed in turn."""
+    p = unpack(arguments, Columns)
+    row = np.empty(-(-p.m // ROWS) * ROWS, np.int64)
+    out = np.empty_like(row)
+    for i in range(len(row)):
+        row[i], out[i] = min(i, p.m - 1) * p.k, min(i, p.m - 1) * p.n
+    col, line = np.arange(_DEPTH), np.arange(_DEPTH) * COLUMNS
+    parts = np.zeros((1, 2), np.int64)
+    panel = np.empty((_DEPTH, COLUMNS), np.float32)
+    for j in range(start * COLUMNS, min(stop * COLUMNS, p.n), COLUMNS):
+        found = min(COLUMNS, p.n - j)
+        for at in range(0, p.k, _DEPTH):
+            depth = min(_DEPTH, p.k - at)
+            parts[0, 1] = depth
+            address = p.w + 4 * (at * p.stride_k + j * p.stride_n)
+            _pack(address, p.stride_k, p.stride_n, found, panel[:depth])
+            first = p.first + 4 * j if p.first and not at else _NONE
+            addresses = np.intp(col.ctypes.data), np.intp(panel.ctypes.data)
+            multiply(
+                *(p.a + 4 * at, row, p.m, *addresses, depth, line, parts, _ONE),
+                *(first, p.c + 4 * j, out, found),
+            )
 
 
 @jit
@@ -293,6 +369,7 @@ def correlate_outputs(arguments, start, stop):
     edge = np.empty((lines * g.out_w, COLUMNS), np.float32)
     sums = np.empty((ROWS, COLUMNS), np.float32)
     sums_at = np.arange(ROWS) * COLUMNS
+    nothing = np.zeros(max(n, COLUMNS), np.float32)
     for begin in range(0, total * g.out_h, lines):
         end = min(total * g.out_h, begin + lines)
         if whole < n:
@@ -314,30 +391,37 @@ def correlate_outputs(arguments, start, stop):
                         line[m] = (number * g.out_w + s) * n
                         edge_line[m] = ((number - begin) * g.out_w + s) * COLUMNS
                         m += 1
-            if not m:
+            if not m and begin:
                 continue
             first = tile % tiles * ROWS
             for r in range(ROWS):
                 row[r] = min(first + r, g.c - 1)
                 out[r] = (tap * g.c + row[r]) * n
+            if not m:
+                _fill(nothing.ctypes.data, c, out, ROWS, n)
+                continue
             at, outs, cols = row.ctypes.data, out.ctypes.data, col.ctypes.data
             for j in range(0, whole, COLUMNS):
                 to = c + 4 * j
                 right, lines_at = b + 4 * j, line.ctypes.data
-                tile = x, at, cols, right, lines_at, m, to, 1, to, outs
+                start_at, step = (to, 1) if begin else (np.intp(nothing.ctypes.data), 0)
+                tile = x, at, cols, right, lines_at, m, start_at, step, to, outs
                 if whole - j > HALF:
                     multiply_tile(*tile)
                 else:
                     multiply_half(*tile)
             if whole < n:
-                sums[:] = 0
-                to, right = sums.ctypes.data, edge.ctypes.data
+                to, right, zeros = (
+                    sums.ctypes.data,
+                    edge.ctypes.data,
+                    nothing.ctypes.data,
+                )
                 lines_at, outs = edge_line.ctypes.data, sums_at.ctypes.data
-                multiply_half(x, at, cols, right, lines_at, m, to, 1, to, outs)
+                multiply_half(x, at, cols, right, lines_at, m, zeros, 0, to, outs)
                 for r in range(min(ROWS, g.c - first)):
                     results = carray(floats(c + 4 * (out[r] + whole)), n - whole)
                     for q in range(len(results)):
-                        results[q] += sums[r, q]
+                        results[q] = results[q] + sums[r, q] if begin else sums[r, q]
 
 
 @Task
@@ -347,8 +431,18 @@ def transpose(arguments, start, stop):
     taps, c, d = t.taps, t.c, t.d
     a = carray(floats(t.source), (taps, c, d))
     b = carray(floats(t.result), (d, c, taps))
+    vectors = np.empty((TAPS * TAPS, LANES), np.float32)
     for block in range(start, stop):
+        first, last = block * COLUMNS, min(d, (block + 1) * COLUMNS)
+        whole = last if taps == TAPS * TAPS and last - first == COLUMNS else first
         for q in range(c):
-            for j in range(block * COLUMNS, min(d, (block + 1) * COLUMNS)):
+            for j in range(first, whole, LANES):
+                for tap in range(taps):
+                    for lane in range(LANES):
+                        vectors[tap, lane] = a[tap, q, j + lane]
+                to = t.result + 4 * (j * c + q) * taps
+                write_taps(vectors.ctypes.data, to, 4 * c * taps)
+            for j in range(whole, last):
                 for tap in range(taps):
                     b[j, q, tap] = a[tap, q, j]
+    vectors[0, 0] = 0  # It is needed until here.

@@ -14,7 +14,6 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,20 +23,17 @@ from chainer_revive.cpu.numba.intrinsics import (
     add,
     call,
     exchange,
-    floats,
     give_way,
     jit,
     load,
     store,
-    unpack,
 )
-from chainer_revive.cpu.numba.later import carray, types
+from chainer_revive.cpu.numba.later import types
 from chainer_revive.cpu.numba.memory import allocate, allocate_aligned
 from chainer_revive.cpu.numba.native import Native
 
 _LOOKS = 3000  # for work, before a thread goes to sleep
 _LIMIT = 1 << 32  # of parts
-_GRAIN = 1 << 15  # elements to clear that are worth a thread
 
 # Where in the common memory, in bytes. _NEXT is the number of a piece of work, times
 # _LIMIT, plus that of its next part: who counts it up has that part. A late thread
@@ -130,22 +126,6 @@ def get_ready() -> None:
     """
     for native in (allocate, allocate_aligned, _lead, _lead_all, _follow):
         native.address  # noqa: B018
-
-
-class Zeros(NamedTuple):
-    a: int
-
-
-def clear(a: np.ndarray) -> None:
-    """Fills an array of float32 without gaps with zeros."""
-    run(_clear, a.size, _GRAIN, Zeros(a))
-
-
-@Task
-def _clear(arguments, start, stop):
-    a = unpack(arguments, Zeros)
-    part = carray(floats(a.a + 4 * start), stop - start)
-    part[:] = 0
 
 
 _recording = threading.local()

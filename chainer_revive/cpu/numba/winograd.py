@@ -15,7 +15,7 @@ from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba import winograd_loops as loops
 from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
 from chainer_revive.cpu.numba.products import padded
-from chainer_revive.cpu.numba.transforms import TAPS
+from chainer_revive.cpu.numba.transposes import TAPS
 
 _WIDTH = 16  # Channels are a multiple of this.
 _CHANNELS = 40  # harmonic mean of both numbers of channels that pays for transforms

@@ -31,15 +31,13 @@ from chainer_revive.cpu.numba.intrinsics import (
 from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 from chainer_revive.cpu.numba.transforms import (
-    TAPS,
     of_image,
     of_kernel,
     of_output,
     of_products,
-    read_taps,
     to_kernel,
-    write_taps,
 )
+from chainer_revive.cpu.numba.transposes import TAPS, read_taps, write_taps
 
 # Products that are added up before the rest is added, for 2x2 and 4x4 results.
 _SUM, _SUM_FOUR = 128, 64
