@@ -113,22 +113,29 @@ def test_deconvolution_and_its_gradients(
     check(F.deconvolution_2d, problem, layout, chunk, dtype, chainers_own, lay_out)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_more_steps_than_are_taken_at_a_time(stride, chainers_own):
+@pytest.mark.parametrize(
+    "x, W, options",
+    [
+        ((3, 7, 31, 45), (20, 7, 3, 3), {"pad": 1}),
+        ((3, 7, 31, 45), (20, 7, 3, 3), {"pad": 1, "stride": 2}),
+        ((3, 137, 5, 6), (200, 137, 1, 1), {}),
+        ((9, 256, 1, 1), (300, 256, 1, 1), {}),
+        ((9, 192, 1, 1), (128, 192, 3, 3), {"pad": 1}),
+        ((3, 130, 5, 6), (192, 130, 3, 3), {"stride": 2}),
+        ((3, 64, 7, 6), (136, 64, 3, 3), {"dilate": 2, "pad": 2}),
+    ],
+    ids=str,
+)
+def test_more_than_is_taken_at_a_time(x, W, options, chainers_own):
     random = np.random.RandomState(0)
-    x, W, b = (
-        chainer.Variable(random.randn(*shape).astype(np.float32))
-        for shape in ((3, 7, 31, 45), (20, 7, 3, 3), (20,))
-    )
-
-    def run():
-        y = F.convolution_2d(x, W, b, stride, 1)
-        gy = chainer.Variable(np.cos(np.arange(y.size, dtype="f")).reshape(y.shape))
-        return [v.array for v in (y, *chainer.grad([y], [x, W, b], [gy]))]
-
+    arrays = [random.randn(*shape) for shape in (x, W, W[:1])]
     with chainers_own():
-        wanted = run()
-    for result, right in zip(run(), wanted, strict=True):
+        gy = np.cos(np.arange(F.convolution_2d(*arrays, **options).size))
+        gy = gy.reshape(F.convolution_2d(*arrays, **options).shape)
+        wanted, _ = run(F.convolution_2d, arrays, options, gy)
+    single = [a.astype("f") for a in arrays]
+    results, _ = run(F.convolution_2d, single, options, gy.astype("f"))
+    for result, right in zip(results, wanted, strict=True):
         np.testing.assert_allclose(result, right, rtol=1e-4, atol=1e-3)
 
 
