@@ -24,8 +24,7 @@ _GAIN_FOUR = 1.2  # products saved by larger tiles that do
 _FEW = 32  # tiles; gradients by a kernel are as exact from so many on
 _BLOCK = 1 << 18  # transformed channels of tiles, at all points, that stay in the cache
 _LEAST = 96  # tiles for which a large kernel is read from memory
-_SHARE = 5  # channels for a tile whose products are added to all sums at once
-_POINTS = 1 << 18  # elements of transforms that threads share
+_TILES = 512  # whose products are added to all sums at once
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
 
@@ -132,8 +131,7 @@ def correlate_outputs(x, y, axes, step) -> np.ndarray:
     c, d = x.shape[3], y.shape[3]
     tiles, panels = _count_tiles(len(x), axes, step), -(-d // COLUMNS)
     width, all_points = panels * COLUMNS, points(step)
-    most = max(_LEAST, (c + width) // _SHARE, _POINTS // (all_points * (c + width)))
-    size = -(-tiles // -(-tiles // most))
+    size = -(-tiles // -(-tiles // _TILES))
     v, z = _buffer("images", step, size * c), _buffer("outputs", step, size * width)
     sums = _buffer("panels", step, c * width)
     geometry = _tiles(x, y, axes, step)

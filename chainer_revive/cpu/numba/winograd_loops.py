@@ -344,8 +344,8 @@ def finish(arguments, start, stop):
     taps, stride = vectors.ctypes.data, 4 * f.c * TAPS * TAPS
     for panel in range(start, stop):
         first = panel * COLUMNS
-        for q in range(f.c):
-            for d in range(first, min(first + COLUMNS, f.d), LANES):
+        for d in range(first, min(first + COLUMNS, f.d), LANES):
+            for q in range(f.c):
                 at = 4 * (q * f.panels * COLUMNS + d)
                 to_kernel(f.step, sources.ctypes.data, at, taps)
                 write_taps(taps, f.result + d * stride + 4 * q * TAPS * TAPS, stride)
