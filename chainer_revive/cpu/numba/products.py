@@ -435,13 +435,14 @@ def transpose(arguments, start, stop):
     for block in range(start, stop):
         first, last = block * COLUMNS, min(d, (block + 1) * COLUMNS)
         whole = last if taps == TAPS * TAPS and last - first == COLUMNS else first
-        for q in range(c):
-            for j in range(first, whole, LANES):
+        for j in range(first, whole, LANES):
+            for q in range(c):
                 for tap in range(taps):
                     for lane in range(LANES):
                         vectors[tap, lane] = a[tap, q, j + lane]
                 to = t.result + 4 * (j * c + q) * taps
                 write_taps(vectors.ctypes.data, to, 4 * c * taps)
+        for q in range(c):
             for j in range(whole, last):
                 for tap in range(taps):
                     b[j, q, tap] = a[tap, q, j]
