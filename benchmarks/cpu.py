@@ -7,7 +7,9 @@ a peak of memory; they run in turns.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import chainer
 import numpy as np
-from paired import report
+from paired import machine, report
 
 import chainer_revive
 from chainer_mmix import ManifoldMixupClassifier, models
@@ -40,6 +42,15 @@ EVALUATION = {
     "PyTorch, channels last": ("torch, channels last",),
     "PyTorch, folded": ("torch, folded",),
     "PyTorch, compiled": ("torch, compiled",),
+}
+# What keeps Numba, OpenBLAS, PyTorch, oneDNN and MKL from AVX-512.
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
 }
 # Seconds after which the threads of a process have stopped to wait by spinning.
 PAUSE = 0.3
@@ -176,4 +187,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--avx2", action="store_true", help="do without AVX-512")
+    if parser.parse_args().avx2:
+        os.environ.update(AVX2)  # of the processes to come
+    print(machine())
     main()
