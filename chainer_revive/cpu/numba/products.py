@@ -38,6 +38,7 @@ _EIGHT = 8
 _DEPTH = 128  # rows of a panel that are packed at a time, to stay in the cache
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
+_MANY = 16  # tiles for which a panel is packed, so that it stays in the nearest cache
 _SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
 _NONE, _ONE = np.int64(0), np.int64(1)
@@ -362,66 +363,66 @@ def correlate_outputs(arguments, start, stop):
     y_meet = carray(integers(o.y_meet), (len(taps), 2))
     x_meet = carray(integers(o.x_meet), (len(taps), 2))
     lines = max(1, _STEPS_OUTER // g.out_w)
-    col = np.empty(lines * g.out_w, np.int64)
-    line, edge_line = np.empty_like(col), np.empty_like(col)
+    panel = np.empty((lines * g.out_w, COLUMNS), np.float32)
+    col, line = np.empty(len(panel), np.int64), np.empty(len(panel), np.int64)
     row, out = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
-    whole = n // HALF * HALF  # columns in tiles that need no filling up
-    edge = np.empty((lines * g.out_w, COLUMNS), np.float32)
-    sums = np.empty((ROWS, COLUMNS), np.float32)
-    sums_at = np.arange(ROWS) * COLUMNS
-    nothing = np.zeros(max(n, COLUMNS), np.float32)
+    edge, edges = np.empty((ROWS, COLUMNS), np.float32), np.arange(ROWS) * COLUMNS
+    nothing = np.zeros(COLUMNS, np.float32)
     for begin in range(0, total * g.out_h, lines):
         end = min(total * g.out_h, begin + lines)
-        if whole < n:
-            at = b + 4 * (begin * g.out_w * n + whole)
-            count = (end - begin) * g.out_w
-            _pack(at, n, _ONE, n - whole, edge[:count])
-        last, m = -1, 0
-        for tile in range(start, stop):
-            tap = tile // tiles
-            if tap != last:
-                last, m = tap, 0
-                for number in range(begin, end):
-                    image, a = number // g.out_h, number % g.out_h
-                    if not y_meet[tap, 0] <= a < y_meet[tap, 1]:
-                        continue
-                    at = (image * g.h + a * g.stride_y - g.pad_y) * g.w - g.pad_x
-                    for s in range(x_meet[tap, 0], x_meet[tap, 1]):
-                        col[m] = (at + s * g.stride_x) * g.c + taps[tap]
-                        line[m] = (number * g.out_w + s) * n
-                        edge_line[m] = ((number - begin) * g.out_w + s) * COLUMNS
-                        m += 1
-            if not m and begin:
-                continue
-            first = tile % tiles * ROWS
-            for r in range(ROWS):
-                row[r] = min(first + r, g.c - 1)
-                out[r] = (tap * g.c + row[r]) * n
-            if not m:
-                _fill(nothing.ctypes.data, c, out, ROWS, n)
-                continue
-            at, outs, cols = row.ctypes.data, out.ctypes.data, col.ctypes.data
-            for j in range(0, whole, COLUMNS):
+        for j in range(0, n, COLUMNS):
+            found = min(COLUMNS, n - j)
+            right, width = b + 4 * (begin * g.out_w * n + j), n
+            many = n > COLUMNS and stop - start >= _MANY
+            if many or found not in (COLUMNS, HALF):
+                _pack(right, n, _ONE, found, panel[: (end - begin) * g.out_w])
+                right, width = np.intp(panel.ctypes.data), COLUMNS
+            last, m = -1, 0
+            for tile in range(start, stop):
+                tap = tile // tiles
+                if tap != last:
+                    last, m = tap, 0
+                    for number in range(begin, end):
+                        image, y = number // g.out_h, number % g.out_h
+                        if not y_meet[tap, 0] <= y < y_meet[tap, 1]:
+                            continue
+                        at = (image * g.h + y * g.stride_y - g.pad_y) * g.w - g.pad_x
+                        for s in range(x_meet[tap, 0], x_meet[tap, 1]):
+                            col[m] = (at + s * g.stride_x) * g.c + taps[tap]
+                            line[m] = ((number - begin) * g.out_w + s) * width
+                            m += 1
+                if not m and begin:
+                    continue
+                first = tile % tiles * ROWS
+                for r in range(ROWS):
+                    row[r] = min(first + r, g.c - 1)
+                    out[r] = (tap * g.c + row[r]) * n
                 to = c + 4 * j
-                right, lines_at = b + 4 * j, line.ctypes.data
-                start_at, step = (to, 1) if begin else (np.intp(nothing.ctypes.data), 0)
-                tile = x, at, cols, right, lines_at, m, start_at, step, to, outs
-                if whole - j > HALF:
-                    multiply_tile(*tile)
-                else:
-                    multiply_half(*tile)
-            if whole < n:
-                to, right, zeros = (
-                    sums.ctypes.data,
-                    edge.ctypes.data,
-                    nothing.ctypes.data,
+                zeros = np.intp(nothing.ctypes.data)
+                if not m:
+                    _fill(zeros, to, out, ROWS, found)
+                    continue
+                product = (
+                    *(x, row.ctypes.data, col.ctypes.data),
+                    *(right, line.ctypes.data, m),
                 )
-                lines_at, outs = edge_line.ctypes.data, sums_at.ctypes.data
-                multiply_half(x, at, cols, right, lines_at, m, zeros, 0, to, outs)
-                for r in range(min(ROWS, g.c - first)):
-                    results = carray(floats(c + 4 * (out[r] + whole)), n - whole)
-                    for q in range(len(results)):
-                        results[q] = results[q] + sums[r, q] if begin else sums[r, q]
+                before, step = (to, 1) if begin else (zeros, 0)
+                if found == COLUMNS:
+                    multiply_tile(*product, before, step, to, out.ctypes.data)
+                elif found == HALF:
+                    multiply_half(*product, before, step, to, out.ctypes.data)
+                else:
+                    place = edge.ctypes.data, edges.ctypes.data
+                    if found > HALF:
+                        multiply_tile(*product, zeros, 0, *place)
+                    else:
+                        multiply_half(*product, zeros, 0, *place)
+                    for r in range(min(ROWS, g.c - first)):
+                        results = carray(floats(to + 4 * out[r]), found)
+                        for q in range(found):
+                            more = results[q] if begin else np.float32(0)
+                            results[q] = more + edge[r, q]
+    nothing[0] = panel[0, 0] = 0  # They are needed until here.
 
 
 @Task
