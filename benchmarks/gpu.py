@@ -2,7 +2,8 @@
 
 Checks the functions for a GPU and times them, runs the tests marked gpu, trains by each
 path, and compares with PyTorch if that is installed. Each stage has its own limit, and
-one that fails does not stop the next. Writes ``benchmarks/results/gpu-<card>.txt``.
+one that fails does not stop the next; without a GPU, nothing follows the first. Writes
+``benchmarks/results/gpu-<card>.txt``.
 """
 
 from __future__ import annotations
@@ -202,6 +203,12 @@ def card_of(outcomes: Sequence[Outcome]) -> str:
     return "unknown"
 
 
+def no_gpu_because(outcome: Outcome) -> str | None:
+    """Returns doctor's sentence if there is no GPU, which all stages need."""
+    last = outcome.lines[-1] if outcome.verdict != "ok" and outcome.lines else ""
+    return last if last.startswith(("no GPU: ", "the GPU cannot be used: ")) else None
+
+
 def summary(outcomes: Sequence[Outcome], seconds: float) -> list[str]:
     """Returns a screen: how each stage ended, and its last line."""
     lines = [f"{date.today()}, {seconds:.0f} s in all"]
@@ -242,6 +249,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcomes.append(run(stage, folder / f"{number}.log"))
             last = outcomes[-1]
             print(f"{last.name}: {last.verdict} ({last.seconds:.0f} s)", flush=True)
+            if reason := no_gpu_because(last):
+                print(reason)
+                return 1
             # Also if what follows is broken off.
             lines = summary(outcomes, time.monotonic() - started)
             save(args.results, outcomes, lines)

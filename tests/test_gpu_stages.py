@@ -95,6 +95,20 @@ def test_what_is_broken_off_leaves_the_stages_before(gpu, monkeypatch, tmp_path)
     assert "== doctor: ok" in (tmp_path / "gpu-nvidia-l4.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    "reason", ["no GPU: no driver", "the GPU cannot be used: cudaErrorNoDevice"]
+)
+def test_without_a_gpu_one_sentence_says_so(gpu, monkeypatch, tmp_path, reason, capsys):
+    def stages(folder):
+        code = f"print('chainer 7.8.1'); print({reason!r}); exit(2)"
+        return [stage(gpu, "doctor", code), stage(gpu, "tests", "print('ran')")]
+
+    monkeypatch.setattr(gpu, "stages", stages)
+    assert gpu.main(["--results", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [reason]
+    assert not list(tmp_path.iterdir())
+
+
 def test_all_well(gpu, monkeypatch, tmp_path):
     def stages(folder):
         return [training(gpu, str(k), [1.0 + k / 1000], folder) for k in range(2)]

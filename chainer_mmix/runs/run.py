@@ -45,7 +45,9 @@ class Run:
     def seed(self) -> int | None:
         """The seed, ``None`` when it is not recorded."""
         seed = self.record.get("seed")
-        return self.record.get("arguments", {}).get("seed") if seed is None else seed
+        if seed is None:
+            seed = self.record.get("arguments", {}).get("seed")
+        return seed if isinstance(seed, int) else None
 
     @property
     def data(self) -> dict[str, Any]:

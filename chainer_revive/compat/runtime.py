@@ -85,10 +85,15 @@ def nccl():
     """Imports CuPy's NCCL, without the warning where it is not installed.
 
     Chainer imports it for one of its updaters, which says itself what it lacks.
+
+    Raises:
+        ImportError: It is not installed. CuPy's module can be imported nevertheless.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from cupy.cuda import nccl
+    if not nccl.available:
+        raise ImportError("NCCL is not installed")
     return nccl
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Sequence
+from threading import Lock
 
 import cupy
 import numpy as np
@@ -19,7 +21,7 @@ class CudaLauncher:
 
     def update(self, rule: str, tensors: Sequence[Tensor], clip) -> None:
         rows, pieces = _upload(tensors)
-        kernel = _kernel(kernels.update_source(rule), "mmix_update")
+        kernel = compiled(kernels.update_source(rule), "mmix_update")
         clip = np.uintp(0) if clip is None else clip
         _launch(kernel, len(pieces), rows, pieces, clip)
 
@@ -27,9 +29,9 @@ class CudaLauncher:
         rows, pieces = _upload(tensors)
         squares = cupy.empty(len(pieces), np.float64)
         clip = cupy.empty((), np.float32)
-        kernel = _kernel(kernels.CLIP, "mmix_squares")
+        kernel = compiled(kernels.CLIP, "mmix_squares")
         _launch(kernel, len(pieces), rows, pieces, squares)
-        kernel = _kernel(kernels.CLIP, "mmix_clip")
+        kernel = compiled(kernels.CLIP, "mmix_clip")
         size, threshold = np.int32(len(pieces)), np.float32(threshold)
         _launch(kernel, 1, squares, size, threshold, clip)
         return clip
@@ -37,12 +39,12 @@ class CudaLauncher:
     def finite(self, arrays: Sequence[cupy.ndarray]) -> np.ndarray:
         rows, pieces = _upload([Tensor(None, array) for array in arrays])
         is_bad = cupy.zeros(len(arrays), np.int32)
-        kernel = _kernel(kernels.FINITE, "mmix_finite")
+        kernel = compiled(kernels.FINITE, "mmix_finite")
         _launch(kernel, len(pieces), rows, pieces, is_bad)
         return is_bad.get() == 0
 
     def one_block(self, source: str, name: str, block: tuple, *args) -> None:
-        _kernel(source, name)((1,), block, args)
+        compiled(source, name)((1,), block, args)
 
 
 def table(tensors: Sequence[Tensor]) -> np.ndarray:
@@ -81,9 +83,16 @@ def _pieces_on(device: int, sizes: tuple[int, ...]) -> cupy.ndarray:
     return cupy.asarray(pieces_of(sizes))
 
 
+_compiling: dict[str, Lock] = defaultdict(Lock)
+
+
 @functools.cache
-def _kernel(source: str, name: str) -> cupy.RawKernel:
-    return cupy.RawKernel(source, name)
+def compiled(source: str, name: str) -> cupy.RawKernel:
+    """Returns a kernel that is compiled for the current GPU."""
+    kernel = cupy.RawKernel(source, name)
+    with _compiling[source]:  # Another thread may do it, and CuPy keeps the result.
+        kernel.compile()
+    return kernel
 
 
 def _launch(kernel: cupy.RawKernel, n_block: int, *args) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 
 import chainer
@@ -52,25 +51,20 @@ def matmul(a, b):
     """Returns ``a @ b``, of CuPy arrays of one dtype, float32 or float16."""
     import cupy
 
+    from chainer_revive.cuda.launcher import compiled
+
     (rows, depth), columns = a.shape, b.shape[1]
     c = cupy.empty((rows, columns), a.dtype)
     if c.size:
         grid = -(-columns // TILE), -(-rows // TILE)
         sizes = map(np.int32, (rows, columns, depth))
         strides = [np.int64(s // m.itemsize) for m in (a, b) for s in m.strides]
-        kernel = _kernel(f"mmix_matmul_{a.dtype.name}")
+        kernel = compiled(SOURCE, f"mmix_matmul_{a.dtype.name}")
         kernel(grid, (TILE, TILE), (a, b, c, *sizes, *strides))
     return c
 
 
 _multiply = matmul
-
-
-@functools.cache
-def _kernel(name: str):
-    import cupy
-
-    return cupy.RawKernel(SOURCE, name)
 
 
 @contextlib.contextmanager

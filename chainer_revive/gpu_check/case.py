@@ -36,8 +36,8 @@ class Case(NamedTuple):
     Attributes:
         name: What is particular about it.
         inputs: float64 arrays with numbers that the precisions have too, or integers.
-        compute: Called with the arrays, on some device and in some float dtype; returns
-            a sequence of arrays.
+        compute: Called with copies of the arrays, on some device and in some float
+            dtype; returns a sequence of arrays.
         precisions: In what it is computed.
     """
 

@@ -175,7 +175,7 @@ def _arrays(variables) -> list:
 
 def _single(values):
     """Statistics and scales stay in float32 where images are in half precision."""
-    return values.astype(np.promote_types(values.dtype, np.float32))
+    return values.astype(np.promote_types(values.dtype, np.float32), copy=False)
 
 
 UNITS = tuple(

@@ -151,3 +151,11 @@ def test_starts_of_a_wrong_kind(tmp_path, starts):
     (tmp_path / "run.json").write_text(json.dumps({"starts": starts}))
     with pytest.raises(RunError, match="not the record of a run"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["Infinity", "NaN", "1.5", '"x"', "[0]", "{}"])
+def test_what_is_no_integer_is_no_seed(tmp_path, damaged):
+    """JSON could not hold some of them when runs are compared."""
+    (tmp_path / "log").write_text('[{"epoch": 1, "main/loss": 1.0}]')
+    (tmp_path / "run.json").write_text(f'{{"seed": {damaged}}}')
+    assert read_run(tmp_path).seed is None

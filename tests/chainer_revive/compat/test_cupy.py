@@ -42,10 +42,28 @@ def test_kernels_of_the_multiprocess_updater_compile(
     nvrtc(source, name)
 
 
-def test_without_nccl_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(multiprocess, "_available", False)
-    with pytest.raises(Exception, match=r"Install nvidia-nccl-cu12 for CuPy 13, or"):
-        multiprocess.MultiprocessParallelUpdater([], None)
+@pytest.mark.parametrize("installed", [False, True])
+def test_nccl_is_available_if_it_is_installed(installed, python):
+    """CuPy's module is there in any case."""
+    pytest.importorskip("cupy")
+    found = python(f"""
+import sys
+from types import ModuleType
+nccl = ModuleType("cupy.cuda.nccl")
+nccl.available = {installed}
+import cupy
+cupy.cuda.nccl = sys.modules["cupy.cuda.nccl"] = nccl
+from chainer.training.updaters import MultiprocessParallelUpdater
+print(MultiprocessParallelUpdater.available())
+if not {installed}:
+    try:
+        MultiprocessParallelUpdater([], None)
+    except Exception as e:
+        print(e)
+""")
+    first, *error = found.splitlines()
+    assert first == str(installed)
+    assert installed or "Install nvidia-nccl-cu12 for CuPy 13, or" in error[1]
 
 
 @pytest.mark.parametrize("name", ["pack", "unpack"])

@@ -1,5 +1,8 @@
 """Compiles the CUDA sources; the test marked gpu runs them."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import chainer
@@ -48,6 +51,37 @@ def test_pieces_cover_each_element_once():
     assert pieces_of([1, 0, 2 * n, 2 * n + 1]).tolist() == [
         *([0, 0], [2, 0], [2, 1], [3, 0], [3, 1], [3, 2])
     ]
+
+
+def test_each_source_is_compiled_by_one_thread_at_a_time(monkeypatch):
+    """The second one then finds it among what CuPy keeps."""
+    pytest.importorskip("cupy")
+    from chainer_revive.cuda import launcher
+
+    both_sources = threading.Barrier(2, timeout=20)
+    compiling, seen = [], []
+
+    class RawKernel:
+        def __init__(self, source, name):
+            self.source, self.name = source, name
+
+        def compile(self):
+            compiling.append(self.source)
+            seen.append(compiling.count(self.source))
+            if self.name == "first":
+                both_sources.wait()  # different ones do not wait for each other
+            time.sleep(0.05)
+            compiling.remove(self.source)
+
+    monkeypatch.setattr(launcher.cupy, "RawKernel", RawKernel)
+    calls = [(s, n) for n in ("first", "second", "third") for s in ("a", "b")]
+    try:
+        with ThreadPoolExecutor(len(calls)) as pool:
+            kernels = list(pool.map(lambda call: launcher.compiled(*call), calls))
+    finally:
+        launcher.compiled.cache_clear()
+    assert [(k.source, k.name) for k in kernels] == calls
+    assert seen == [1] * len(calls)
 
 
 class Array:

@@ -1,8 +1,9 @@
-"""An H100 that has memory and computes nothing: CuPy 14 and cuDNN 9 run on it.
+"""An H100 that has memory and computes nothing: CuPy 13 or 14 and cuDNN 9 run on it.
 
 CuPy's modules call CUDA through C functions of some of its modules, which each of the
 others looks up when it is imported; here they are replaced before. NVRTC compiles and
-cuDNN plans in earnest; every result is what the memory had before.
+cuDNN 9 plans in earnest; every result is what the memory had before. cuDNN 8 refuses
+to start, as it should where a graph is captured.
 
 usage: idle_gpu.py [MODULE ...], with a stub of libcuda on LD_LIBRARY_PATH. Checks all
 functions, and prints the seconds of a processor that its parts take, as JSON.
@@ -16,7 +17,10 @@ import sys
 import tempfile
 import time
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from chainer_revive.compat import libraries
 
 _C_TYPES = {
     "CUdevice": ctypes.c_int,
@@ -35,6 +39,17 @@ _MODULES = "api.driver", "api.runtime", "libs.cublas"
 _LIBRARIES = "libnvJitLink.so.13", "libcublasLt.so.13", "libcublas.so.13"
 _ALIGNMENT = 512
 
+
+def cupy_major():
+    """The version of CuPy that an extra has installed, or ``None``."""
+    for name in ("cupy-cuda13x", "cupy-cuda12x"):
+        try:
+            return int(version(name).partition(".")[0])
+        except PackageNotFoundError:
+            pass
+
+
+_CUDA = 13000 if cupy_major() == 14 else 12090
 _numbers = itertools.count(1 << 12)  # of streams, events, modules
 _blocks = {}
 _kept = []  # C functions must outlive their users
@@ -63,6 +78,11 @@ def _number(*_):
     return next(_numbers)
 
 
+def _attributes(address):
+    runtime = import_module("cupy_backends.cuda.api.runtime")
+    return runtime.PointerAttributes(0, 0, 0, 0)  # of memory that CUDA does not know
+
+
 _PROPERTIES = {
     "name": b"NVIDIA H100 80GB HBM3",
     "major": 9,
@@ -84,8 +104,10 @@ _FUNCTIONS = {
     "getDeviceCount": lambda: 1,
     "getDeviceProperties": lambda device: _PROPERTIES,
     "deviceGetAttribute": lambda attribute, device: _ATTRIBUTES.get(attribute, 0),
-    "driverGetVersion": lambda: 13000,
-    "runtimeGetVersion": lambda: 13000,
+    "driverGetVersion": lambda: _CUDA,
+    "runtimeGetVersion": lambda: _CUDA,
+    "_getCUDAMajorVersion": lambda: _CUDA // 1000,
+    "pointerGetAttributes": _attributes,
     "memGetInfo": lambda: (80 << 30, 80 << 30),
     "funcGetAttribute": lambda attribute, function: 1024,
     "eventCreateWithFlags": _number,
@@ -103,6 +125,7 @@ _AS_THEY_ARE = "check_status", "_is_hip_environment", "get_build_version"
 def install():
     """Replaces what calls CUDA; to be called before CuPy is imported."""
     assert "cupy._core.core" not in sys.modules
+    libraries.load()
     for library in _LIBRARIES:
         for folder in import_module("nvidia").__path__:
             path = Path(folder) / "cu13" / "lib" / library
@@ -133,7 +156,8 @@ def _replace(module, name):
         else:
             types.append(_C_TYPES.get(kind))
     result = result.strip()
-    is_object = result == _OBJECT
+    is_instance = name in _FUNCTIONS and result.startswith("struct __pyx_obj")
+    is_object = result == _OBJECT or is_instance
     if not arguments or None in types or not (is_object or result in _C_TYPES):
         return  # a number, or a struct: nothing here calls it
     n = sum(kind in _C_TYPES or kind == _OBJECT for kind in kinds)
@@ -163,7 +187,6 @@ def main(modules):
     import chainer  # noqa: F401
     from cupy.cuda import compiler
 
-    from chainer_revive.cudnn import executor, plans
     from chainer_revive.gpu_check import __main__ as command
     from chainer_revive.gpu_check import run
     from chainer_revive.gpu_check.card import usable_layers
@@ -171,14 +194,8 @@ def main(modules):
     for name in modules:
         import_module(name)
     times["imports"] = time.process_time()
-    sys.path.append(str(Path(__file__).parents[1] / "cudnn"))
-    from build_plans import target
-
-    where = target("sm_90")
-    executor.Executor._target = lambda self, device: where
-    executor.Executor._run = lambda self, plan, handle, inputs, outputs: None
     times["kernels"] = timed(compiler._NVRTCProgram, "compile")
-    times["plans"] = timed(plans, "get")
+    times["plans"] = with_cudnn_9() if "cudnn" in usable_layers() else []
     # As on a GPU that computes right: else, CUDA graphs would be of Chainer's kernels.
     command.passes = lambda result: True
     ahead, started = run.compile_ahead, time.process_time()
@@ -197,6 +214,19 @@ def main(modules):
         times["lines"] = Path(lines).read_text().splitlines()
     print(json.dumps(times), flush=True)
     os._exit(0)  # CuPy cannot tidy up after itself here
+
+
+def with_cudnn_9():
+    """Has cuDNN plan for the GPU, and call nothing; returns what each plan costs."""
+    from chainer_revive.cudnn import executor, plans
+
+    sys.path.append(str(Path(__file__).parents[1] / "cudnn"))
+    from build_plans import target
+
+    where = target("sm_90")
+    executor.Executor._target = lambda self, device: where
+    executor.Executor._run = lambda self, plan, handle, inputs, outputs: None
+    return timed(plans, "get")
 
 
 def timed(owner, name):

@@ -126,6 +126,24 @@ COMPUTE = {
 }
 
 
+def convolving_in_tf32():
+    """A context in which convolutions round their inputs as tensor cores do."""
+
+    def in_tf32(array):
+        bits = array.astype(np.float32).view(np.uint32)
+        kept = (bits + np.uint32(1 << 12)) & np.uint32(-1 << 13 & 0xFFFFFFFF)
+        return kept.view(np.float32).astype(np.float64)
+
+    def rounding(compute):
+        def call(a, b, *args, **options):
+            return compute(in_tf32(a), in_tf32(b), *args, **options)
+
+        return call
+
+    kinds = [kind for kind in COMPUTE if kind.startswith("convolution")]
+    return mock.patch.dict(COMPUTE, {kind: rounding(COMPUTE[kind]) for kind in kinds})
+
+
 @contextmanager
 def through(used, is_used):
     """A context in which functions of cuDNN's layer take the place of those for a CPU.

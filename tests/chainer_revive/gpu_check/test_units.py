@@ -4,9 +4,9 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
-import numpy_executor
 import pytest
 from faults import plant, wrong
+from numpy_executor import convolving_in_tf32
 from numpy_gpu import NumpyGpu
 
 import chainer_revive
@@ -160,21 +160,9 @@ def test_memory_that_is_not_written_is_found(kind):
     assert errors == {"NaN or infinity"}
 
 
-def in_tf32(array):
-    bits = array.astype(np.float32).view(np.uint32)
-    kept = (bits + np.uint32(1 << 12)) & np.uint32(-1 << 13 & 0xFFFFFFFF)
-    return kept.view(np.float32).astype(np.float64)
-
-
-def test_tf32_where_strict_float32_is_asked_for_is_found(monkeypatch):
-    for kind, original in list(numpy_executor.COMPUTE.items()):
-        if kind.startswith("convolution"):
-
-            def rounded(a, b, *args, original=original, **options):
-                return original(in_tf32(a), in_tf32(b), *args, **options)
-
-            monkeypatch.setitem(numpy_executor.COMPUTE, kind, rounded)
-    names, results = failing(NumpyGpu())
+def test_tf32_where_strict_float32_is_asked_for_is_found():
+    with convolving_in_tf32():
+        names, results = failing(NumpyGpu())
     convolutions = {name for name in UNITS if "/convolution" in name}
     assert names == convolutions
     for name in names:
