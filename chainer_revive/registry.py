@@ -85,7 +85,11 @@ TABLE: dict[str, dict[str, str]] = {
         "capture": "linear:gradient_w",
     },
     # Batch normalisation
-    f"{_BN}:BatchNormalization.forward": {"cudnn": "batch_normalization:choose"},
+    f"{_BN}:BatchNormalization.forward": {
+        "cpu": "batch_normalization:train",
+        "cudnn": "batch_normalization:choose",
+    },
+    f"{_BN}:BatchNormalization.backward": {"cpu": "batch_normalization:gradient"},
     f"{_BN}:FixedBatchNormalization.forward": {"cudnn": "batch_normalization:fixed"},
     f"{_BN}:GeneralBatchNormalizationImpl.forward": {
         "cpu": "batch_normalization:forward"

@@ -227,9 +227,9 @@ def may_wait() -> bool:
     return _later.may_wait
 
 
-def leave(mean: np.ndarray, scale: np.ndarray, beta: np.ndarray) -> None:
-    """Leaves (x - mean) * scale + beta to later."""
-    _later.values = np.array([mean, scale, beta])
+def leave(values: np.ndarray) -> None:
+    """Leaves (x - mean) * factor + shift to later; values are (3, C)."""
+    _later.values = values
 
 
 def apply(function, inputs, backprop: bool) -> Variable | None:

@@ -15,6 +15,7 @@ from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.functions.math.average import Mean
+from chainer.functions.normalization.batch_normalization import BatchNormalization
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from chainer.variable import VariableNode
 
@@ -106,6 +107,7 @@ _FINE_WITHOUT_LAYOUTS = (
 
 # What the check of types looks at, besides types and shapes.
 _CHECKED = {
+    BatchNormalization: ("axis",),
     Convolution2DFunction: ("groups",),
     LinearFunction: (),
     MaxPoolingND: ("ndim",),
@@ -125,7 +127,7 @@ def _check_types(func, arrays) -> None:
         return
     key = (
         type(func).check_type_forward,
-        *[getattr(func, name) for name in names],
+        *[_hashable(getattr(func, name)) for name in names],
         *[(a.shape, a.dtype) for a in arrays],
     )
     if key not in _passed:
@@ -133,6 +135,10 @@ def _check_types(func, arrays) -> None:
         if len(_passed) == _MANY:
             _passed.clear()
         _passed.add(key)
+
+
+def _hashable(value):
+    return tuple(value) if type(value) is list else value
 
 
 def device_of(*arrays):
