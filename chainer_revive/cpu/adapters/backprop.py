@@ -38,22 +38,22 @@ def to_all(outputs, retain_grad, loss_scale):
         return declined("a hook, debug mode or a schedule needs Chainer's own")
     grads = _Gradients(accumulate_grad_inputs=True)
     leaves, waiting, seen = set(), [], set()
-
-    def reach(node):
-        func = node._creator_node
-        if func is None:
-            leaves.add(node)
-        elif func not in seen:
-            heapq.heappush(waiting, (-func.rank, len(seen), func))
-            seen.add(func)
-
+    reached = []
     for node, gy in outputs:
         grads.accumulate(node, gy)
-        reach(node)
-    while waiting:
+        reached.append(node)
+    while True:
+        for node in reached:
+            func = node._creator_node
+            if func is None:
+                leaves.add(node)
+            elif func not in seen:
+                heapq.heappush(waiting, (-func.rank, len(seen), func))
+                seen.add(func)
+        if not waiting:
+            break
         _, _, func = heapq.heappop(waiting)
-        for node in _step(func, grads, retain_grad):
-            reach(node)
+        reached = _step(func, grads, retain_grad)
     for node in leaves:
         gx = grads.pop(node)
         variable = node._variable()
@@ -92,11 +92,15 @@ def _has_gradient(node) -> bool:
 
 def _step(func, grads, retain_grad) -> list:
     """Goes back through a function; returns the nodes that it brought a gradient."""
-    ys = [y() for y in func.outputs]
-    gys = tuple(
-        [None if y is None or y._creator_node is None else grads.pop(y) for y in ys]
-    )
-    indexes, gxs, plain = [], {}, not func._local_function_hooks
+    plain = not func._local_function_hooks
+    ys, gys = [], []
+    for y in func.outputs:
+        y = y()
+        gy = None if y is None or y._creator_node is None else grads.pop(y)
+        ys.append(y)
+        gys.append(gy)
+        plain = plain and (gy is None or type(gy._data[0]) is np.ndarray)
+    indexes, gxs = [], {}
     for i, x in enumerate(func.inputs):
         if x._requires_grad:
             indexes.append(i)
@@ -104,10 +108,8 @@ def _step(func, grads, retain_grad) -> list:
         plain = plain and (x._data is None or type(x._data) is np.ndarray)
     if not indexes:
         return []
-    for gy in gys:
-        plain = plain and (gy is None or type(gy._data[0]) is np.ndarray)
     go_back = backprop_step if plain else _backprop_within
-    go_back(func, tuple(indexes), gys, gxs, False)
+    go_back(func, tuple(indexes), tuple(gys), gxs, False)
     if retain_grad:
         for y, gy in zip(ys, gys, strict=True):
             if y is not None:

@@ -68,9 +68,8 @@ def apply(self, inputs):
 
     ret = tuple([variable(y, requires_grad) for y in outputs])
     if backprop:
-        if self._output_indexes_to_retain is not None:
-            retained = tuple(self._output_indexes_to_retain)
-            self._output_indexes_to_retain = retained
+        if (retained := self._output_indexes_to_retain) is not None:
+            self._output_indexes_to_retain = retained = tuple(retained)
             self._retained_output_data = tuple([outputs[index] for index in retained])
         _connect(self, variables, in_data, ret)
     deferred.mark(self, variables, ret)
@@ -82,17 +81,19 @@ def _connect(self, variables, in_data, outputs) -> None:
     own, common = settings()
     self._output_layouts = (None,) * len(outputs)
     self._output_count = len(outputs)
-    self.inputs = tuple([x._node for x in variables])
-    self.rank = max([node._rank for node in self.inputs])
+    self.inputs = inputs = tuple([x._node for x in variables])
+    self.rank = rank = max([node._rank for node in inputs])
     nodes = [y._node for y in outputs]
+    references = []
     for node in nodes:
         node._creator_node = self
-        node._rank = self.rank + 1
-    self.outputs = tuple([weakref.ref(node) for node in nodes])
+        node._rank = rank + 1
+        references.append(weakref.ref(node))
+    self.outputs = tuple(references)
     # Without a look at the arrays of variables, as ``retain_data`` takes.
     if self._input_indexes_to_retain is not None:
         for index in self._input_indexes_to_retain:
-            self.inputs[index]._data = in_data[index]
+            inputs[index]._data = in_data[index]
     if self._output_indexes_to_retain is not None:
         retained = self._output_indexes_to_retain, self._retained_output_data
         for index, array in zip(*retained, strict=True):
@@ -103,6 +104,7 @@ def _connect(self, variables, in_data, outputs) -> None:
 _FINE_WITHOUT_LAYOUTS = (
     FunctionNode.check_layout_forward,
     Convolution2DFunction.check_layout_forward,
+    BatchNormalization.check_layout_forward,
 )
 
 # What the check of types looks at, besides types and shapes.
@@ -169,8 +171,9 @@ def _plain(self, outputs) -> bool:
         return False
     if self._output_layouts not in (None, (None,) * len(outputs)):
         return False
-    if any([type(y) is not np.ndarray for y in outputs]):
-        return False
+    for y in outputs:
+        if type(y) is not np.ndarray:
+            return False
     return not self.is_elementwise or len(outputs) == 1
 
 

@@ -96,20 +96,20 @@ def shares(n: int, grain: int) -> tuple[int, int]:
     return helpers, max(1, n // (grain * 4 * (helpers + 1))) * grain
 
 
-def start_all(calls: array, places: array, helpers: int, arrays: Iterable) -> None:
+def start_all(where: tuple[int, ...], helpers: int, arrays: Iterable) -> None:
     """Does several tasks, one after another, in one call.
 
     Args:
-        calls: For each task its address, that of its arguments, n and the step.
-        places: For each argument that is an array of those given: its address, which
-            array it is, and how far it begins after that.
+        where: Addresses and lengths of two arrays of int64. The first has for each task
+            its address, that of its arguments, n and the step; the second for each
+            argument that is an array of those given: its address, which array it is,
+            and how far it begins after that.
         helpers: The largest number of threads that help with one of them.
         arrays: NumPy arrays.
     """
     if helpers:
         _call_up(helpers)
-    head = _place, *calls.buffer_info(), *places.buffer_info()
-    order = array("q", [*head, *map(id, arrays)])
+    order = array("q", [_place, *where, *map(id, arrays)])
     _lead_all.call(order.buffer_info()[0])
     _check()
 
