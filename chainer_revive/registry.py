@@ -42,6 +42,7 @@ TABLE: dict[str, dict[str, str]] = {
     "chainer.backend:get_device_from_array": {"cpu": "function_node:device_of"},
     "chainer.variable:Variable.backward": {"cpu": "backprop:backward"},
     "chainer.variable:Parameter.cleargrad": {"cpu": "all_parameters:cleargrad"},
+    "chainer.link:Link.cleargrads": {"cpu": "all_parameters:cleargrads"},
     "chainer._backprop:_backprop_to_all": {"cpu": "backprop:to_all"},
     "chainer.variable:_check_grad_type": {"cpu": "function_node:check_grad_type"},
     # Convolution

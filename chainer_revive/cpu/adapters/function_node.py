@@ -34,7 +34,9 @@ def apply(self, inputs):
     if (y := deferred.apply(self, inputs, backprop)) is not None:
         if backprop:
             self._input_layouts = (None,) * len(inputs)
-            _connect(self, inputs, (), (y,))
+            _connect(
+                self, inputs, (), (y,), own.get("lazy_grad_sum", common.lazy_grad_sum)
+            )
         return (y,)
     variables, in_data = [], []
     requires_grad = False
@@ -71,14 +73,14 @@ def apply(self, inputs):
         if (retained := self._output_indexes_to_retain) is not None:
             self._output_indexes_to_retain = retained = tuple(retained)
             self._retained_output_data = tuple([outputs[index] for index in retained])
-        _connect(self, variables, in_data, ret)
+        lazy = own.get("lazy_grad_sum", common.lazy_grad_sum)
+        _connect(self, variables, in_data, ret, lazy)
     deferred.mark(self, variables, ret)
     return ret
 
 
-def _connect(self, variables, in_data, outputs) -> None:
+def _connect(self, variables, in_data, outputs, lazy_grad_sum) -> None:
     """Puts a function between the variables of a graph."""
-    own, common = settings()
     self._output_layouts = (None,) * len(outputs)
     self._output_count = len(outputs)
     self.inputs = inputs = tuple([x._node for x in variables])
@@ -98,7 +100,7 @@ def _connect(self, variables, in_data, outputs) -> None:
         retained = self._output_indexes_to_retain, self._retained_output_data
         for index, array in zip(*retained, strict=True):
             nodes[index]._data = array
-    self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
+    self.lazy_grad_sum = lazy_grad_sum
 
 
 _FINE_WITHOUT_LAYOUTS = (
@@ -127,20 +129,18 @@ def _check_types(func, arrays) -> None:
     if names is None:
         func._check_data_type_forward(arrays)
         return
-    key = (
-        type(func).check_type_forward,
-        *[_hashable(getattr(func, name)) for name in names],
-        *[(a.shape, a.dtype) for a in arrays],
-    )
+    form = [type(func).check_type_forward]
+    for name in names:
+        value = getattr(func, name)
+        form.append(tuple(value) if type(value) is list else value)
+    for a in arrays:
+        form += a.shape, a.dtype
+    key = tuple(form)
     if key not in _passed:
         func._check_data_type_forward(arrays)
         if len(_passed) == _MANY:
             _passed.clear()
         _passed.add(key)
-
-
-def _hashable(value):
-    return tuple(value) if type(value) is list else value
 
 
 def device_of(*arrays):

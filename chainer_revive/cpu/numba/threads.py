@@ -173,6 +173,12 @@ _read = ctypes.c_int64.from_address
 _HEAD = object.__basicsize__
 
 
+@jit
+def data_of(a):
+    """The same for compiled code, of ``id(a)``."""
+    return load(a + _HEAD)
+
+
 def count() -> int:
     """Returns how many threads may work, the calling one included.
 
@@ -240,7 +246,7 @@ def _lead_all(order):
     for i in range(found):
         place = places + 24 * i
         a = load(order + 40 + 8 * load(place + 8))
-        store(load(place), load(a + _HEAD) + load(place + 16))
+        store(load(place), data_of(a) + load(place + 16))
     for i in range(count):
         at = calls + 32 * i
         task, arguments = load(at), load(at + 8)
