@@ -42,6 +42,7 @@ TABLE: dict[str, dict[str, str]] = {
     "chainer.backend:get_device_from_array": {"cpu": "function_node:device_of"},
     "chainer.variable:Variable.backward": {"cpu": "backprop:backward"},
     "chainer.variable:Parameter.cleargrad": {"cpu": "all_parameters:cleargrad"},
+    "chainer.link:Link.cleargrads": {"cpu": "all_parameters:cleargrads"},
     "chainer._backprop:_backprop_to_all": {"cpu": "backprop:to_all"},
     "chainer.variable:_check_grad_type": {"cpu": "function_node:check_grad_type"},
     # Convolution
@@ -85,7 +86,11 @@ TABLE: dict[str, dict[str, str]] = {
         "capture": "linear:gradient_w",
     },
     # Batch normalisation
-    f"{_BN}:BatchNormalization.forward": {"cudnn": "batch_normalization:choose"},
+    f"{_BN}:BatchNormalization.forward": {
+        "cpu": "batch_normalization:train",
+        "cudnn": "batch_normalization:choose",
+    },
+    f"{_BN}:BatchNormalization.backward": {"cpu": "batch_normalization:gradient"},
     f"{_BN}:FixedBatchNormalization.forward": {"cudnn": "batch_normalization:fixed"},
     f"{_BN}:GeneralBatchNormalizationImpl.forward": {
         "cpu": "batch_normalization:forward"

@@ -41,6 +41,12 @@ class _Seen(list):
     well, and ReLU.
     """
 
+    values: np.ndarray | None = None  # mean, factor and shift (3, C)
+    other: np.ndarray | None = None
+    other_values: np.ndarray | None = None
+    relu = False
+    reads: tuple[list, ...] = ()  # the readers of each array
+
     def __init__(self, array: np.ndarray, loops: ModuleType) -> None:
         super().__init__((array,))
         self.loops = loops
@@ -48,14 +54,11 @@ class _Seen(list):
         self.lock = threading.RLock()
         # Weak references to those that wait and read the array.
         self.readers: list[weakref.ref[_Seen]] = []
-        self.wait_for_nothing()
 
     def wait_for_nothing(self) -> None:
-        self.values: np.ndarray | None = None  # mean, factor and shift (3, C)
-        self.other: np.ndarray | None = None
-        self.other_values: np.ndarray | None = None
+        self.values = self.other = self.other_values = None
         self.relu = False
-        self.reads: list[list] = []  # the readers of each array
+        self.reads = ()
 
     def waits(self) -> bool:
         return self.relu or self.values is not None or self.other is not None
@@ -101,7 +104,7 @@ class _Seen(list):
     def read(self, other: _Seen) -> None:
         """Has this one computed before arrays that the other one reads are shown."""
         for readers in other.reads if other.waits() else [other.readers]:
-            self.reads.append(readers)
+            self.reads += (readers,)
             readers.append(weakref.ref(self))
 
 
@@ -171,7 +174,7 @@ def mark(function, inputs: list[Variable], outputs: tuple[Variable, ...]) -> Non
     if type(function) is not Convolution2DFunction:
         return
     (y,) = outputs
-    array = y._data[0]
+    (array,) = y._data
     loops = compiled.loops(array.dtype)
     if (
         loops
@@ -202,10 +205,9 @@ def forward(function, inputs: list[Variable], arrays: tuple[np.ndarray, ...]):
 
     It then returns its input, and :func:`mark` must follow.
     """
-    _later.values = None
-    _later.may_wait = type(function) is BatchNormalization and (
-        type(inputs[0]._data) is Unseen
-    )
+    if type(function) is not BatchNormalization:
+        return function.forward(arrays)
+    _later.values, _later.may_wait = None, type(inputs[0]._data) is Unseen
     try:
         return function.forward(arrays)
     finally:
@@ -227,9 +229,9 @@ def may_wait() -> bool:
     return _later.may_wait
 
 
-def leave(mean: np.ndarray, scale: np.ndarray, beta: np.ndarray) -> None:
-    """Leaves (x - mean) * scale + beta to later."""
-    _later.values = np.array([mean, scale, beta])
+def leave(values: np.ndarray) -> None:
+    """Leaves (x - mean) * factor + shift to later; values are (3, C)."""
+    _later.values = values
 
 
 def apply(function, inputs, backprop: bool) -> Variable | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -22,14 +24,24 @@ def covered(*arrays) -> bool:
 
 def is_channels_last(x: np.ndarray) -> bool:
     """Tells whether the memory of an (N, C, ...) array is that of an (N, ..., C)."""
-    return x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous
+    return x.transpose(_last(x.ndim)).flags.c_contiguous
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """Returns the values of an (N, C, ...) array as a contiguous (N, ..., C)."""
-    return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1))
+    return np.ascontiguousarray(x.transpose(_last(x.ndim)))
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
     """Views an (N, ..., C) array as (N, C, ...)."""
-    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
+    return x.transpose(_first(x.ndim))
+
+
+@functools.cache
+def _last(ndim: int) -> tuple[int, ...]:
+    return 0, *range(2, ndim), 1
+
+
+@functools.cache
+def _first(ndim: int) -> tuple[int, ...]:
+    return 0, ndim - 1, *range(1, ndim - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from chainer import Parameter
+from chainer import Chain, ChainList, Link, Parameter
 from chainer.optimizer import GradientMethod, Hyperparameter
 from chainer.optimizers.adam import AdamRule
 
@@ -29,7 +29,7 @@ def update(self, lossfun=None, *args, **kwds):
     """For ``GradientMethod``."""
     if lossfun is not None:
         return update_after_backward(self, lossfun, args, kwds)
-    if not (_only_updates(self) and _update_together(list(self.target.params()))):
+    if not (_only_updates(self) and _update_together(params_of(self.target))):
         return declined(
             "it is for parameters and gradients that are float32 arrays of NumPy, all "
             "with the same rule, which has a compiled loop, without hooks and loss "
@@ -48,6 +48,39 @@ def cleargrad(self):
     if self._data[0] is None:
         self._grad_initializer = None
     return None
+
+
+def cleargrads(self):
+    """For ``Link``."""
+    for param in params_of(self):
+        param.cleargrad()
+
+
+def params_of(link: Link) -> list[Parameter]:
+    """Returns ``list(link.params())`` without a generator for each link on the way."""
+    found: list[Parameter] = []
+    _add_params(link, found)
+    return found
+
+
+def _add_params(link, found) -> None:
+    cls, d = type(link), link.__dict__
+    if cls.params is Link.params and "params" not in d:
+        children = ()
+    elif "params" in d or cls.params not in (Chain.params, ChainList.params):
+        found.extend(link.params())
+        return
+    else:
+        kind = Chain if cls.params is Chain.params else ChainList
+        if super(kind, link).params.__func__ is not Link.params:
+            found.extend(link.params())
+            return
+        children = link._children
+        if kind is Chain:
+            children = [d[name] for name in sorted(children)]
+    found += [d[name] for name in sorted(link._params)]
+    for child in children:
+        _add_params(child, found)
 
 
 def _only_updates(optimizer) -> bool:
@@ -118,9 +151,9 @@ def _that_differs(hp: Hyperparameter) -> Hyperparameter:
 
 def _overlap(tensors, address) -> bool:
     """Tells whether parameters share memory, so that their order counts."""
-    arrays = [a for arrays in tensors for a in arrays]
-    if len(set(map(id, arrays))) == len(arrays) and all(
-        [a.flags.owndata for a in arrays]
+    owners = [a if a.flags.owndata else a.base for arrays in tensors for a in arrays]
+    if len(set(map(id, owners))) == len(owners) and all(
+        [type(a) is np.ndarray and a.flags.owndata for a in owners]
     ):
         return False
     spans = sorted(

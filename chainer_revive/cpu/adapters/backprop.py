@@ -6,8 +6,8 @@ import heapq
 
 import chainer
 import numpy as np
-from chainer import backend
-from chainer._backprop_utils import GradTable, backprop_step
+from chainer import FunctionNode, backend
+from chainer._backprop_utils import GradTable, _reduce, backprop_step
 
 from chainer_revive.cpu.adapters.function_node import check_grad_type
 from chainer_revive.cpu.function_node import settings, variable, watched
@@ -38,22 +38,22 @@ def to_all(outputs, retain_grad, loss_scale):
         return declined("a hook, debug mode or a schedule needs Chainer's own")
     grads = _Gradients(accumulate_grad_inputs=True)
     leaves, waiting, seen = set(), [], set()
-
-    def reach(node):
-        func = node._creator_node
-        if func is None:
-            leaves.add(node)
-        elif func not in seen:
-            heapq.heappush(waiting, (-func.rank, len(seen), func))
-            seen.add(func)
-
+    reached = []
     for node, gy in outputs:
         grads.accumulate(node, gy)
-        reach(node)
-    while waiting:
+        reached.append(node)
+    while True:
+        for node in reached:
+            func = node._creator_node
+            if func is None:
+                leaves.add(node)
+            elif func not in seen:
+                heapq.heappush(waiting, (-func.rank, len(seen), func))
+                seen.add(func)
+        if not waiting:
+            break
         _, _, func = heapq.heappop(waiting)
-        for node in _step(func, grads, retain_grad):
-            reach(node)
+        reached = _step(func, grads, retain_grad)
     for node in leaves:
         gx = grads.pop(node)
         variable = node._variable()
@@ -92,11 +92,15 @@ def _has_gradient(node) -> bool:
 
 def _step(func, grads, retain_grad) -> list:
     """Goes back through a function; returns the nodes that it brought a gradient."""
-    ys = [y() for y in func.outputs]
-    gys = tuple(
-        [None if y is None or y._creator_node is None else grads.pop(y) for y in ys]
-    )
-    indexes, gxs, plain = [], {}, not func._local_function_hooks
+    plain = not func._local_function_hooks
+    ys, gys = [], []
+    for y in func.outputs:
+        y = y()
+        gy = None if y is None or y._creator_node is None else grads.pop(y)
+        ys.append(y)
+        gys.append(gy)
+        plain = plain and (gy is None or type(gy._data[0]) is np.ndarray)
+    indexes, gxs = [], {}
     for i, x in enumerate(func.inputs):
         if x._requires_grad:
             indexes.append(i)
@@ -104,10 +108,8 @@ def _step(func, grads, retain_grad) -> list:
         plain = plain and (x._data is None or type(x._data) is np.ndarray)
     if not indexes:
         return []
-    for gy in gys:
-        plain = plain and (gy is None or type(gy._data[0]) is np.ndarray)
-    go_back = backprop_step if plain else _backprop_within
-    go_back(func, tuple(indexes), gys, gxs, False)
+    go_back = _backprop_plainly if plain else _backprop_within
+    go_back(func, tuple(indexes), tuple(gys), gxs)
     if retain_grad:
         for y, gy in zip(ys, gys, strict=True):
             if y is not None:
@@ -123,7 +125,34 @@ def _step(func, grads, retain_grad) -> list:
     return reached
 
 
-def _backprop_within(func, indexes, gys, gxs, is_debug) -> None:
+def _backprop_plainly(func, indexes, gys, gxs) -> None:
+    """As Chainer's ``backprop_step``, which has more for what is unusual."""
+    if func.backward_accumulate.__code__ is not _ACCUMULATE or func.stack is not None:
+        backprop_step(func, indexes, gys, gxs, False)
+        return
+    found = func.backward(indexes, gys)
+    inputs = func.inputs
+    if len(found) == len(inputs):
+        found = [found[i] for i in indexes]
+    elif len(found) != len(indexes):
+        wanted = " or ".join(map(str, dict.fromkeys([len(indexes), len(inputs)])))
+        message = "number of gradients returned from backward is incorrect: "
+        message += f"{len(found)} != expected {wanted}"
+        raise ValueError(func._get_error_message(message))
+    for i, gx in zip(indexes, found, strict=True):
+        if gx is not None and gx._data[0] is not None:
+            gxs[inputs[i]].append(gx)
+    del found, gx
+    if not func.lazy_grad_sum:
+        for gx in gxs.values():
+            if len(gx) > 1:
+                _reduce(gx)
+
+
+_ACCUMULATE = FunctionNode.backward_accumulate.__code__
+
+
+def _backprop_within(func, indexes, gys, gxs) -> None:
     """Goes back between the function's own hooks, and on its device."""
     hooks = func._local_function_hooks or {}
     in_data = tuple([x.data for x in func.inputs])
@@ -131,6 +160,6 @@ def _backprop_within(func, indexes, gys, gxs, is_debug) -> None:
     with chainer.using_device(backend.get_device_from_array(*in_data, *gy_data)):
         for hook in hooks.values():
             hook.backward_preprocess(func, in_data, gy_data)
-        backprop_step(func, indexes, gys, gxs, is_debug)
+        backprop_step(func, indexes, gys, gxs, False)
         for hook in hooks.values():
             hook.backward_postprocess(func, in_data, gy_data)

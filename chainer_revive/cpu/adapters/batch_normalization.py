@@ -6,12 +6,18 @@ what they do not cover.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+from chainer.backends import intel64
 from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
     GeneralBatchNormalizationImpl,
+    _impl_selector,
 )
 
 from chainer_revive.cpu import compiled, deferred
+from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
 from chainer_revive.cpu.layout import (
     NOT_COVERED,
     channels_first,
@@ -28,6 +34,57 @@ _NOT_COVERED = (
     f"float64; without compiled loops, of {_SMALL} elements or more, with few "
     "pixels or channels last"
 )
+
+
+def train(self, inputs):
+    """For ``BatchNormalization``, where it chooses the implementation below."""
+    x, gamma, beta = inputs
+    axis, key_axis, expander = _axes(x.ndim)
+    if (
+        type(self) is not BatchNormalization
+        or self._impl_selector is not _impl_selector
+        or self.axis not in (None, axis)
+        or self.input_layouts != (None, None, None)
+        or x.size == gamma.size  # Chainer has a warning
+        or intel64.is_ideep_available()
+    ):
+        return declined(
+            "it is for means over all axes but 1 of more than one number each, by the "
+            "implementation of Chainer's choice"
+        )
+    impl = GeneralBatchNormalizationImpl()
+    found = forward(
+        *(impl, axis, gamma, x, None, np, expander, beta, self.eps, self.decay),
+        *(self.running_mean, self.running_var),
+    )
+    if found is NotImplemented:
+        return NotImplemented
+    self.retain_inputs((0, 1))
+    self.axis, self.key_axis, self.expander, self._impl = axis, key_axis, expander, impl
+    y, _, _, _, self.mean, self.var, self.inv_std, _ = found
+    return (y,)
+
+
+@functools.cache
+def _axes(ndim: int) -> tuple[tuple, tuple, tuple]:
+    """Returns the axes of a mean, the other one, and how to index by that."""
+    axis = (0, *range(2, ndim))
+    return axis, (1,), (None, slice(None), *[None] * (ndim - 2))
+
+
+def gradient(self, indexes, grad_outputs):
+    """For ``BatchNormalization``."""
+    if type(self) is not BatchNormalization or not unwatched():
+        return declined(WATCHED)
+    x, gamma = (node.data for node in self.inputs[:2])
+    found = backward(
+        *(self._impl, self.axis, gamma, grad_outputs[0].raw_array, x, None, np),
+        *(self.expander, self.mean, self.inv_std, self.eps, None, None),
+    )
+    if found is NotImplemented:
+        return NotImplemented
+    gx, _, ggamma, gbeta = found
+    return gradients((gx, ggamma, gbeta))
 
 
 def forward(
@@ -51,16 +108,21 @@ def forward(
     rows = images.reshape(-1, c)
     loops = compiled.loops(x.dtype)
     if loops and deferred.may_wait():
-        mean, var, inv_std = loops.batch_normalization.statistics(rows, eps)
-        deferred.leave(mean, inv_std * gamma, beta)
+        tracked = _can_track(running_mean, running_var, gamma, decay)
+        running = ((running_mean, running_var), decay) if tracked else ()
+        mean, var, inv_std, values = loops.batch_normalization.statistics(
+            rows, gamma, beta, eps, *running
+        )
+        deferred.leave(values)
         y = x  # in its place
     else:
+        tracked = False
         y = np.empty_like(images)
         mean, var, inv_std = compiled.fastest(x.dtype).batch_normalization.forward(
             rows, gamma, beta, eps, y.reshape(-1, c)
         )
         y = channels_first(y)
-    if running_mean is not None:
+    if running_mean is not None and not tracked:
         m = len(rows)
         adjust = m / max(m - 1.0, 1.0)  # unbiased estimation
         running_mean *= decay
@@ -130,6 +192,20 @@ def _covers(self, axis, gamma, x, other) -> bool:
         and axis == (0, *range(2, x.ndim))
         and (compiled.loops(x.dtype) or _pays(x))
     )
+
+
+def _can_track(mean, var, gamma, decay) -> bool:
+    """Tells whether a loop can update running averages."""
+    for a in (mean, var):
+        if (
+            type(a) is not np.ndarray
+            or a.dtype != gamma.dtype
+            or a.shape != gamma.shape
+        ):
+            return False
+        if not (a.flags.c_contiguous and a.flags.writeable):
+            return False
+    return type(decay) is float
 
 
 def _pays(x) -> bool:

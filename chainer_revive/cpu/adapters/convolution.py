@@ -6,8 +6,6 @@ what they do not cover.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from chainer import FunctionNode
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
@@ -57,7 +55,7 @@ def _forward(self, x, W, b=None):
 def backward(self, indexes, grad_outputs):
     """For ``Convolution2DFunction``."""
     # A Variable may have got another array since the forward pass.
-    x, W = (node.data for node in self.inputs[:2])
+    x, W = self.inputs[0].data, self.inputs[1].data
     gy = grad_outputs[0].raw_array
     if not unwatched():
         return declined(WATCHED)
@@ -73,6 +71,9 @@ def backward(self, indexes, grad_outputs):
 
 def backward_accumulate(self, indexes, grad_outputs, grad_inputs):
     """For ``Convolution2DFunction``: adds to the gradient by x in place."""
+    if all([g is None for g in grad_inputs]):
+        gxs = self.backward(indexes, grad_outputs)
+        return gxs if len(gxs) == len(indexes) else tuple([gxs[i] for i in indexes])
     accumulate = FunctionNode.backward_accumulate
     if not _adds(self, indexes, grad_inputs):
         return accumulate(self, indexes, grad_outputs, grad_inputs)
@@ -128,7 +129,7 @@ def _planned(compute, first, *arrays):
     sizes = self.sy, self.sx, self.dy, self.dx, self.ph, self.pw, self.groups
     # A stride of 2.0 fails where one of 2 does not.
     key = compute, *shape, *sizes, *map(type, sizes), self.cover_all
-    return loops.plans.run(key, arrays, functools.partial(compute, *first))
+    return loops.plans.run(key, arrays, compute, *first)
 
 
 def gradient_w(self, x, gy):

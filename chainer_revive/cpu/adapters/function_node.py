@@ -15,6 +15,7 @@ from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.functions.math.average import Mean
+from chainer.functions.normalization.batch_normalization import BatchNormalization
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from chainer.variable import VariableNode
 
@@ -33,7 +34,9 @@ def apply(self, inputs):
     if (y := deferred.apply(self, inputs, backprop)) is not None:
         if backprop:
             self._input_layouts = (None,) * len(inputs)
-            _connect(self, inputs, (), (y,))
+            _connect(
+                self, inputs, (), (y,), own.get("lazy_grad_sum", common.lazy_grad_sum)
+            )
         return (y,)
     variables, in_data = [], []
     requires_grad = False
@@ -67,45 +70,48 @@ def apply(self, inputs):
 
     ret = tuple([variable(y, requires_grad) for y in outputs])
     if backprop:
-        if self._output_indexes_to_retain is not None:
-            retained = tuple(self._output_indexes_to_retain)
-            self._output_indexes_to_retain = retained
+        if (retained := self._output_indexes_to_retain) is not None:
+            self._output_indexes_to_retain = retained = tuple(retained)
             self._retained_output_data = tuple([outputs[index] for index in retained])
-        _connect(self, variables, in_data, ret)
+        lazy = own.get("lazy_grad_sum", common.lazy_grad_sum)
+        _connect(self, variables, in_data, ret, lazy)
     deferred.mark(self, variables, ret)
     return ret
 
 
-def _connect(self, variables, in_data, outputs) -> None:
+def _connect(self, variables, in_data, outputs, lazy_grad_sum) -> None:
     """Puts a function between the variables of a graph."""
-    own, common = settings()
     self._output_layouts = (None,) * len(outputs)
     self._output_count = len(outputs)
-    self.inputs = tuple([x._node for x in variables])
-    self.rank = max([node._rank for node in self.inputs])
+    self.inputs = inputs = tuple([x._node for x in variables])
+    self.rank = rank = max([node._rank for node in inputs])
     nodes = [y._node for y in outputs]
+    references = []
     for node in nodes:
         node._creator_node = self
-        node._rank = self.rank + 1
-    self.outputs = tuple([weakref.ref(node) for node in nodes])
+        node._rank = rank + 1
+        references.append(weakref.ref(node))
+    self.outputs = tuple(references)
     # Without a look at the arrays of variables, as ``retain_data`` takes.
     if self._input_indexes_to_retain is not None:
         for index in self._input_indexes_to_retain:
-            self.inputs[index]._data = in_data[index]
+            inputs[index]._data = in_data[index]
     if self._output_indexes_to_retain is not None:
         retained = self._output_indexes_to_retain, self._retained_output_data
         for index, array in zip(*retained, strict=True):
             nodes[index]._data = array
-    self.lazy_grad_sum = own.get("lazy_grad_sum", common.lazy_grad_sum)
+    self.lazy_grad_sum = lazy_grad_sum
 
 
 _FINE_WITHOUT_LAYOUTS = (
     FunctionNode.check_layout_forward,
     Convolution2DFunction.check_layout_forward,
+    BatchNormalization.check_layout_forward,
 )
 
 # What the check of types looks at, besides types and shapes.
 _CHECKED = {
+    BatchNormalization: ("axis",),
     Convolution2DFunction: ("groups",),
     LinearFunction: (),
     MaxPoolingND: ("ndim",),
@@ -123,11 +129,13 @@ def _check_types(func, arrays) -> None:
     if names is None:
         func._check_data_type_forward(arrays)
         return
-    key = (
-        type(func).check_type_forward,
-        *[getattr(func, name) for name in names],
-        *[(a.shape, a.dtype) for a in arrays],
-    )
+    form = [type(func).check_type_forward]
+    for name in names:
+        value = getattr(func, name)
+        form.append(tuple(value) if type(value) is list else value)
+    for a in arrays:
+        form += a.shape, a.dtype
+    key = tuple(form)
     if key not in _passed:
         func._check_data_type_forward(arrays)
         if len(_passed) == _MANY:
@@ -163,8 +171,9 @@ def _plain(self, outputs) -> bool:
         return False
     if self._output_layouts not in (None, (None,) * len(outputs)):
         return False
-    if any([type(y) is not np.ndarray for y in outputs]):
-        return False
+    for y in outputs:
+        if type(y) is not np.ndarray:
+            return False
     return not self.is_elementwise or len(outputs) == 1
 
 

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chainer_revive.cpu.buffers import constant
 from chainer_revive.cpu.numba import threads
+from chainer_revive.cpu.numba.elementwise import part
 from chainer_revive.cpu.numba.intrinsics import doubles, floats, unpack
 from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
@@ -79,30 +81,100 @@ class Gradient(NamedTuple):
     c: int
 
 
+class Moments(NamedTuple):
+    """What follows from the sums of blocks.
+
+    Attributes:
+        sums: float64 (2, blocks, c), of elements and squares around the blocks' means.
+        numbers: float32 (4,), see :func:`_numbers`.
+        gamma, beta: float32 (c,).
+        running_mean, running_var: float32 (c,), updated; or 0.
+        results: float32 (5, c), written: variance, 1 / deviation, and values as in
+            :class:`Apply`.
+        m, c, rows: As in :class:`Blocks`.
+    """
+
+    sums: int
+    numbers: int
+    gamma: int
+    beta: int
+    running_mean: int
+    running_var: int
+    results: int
+    m: int
+    c: int
+    rows: int
+
+
+class Slopes(NamedTuple):
+    """What follows from the sums of blocks on the way back.
+
+    Attributes:
+        sums: float64 (2, blocks, c), of gy * (x - mean) and gy.
+        gamma, mean, inv_std: float32 (c,).
+        values: float32 (4, c), written, as in :class:`Gradient`.
+        ggamma, gbeta: float32 (c,), written.
+        m, c, blocks: The numbers of rows, of channels and of blocks.
+    """
+
+    sums: int
+    gamma: int
+    mean: int
+    inv_std: int
+    values: int
+    ggamma: int
+    gbeta: int
+    m: int
+    c: int
+    blocks: int
+
+
 def forward(x, gamma, beta, eps, y) -> tuple[np.ndarray, ...]:
     """Normalises x into y; returns mean, variance and 1 / deviation."""
-    mean, var, inv_std = statistics(x, eps)
-    apply(x, mean, inv_std * gamma, beta, y)
-    return mean, var, inv_std
+    *moments, values = statistics(x, gamma, beta, eps)
+    _normalise(x, values, y)
+    return tuple(moments)
 
 
-def statistics(x, eps) -> tuple[np.ndarray, ...]:
-    """Returns mean, variance and 1 / deviation."""
-    m = len(x)
-    (sums, squares), rows = _of_blocks(_deviations, x)
-    exact = sums.sum(0) / m
-    counts = np.full((len(sums), 1), rows)
-    counts[-1] = m - (len(sums) - 1) * rows
-    # The sum of squares around the blocks' means, and that of these around the mean.
-    squares = squares.sum(0) + (counts * (sums / counts - exact) ** 2).sum(0)
-    mean, var = exact.astype(x.dtype), (squares / m).astype(x.dtype)
-    return mean, var, np.reciprocal(np.sqrt(var + eps, dtype=x.dtype))
+def statistics(
+    x, gamma, beta, eps, running=(0, 0), decay: float = 0.0
+) -> tuple[np.ndarray, ...]:
+    """Computes what normalisation takes.
+
+    Args:
+        running: Contiguous float32 arrays, averages of mean and variance to update.
+        decay: Of these.
+
+    Returns:
+        tuple: Mean, variance, 1 / deviation, and values as :func:`finish` takes them.
+    """
+    m, c = x.shape
+    sums, rows = _of_blocks(_deviations, x)
+    blocks = sums.shape[1]
+    results = np.empty((5, c), np.float32)
+    numbers = _numbers(m, float(eps), decay)
+    gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
+    arguments = Moments(sums, numbers, gamma, beta, *running, results, m, c, rows)
+    threads.run(_moments, c, -(-_GRAIN // blocks), arguments)
+    var, inv_std, mean, _, _ = results
+    return mean, var, inv_std, results[2:]
+
+
+@functools.lru_cache(256)
+def _numbers(m: int, eps: float, decay: float) -> np.ndarray:
+    """Returns eps, decay, and what new means and variances are multiplied by."""
+    adjust = m / max(m - 1.0, 1.0)  # unbiased estimation
+    numbers = [eps, decay, 1 - decay, (1 - decay) * adjust]
+    return constant(np.array(numbers, np.float32))
 
 
 def apply(x, mean, scale, beta, y) -> None:
     """Writes (x - mean) * scale + beta to y."""
+    _normalise(x, np.array([mean, scale, beta], x.dtype), y)
+
+
+def _normalise(x, values, y) -> None:
     m, c = x.shape
-    values = np.array([mean, scale, beta], x.dtype)
     threads.run(_apply, m, -(-_GRAIN // c), Apply(x, y, values, c))
 
 
@@ -122,13 +194,15 @@ def finish(x, values, other, other_values, relu: bool, y) -> None:
 def backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]:
     """Writes the gradient by x; returns those by gamma and beta."""
     m, c = x.shape
-    (products, sums), _ = _of_blocks(_products, x, gy, mean)
-    ggamma, gbeta = products.sum(0) * inv_std, sums.sum(0)
-    scale = gamma * inv_std
-    slope, shift = -scale * inv_std * ggamma / m, -scale * gbeta / m
-    values = np.array([mean, scale, slope, shift], x.dtype)
+    sums, _ = _of_blocks(_products, x, gy, mean)
+    blocks = sums.shape[1]
+    values = np.empty((4, c), np.float32)
+    ggamma, gbeta = np.empty(c, np.float32), np.empty(c, np.float32)
+    given = [np.ascontiguousarray(a, np.float32) for a in (gamma, mean, inv_std)]
+    arguments = Slopes(sums, *given, values, ggamma, gbeta, m, c, blocks)
+    threads.run(_slopes, c, -(-_GRAIN // blocks), arguments)
     threads.run(_gradient, m, -(-_GRAIN // c), Gradient(x, gy, gx, values, c))
-    return ggamma.astype(x.dtype), gbeta.astype(x.dtype)
+    return ggamma, gbeta
 
 
 def channel_sums(x) -> np.ndarray:
@@ -233,6 +307,81 @@ def _finish(arguments, start, stop):
         else:
             for q in range(c):
                 y[i, q] = row[q]
+
+
+@Task
+def _moments(arguments, start, stop):
+    """What :func:`statistics` returns, rounded as NumPy rounds it."""
+    a = unpack(arguments, Moments)
+    m, c, rows = a.m, a.c, a.rows
+    blocks, n = -(-m // rows), stop - start
+    sums = carray(doubles(a.sums), (2, blocks, c))
+    numbers = carray(floats(a.numbers), 4)
+    results = carray(floats(a.results), (5, c))
+    gamma, beta = part(a.gamma, start, stop), part(a.beta, start, stop)
+    exact, squares = sums[0, 0, start:stop].copy(), sums[1, 0, start:stop].copy()
+    for block in range(1, blocks):
+        sums_here, squares_here = sums[0, block, start:stop], sums[1, block, start:stop]
+        for q in range(n):
+            exact[q] += sums_here[q]
+            squares[q] += squares_here[q]
+    for q in range(n):
+        exact[q] /= m
+    # The sum of squares around the blocks' means, and that of these around the mean.
+    between = np.zeros(n)
+    for block in range(blocks):
+        count = min(rows, m - block * rows)
+        sums_here = sums[0, block, start:stop]
+        for q in range(n):
+            d = sums_here[q] / count - exact[q]
+            between[q] += count * (d * d)
+    var, inv_std = results[0, start:stop], results[1, start:stop]
+    mean, scale = results[2, start:stop], results[3, start:stop]
+    results[4, start:stop] = beta
+    for q in range(n):
+        mean[q] = exact[q]
+        var[q] = (squares[q] + between[q]) / m
+        inv_std[q] = np.float32(1) / np.sqrt(var[q] + numbers[0])
+        scale[q] = inv_std[q] * gamma[q]
+    if a.running_mean:
+        running_mean = part(a.running_mean, start, stop)
+        running_var = part(a.running_var, start, stop)
+        for q in range(n):
+            new = numbers[2] * mean[q]
+            running_mean[q] = running_mean[q] * numbers[1] + new
+            new = numbers[3] * var[q]
+            running_var[q] = running_var[q] * numbers[1] + new
+
+
+@Task
+def _slopes(arguments, start, stop):
+    """What the gradient by x takes, and those by gamma and beta."""
+    a = unpack(arguments, Slopes)
+    m, c, n = a.m, a.c, stop - start
+    sums = carray(doubles(a.sums), (2, a.blocks, c))
+    values = carray(floats(a.values), (4, c))
+    gamma, mean = part(a.gamma, start, stop), part(a.mean, start, stop)
+    inv_std = part(a.inv_std, start, stop)
+    ggamma, gbeta = part(a.ggamma, start, stop), part(a.gbeta, start, stop)
+    products, total = sums[0, 0, start:stop].copy(), sums[1, 0, start:stop].copy()
+    for block in range(1, a.blocks):
+        products_here, total_here = (
+            sums[0, block, start:stop],
+            sums[1, block, start:stop],
+        )
+        for q in range(n):
+            products[q] += products_here[q]
+            total[q] += total_here[q]
+    values[0, start:stop] = mean
+    scale, slope = values[1, start:stop], values[2, start:stop]
+    shift = values[3, start:stop]
+    for q in range(n):
+        product = products[q] * inv_std[q]
+        scale[q] = gamma[q] * inv_std[q]
+        slope[q] = -scale[q] * inv_std[q] * product / m
+        shift[q] = -scale[q] * total[q] / m
+        ggamma[q] = product
+        gbeta[q] = total[q]
 
 
 @_summing

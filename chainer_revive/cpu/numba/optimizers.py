@@ -15,12 +15,12 @@ from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import GRAIN, part
 from chainer_revive.cpu.numba.intrinsics import floats, integers, jit, unpack
 from chainer_revive.cpu.numba.later import carray
-from chainer_revive.cpu.numba.threads import Task
+from chainer_revive.cpu.numba.threads import Task, data_of
 
 
 class Parameters(NamedTuple):
     """``table``, int64 (n, 3 + states): where the elements of each parameter end among
-    all elements, and the addresses of parameter, gradient and states. ``rates``,
+    all elements, and the ``id`` of parameter, gradient and states. ``rates``,
     float32: for each parameter, as given.
     """
 
@@ -55,7 +55,7 @@ def _run(task, tensors, rates) -> None:
     for arrays in tensors:
         end += arrays[0].size
         table.append(end)
-        table.extend(map(threads.address, arrays))
+        table.extend(map(id, arrays))
     numbers = np.array(rates, np.float32)
     place, _ = table.buffer_info()
     threads.run(task, end, GRAIN, Parameters(place, numbers, len(rates)))
@@ -77,9 +77,9 @@ def _momentum_sgd(arguments, start, stop):
         first, last = _elements(table, k, start, stop)
         if first >= last:
             continue
-        p = part(table[k, 1], first, last)
-        g = part(table[k, 2], first, last)
-        v = part(table[k, 3], first, last)
+        p = part(data_of(table[k, 1]), first, last)
+        g = part(data_of(table[k, 2]), first, last)
+        v = part(data_of(table[k, 3]), first, last)
         lr, momentum = rates[k, 0], rates[k, 1]
         for i in range(last - first):
             v[i] = v[i] * momentum - lr * g[i]
@@ -95,10 +95,10 @@ def _adam(arguments, start, stop):
         first, last = _elements(table, k, start, stop)
         if first >= last:
             continue
-        p = part(table[k, 1], first, last)
-        g = part(table[k, 2], first, last)
-        m = part(table[k, 3], first, last)
-        v = part(table[k, 4], first, last)
+        p = part(data_of(table[k, 1]), first, last)
+        g = part(data_of(table[k, 2]), first, last)
+        m = part(data_of(table[k, 3]), first, last)
+        v = part(data_of(table[k, 4]), first, last)
         alpha, rate1, rate2 = rates[k, 0], rates[k, 1], rates[k, 2]
         eps, eta, keep = rates[k, 3], rates[k, 4], rates[k, 5]
         for i in range(last - first):

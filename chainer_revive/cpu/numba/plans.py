@@ -9,6 +9,7 @@ time; otherwise the computation itself.
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Callable, Hashable, Sequence
 
@@ -24,24 +25,28 @@ _MANY = 512  # plans of a thread
 _LARGE = 1 << 20  # bytes of an input for which preparation does not matter
 
 
-def run(key: Hashable, inputs: Sequence[np.ndarray], compute: Callable):
-    """Returns ``compute(*inputs)``.
+def run(key: Hashable, inputs: Sequence[np.ndarray], compute: Callable, *first):
+    """Returns ``compute(*first, *inputs)``.
 
     Args:
         key: What ``compute`` depends on besides the numbers and the memory layout of
             its inputs.
         inputs: float32 arrays.
+        first: What ``key`` says enough of.
         compute: Returns a float32 array of its own, or several, and does all its work
             on numbers in tasks.
     """
     if explain.is_asked():
-        return compute(*inputs)
-    forms = [(a.shape, a.strides, a.flags.aligned) for a in inputs]
-    key = key, threads.count(), winograd_wanted(), *forms
+        return compute(*first, *inputs)
+    form = [key, threads.count(), winograd_wanted()]
+    for a in inputs:
+        form += a.shape, a.strides, a.flags.aligned
+    key = tuple(form)
     plans = buffers.of_thread.plans
     plan = plans.get(key)
     if plan:
         return plan(*inputs)
+    compute = functools.partial(compute, *first)
     if plan is None:
         if len(plans) == _MANY:
             plans.clear()
@@ -133,6 +138,7 @@ class Plan:
             helpers, step = threads.shares(n, grain)
             self._helpers = max(self._helpers, helpers)
             self._calls.extend((task.address, start, n, step))
+        self._where = *self._calls.buffer_info(), *self._places.buffer_info()
 
     def _locate(self, a, movable) -> tuple[int, int] | None:
         """Returns within which array it begins, and where; ``None`` if it is kept."""
@@ -164,8 +170,7 @@ class Plan:
 
     def write(self, results: list, inputs: Sequence[np.ndarray]) -> None:
         """Computes the results in these arrays."""
-        arrays = *results, *inputs
-        threads.start_all(self._calls, self._places, self._helpers, arrays)
+        threads.start_all(self._where, self._helpers, (*results, *inputs))
 
 
 def _shape_of(a: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -92,20 +92,20 @@ def shares(n: int, grain: int) -> tuple[int, int]:
     return helpers, max(1, n // (grain * 4 * (helpers + 1))) * grain
 
 
-def start_all(calls: array, places: array, helpers: int, arrays: Iterable) -> None:
+def start_all(where: tuple[int, ...], helpers: int, arrays: Iterable) -> None:
     """Does several tasks, one after another, in one call.
 
     Args:
-        calls: For each task its address, that of its arguments, n and the step.
-        places: For each argument that is an array of those given: its address, which
-            array it is, and how far it begins after that.
+        where: Addresses and lengths of two arrays of int64. The first has for each task
+            its address, that of its arguments, n and the step; the second for each
+            argument that is an array of those given: its address, which array it is,
+            and how far it begins after that.
         helpers: The largest number of threads that help with one of them.
         arrays: NumPy arrays.
     """
     if helpers:
         _call_up(helpers)
-    head = _place, *calls.buffer_info(), *places.buffer_info()
-    order = array("q", [*head, *map(id, arrays)])
+    order = array("q", [_place, *where, *map(id, arrays)])
     _lead_all.call(order.buffer_info()[0])
     _check()
 
@@ -151,6 +151,12 @@ def address(a: np.ndarray) -> int:
 
 _read = ctypes.c_int64.from_address
 _HEAD = object.__basicsize__
+
+
+@jit
+def data_of(a):
+    """The same for compiled code, of ``id(a)``."""
+    return load(a + _HEAD)
 
 
 def count() -> int:
@@ -220,7 +226,7 @@ def _lead_all(order):
     for i in range(found):
         place = places + 24 * i
         a = load(order + 40 + 8 * load(place + 8))
-        store(load(place), load(a + _HEAD) + load(place + 16))
+        store(load(place), data_of(a) + load(place + 16))
     for i in range(count):
         at = calls + 32 * i
         task, arguments = load(at), load(at + 8)

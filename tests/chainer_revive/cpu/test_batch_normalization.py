@@ -133,3 +133,104 @@ def test_statistics_of_a_subclass_are_its_own():
     with mock.patch.object(bn, "_SMALL", 0):
         (y,) = function.apply((x, np.ones(3, "f"), np.zeros(3, "f")))
     np.testing.assert_allclose(y.array, x, rtol=1e-6)
+
+
+SHAPES = [(2, 3, 5, 5), (9, 300, 3, 3), (64, 16, 8, 8), (300, 7)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_without_functions_are_those_of_functions(shape):
+    def gradients(double):
+        x, gamma, beta, *_, gy = make(shape, 0, np.float32)
+        inputs = [chainer.Variable(a) for a in (x, gamma, beta)]
+        y = F.batch_normalization(*inputs)
+        y.grad = gy
+        y.backward(enable_double_backprop=double)
+        return [v.grad for v in inputs]
+
+    for plain, of_functions in zip(gradients(False), gradients(True), strict=True):
+        np.testing.assert_array_equal(plain, of_functions)
+        assert plain.flags.owndata or plain.base.flags.owndata
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if len(s) == 4])
+@pytest.mark.parametrize("decay", [0.8, np.float64(0.8), 0.0])
+def test_running_averages_of_what_waits(shape, decay):
+    """Where a convolution was before, a loop updates them, rounded as NumPy rounds."""
+    x, gamma, beta, mean, var, _ = make(shape, 0, np.float32)
+    conv = chainer.links.Convolution2D(shape[1], shape[1], 1)
+    found = []
+    for h in (conv(x), conv(x).array):
+        averages = mean.copy(), var.copy()
+        y = F.batch_normalization(
+            *(h, gamma, beta),
+            running_mean=averages[0],
+            running_var=averages[1],
+            decay=decay,
+        )
+        found.append([y.array, *averages])
+    for waiting, at_once in zip(*found, strict=True):
+        np.testing.assert_array_equal(waiting, at_once)
+    exact = h.astype(np.float64).transpose(1, 0, 2, 3).reshape(shape[1], -1)
+    wanted = 0.8 * mean + 0.2 * exact.mean(1), 0.8 * var + 0.2 * exact.var(1, ddof=1)
+    if decay:
+        for got, right in zip(found[0][1:], wanted, strict=True):
+            np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dtype", "strides"])
+def test_running_averages_of_other_kinds(kind, chainers_own):
+    def compute():
+        x, gamma, beta, *averages, _ = make((9, 6, 5, 5), 0, np.float32)
+        eye = np.eye(6, dtype="f")[:, :, None, None]
+        h = F.convolution_2d(x, eye)
+        if kind == "dtype":
+            averages = [a.astype(np.float64) for a in averages]
+        else:
+            averages = [np.repeat(a, 2)[::2] for a in averages]
+        F.batch_normalization(
+            *(h, gamma, beta), running_mean=averages[0], running_var=averages[1]
+        )
+        return averages
+
+    with chainers_own():
+        wanted = compute()
+    for got, right in zip(compute(), wanted, strict=True):
+        np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-6)
+
+
+def test_running_averages_that_must_not_change():
+    x, gamma, beta, mean, var, _ = make((9, 6, 5, 5), 0, np.float32)
+    h = F.convolution_2d(x, np.eye(6, dtype="f")[:, :, None, None])
+    mean.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        F.batch_normalization(h, gamma, beta, running_mean=mean, running_var=var)
+
+
+def test_hooks_see_the_gradient():
+    x, gamma, beta, *_ = make((9, 6, 5, 5), 0, np.float32)
+    y = F.sum(F.batch_normalization(chainer.Variable(x), gamma, beta))
+    hook = chainer.function_hooks.TimerHook()
+    with hook:
+        y.backward()
+    assert "BatchNormalizationGrad" in hook.summary()
+
+
+def test_own_methods_of_a_subclass():
+    class Own(BatchNormalization):
+        def forward(self, inputs):
+            (y,) = super().forward(inputs)
+            return (y + 1,)
+
+        def backward(self, indexes, grad_outputs):
+            return [g * 2 for g in super().backward(indexes, grad_outputs)]
+
+    found = []
+    for cls in (BatchNormalization, Own):
+        x, gamma, beta, *_, gy = make((9, 6, 5, 5), 0, np.float32)
+        x = chainer.Variable(x)
+        (y,) = cls().apply((x, gamma, beta))
+        F.sum(y * gy).backward()
+        found.append((y.array, x.grad))
+    np.testing.assert_allclose(found[1][0], found[0][0] + 1, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1][1], found[0][1] * 2, rtol=1e-5, atol=1e-6)
