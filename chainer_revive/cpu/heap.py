@@ -15,41 +15,59 @@ import mmap
 import os
 
 _MOST = (1 << 31) - 1  # mallopt takes a C int
-_LEAST = 1 << 26
 _HUGE = 1 << 21
 # Parameters of mallopt, malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# What users say of the same, as glibc's manual names it.
-_VARIABLES = "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"
-_TUNABLES = "trim_threshold", "mmap_threshold", "top_pad", "hugetlb"
+_NEVER = -1
+# What users say of the same, as glibc's manual names it. The last one has all memory
+# that is taken written to, the range included.
+_VARIABLES = (
+    *("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"),
+    "MALLOC_PERTURB_",
+)
+_TUNABLES = "trim_threshold", "mmap_threshold", "top_pad", "hugetlb", "perturb"
 
 
 @functools.cache
 def keep_memory() -> None:
     """Sets glibc's heap up for the whole process, unless the environment says how.
 
-    It does nothing with another C library, nor where memory is promised only as far
-    as it is there.
+    It does nothing with another C library or allocator, nor with a glibc that takes all
+    arrays from 32 MB on from the system, nor where memory is promised only as far as it
+    is there.
     """
     if not (_is_glibc() and hasattr(mmap, "MADV_HUGEPAGE")) or _is_asked_for():
         return
-    if _overcommit() == 2:
-        return
     libc = ctypes.CDLL(None)
+    if _overcommit() == 2 or _address(libc) != _address(ctypes.CDLL("libc.so.6")):
+        return
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.mallopt(_M_TRIM_THRESHOLD, _MOST)
-    libc.mallopt(_M_MMAP_THRESHOLD, _MOST)
-    size = min(_MOST, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
-    while size >= _LEAST:
-        if start := libc.malloc(size):
-            first = -(-start // _HUGE) * _HUGE
-            libc.madvise(first, start + size - first, mmap.MADV_HUGEPAGE)
-            libc.free(start)
-            return
-        size //= 2  # There is a limit.
+    # Older versions refuse. Once any of these is set, glibc adapts none by itself.
+    if not libc.mallopt(_M_MMAP_THRESHOLD, _MOST):
+        return
+    libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    size = min(_MOST - _HUGE, _available() // 4)  # below the threshold
+    if start := libc.malloc(size):
+        first = -(-start // _HUGE) * _HUGE
+        libc.madvise(first, start + size - first, mmap.MADV_HUGEPAGE)
+        libc.free(start)
+
+
+def _address(library: ctypes.CDLL) -> int | None:
+    return ctypes.cast(library.malloc, ctypes.c_void_p).value
+
+
+def _available() -> int:
+    """Returns how many bytes the machine has, or the process may have."""
+    import resource
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = map(resource.getrlimit, (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    soft = [limit for limit, _ in limits if limit != resource.RLIM_INFINITY]
+    return min([memory, *soft])
 
 
 def _is_glibc() -> bool:
