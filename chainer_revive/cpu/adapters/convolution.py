@@ -17,6 +17,7 @@ from chainer_revive.cpu.alone import is_alone
 from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.function_node import (
     WATCHED,
+    chosen,
     gradients,
     unwatched,
 )
@@ -72,8 +73,7 @@ def backward(self, indexes, grad_outputs):
 def backward_accumulate(self, indexes, grad_outputs, grad_inputs):
     """For ``Convolution2DFunction``: adds to the gradient by x in place."""
     if all([g is None for g in grad_inputs]):
-        gxs = self.backward(indexes, grad_outputs)
-        return gxs if len(gxs) == len(indexes) else tuple([gxs[i] for i in indexes])
+        return chosen(self, indexes, self.backward(indexes, grad_outputs))
     accumulate = FunctionNode.backward_accumulate
     if not _adds(self, indexes, grad_inputs):
         return accumulate(self, indexes, grad_outputs, grad_inputs)
