@@ -26,6 +26,7 @@ from chainer_revive.cpu.layout import (
     is_channels_last,
 )
 from chainer_revive.explain import declined
+from chainer_revive.registry import is_own
 
 _SMALL = 1 << 15  # elements for which Chainer is as fast
 _PIXELS = 64  # of an image with channels first that is worth its transposition
@@ -188,6 +189,8 @@ def _covers(self, axis, gamma, x, other) -> bool:
     return (
         # A subclass computes its statistics over several processes.
         type(self) is GeneralBatchNormalizationImpl
+        and is_own(GeneralBatchNormalizationImpl.get_mean_and_var)
+        and is_own(GeneralBatchNormalizationImpl.get_ggamma_and_gbeta)
         and covered(x, gamma, other)
         and gamma.shape == x.shape[1:2]
         and other.shape in (x.shape, gamma.shape)
