@@ -55,9 +55,6 @@ TABLE: dict[str, dict[str, str]] = {
         "cpu": "convolution:forward"
     },
     f"{_CONVOLUTION}:Convolution2DFunction.backward": {"cpu": "convolution:backward"},
-    f"{_CONVOLUTION}:Convolution2DFunction.backward_accumulate": {
-        "cpu": "convolution:backward_accumulate"
-    },
     f"{_CONVOLUTION}:Convolution2DGradW.forward_gpu": {
         "cudnn": "convolution:gradient_w"
     },

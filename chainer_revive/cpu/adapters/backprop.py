@@ -8,7 +8,9 @@ import chainer
 import numpy as np
 from chainer import FunctionNode, backend
 from chainer._backprop_utils import GradTable, _reduce, backprop_step
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
 
+from chainer_revive.cpu.adapters import convolution
 from chainer_revive.cpu.adapters.function_node import check_grad_type
 from chainer_revive.cpu.function_node import chosen, settings, variable, watched
 from chainer_revive.explain import declined
@@ -131,7 +133,11 @@ def _backprop_plainly(func, indexes, gys, grads) -> dict:
     if func.backward_accumulate.__code__ is not _ACCUMULATE or func.stack is not None:
         backprop_step(func, indexes, gys, gxs, False)
         return gxs
-    found = chosen(func, indexes, func.backward(indexes, gys))
+    found = None
+    if type(func) is Convolution2DFunction:
+        found = convolution.add(func, indexes, gys, gxs)
+    if found is None:
+        found = chosen(func, indexes, func.backward(indexes, gys))
     for i, gx in zip(indexes, found, strict=True):
         if gx is not None and gx.raw_array is not None:
             gxs[inputs[i]].append(gx)
