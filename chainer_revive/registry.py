@@ -271,10 +271,10 @@ def original(target: str) -> Callable:
 
 
 @functools.lru_cache(512)
-def is_own(method: Callable) -> bool:
-    """Tells whether a method is Chainer's or of this package, and not a user's."""
-    module = getattr(method, "__globals__", {}).get("__name__", "")
-    return module.partition(".")[0] in ("chainer", "chainer_revive")
+def is_own(*methods: Callable) -> bool:
+    """Tells whether methods are Chainer's or of this package, and none a user's."""
+    modules = [getattr(m, "__globals__", {}).get("__name__", "") for m in methods]
+    return {m.partition(".")[0] for m in modules} <= {"chainer", "chainer_revive"}
 
 
 def owner_of(target: str) -> tuple[object, str]:

@@ -211,8 +211,7 @@ def _has_own_methods(function) -> bool:
     """Tells whether no user has put a method in place of one that computes."""
     cls = type(function)
     return (
-        is_own(cls.forward)
-        and is_own(cls.forward_cpu)
+        is_own(cls.forward, cls.forward_cpu)
         and "forward" not in function.__dict__
         and "forward_cpu" not in function.__dict__
     )

@@ -189,8 +189,10 @@ def _covers(self, axis, gamma, x, other) -> bool:
     return (
         # A subclass computes its statistics over several processes.
         type(self) is GeneralBatchNormalizationImpl
-        and is_own(GeneralBatchNormalizationImpl.get_mean_and_var)
-        and is_own(GeneralBatchNormalizationImpl.get_ggamma_and_gbeta)
+        and is_own(
+            GeneralBatchNormalizationImpl.get_mean_and_var,
+            GeneralBatchNormalizationImpl.get_ggamma_and_gbeta,
+        )
         and covered(x, gamma, other)
         and gamma.shape == x.shape[1:2]
         and other.shape in (x.shape, gamma.shape)
