@@ -42,7 +42,6 @@ TABLE: dict[str, dict[str, str]] = {
     "chainer.backend:get_device_from_array": {"cpu": "function_node:device_of"},
     "chainer.variable:Variable.backward": {"cpu": "backprop:backward"},
     "chainer.variable:Parameter.cleargrad": {"cpu": "all_parameters:cleargrad"},
-    "chainer.link:Link.cleargrads": {"cpu": "all_parameters:cleargrads"},
     "chainer._backprop:_backprop_to_all": {"cpu": "backprop:to_all"},
     "chainer.variable:_check_grad_type": {"cpu": "function_node:check_grad_type"},
     # Convolution
@@ -56,9 +55,6 @@ TABLE: dict[str, dict[str, str]] = {
         "cpu": "convolution:forward"
     },
     f"{_CONVOLUTION}:Convolution2DFunction.backward": {"cpu": "convolution:backward"},
-    f"{_CONVOLUTION}:Convolution2DFunction.backward_accumulate": {
-        "cpu": "convolution:backward_accumulate"
-    },
     f"{_CONVOLUTION}:Convolution2DGradW.forward_gpu": {
         "cudnn": "convolution:gradient_w"
     },
@@ -148,6 +144,7 @@ _on: set[str] = set()
 _left_off: frozenset[str] = frozenset()
 _waiting: Waiting | None = None
 _originals: dict[str, Callable] = {}
+_put: dict[str, Callable] = {}  # what was put together last
 _over: Callable[[Callable, Callable], Callable] = either
 
 
@@ -234,7 +231,7 @@ def _before(target: str, method: Callable) -> Callable:
             if not waiting.concerns(args):
                 return method(*args, **kwargs)
             decide()
-        return getattr(*owner_of(target))(*args, **kwargs)
+        return _put[target](*args, **kwargs)
 
     return call
 
@@ -273,6 +270,13 @@ def original(target: str) -> Callable:
         return _originals[target]
 
 
+@functools.lru_cache(512)
+def is_own(*methods: Callable) -> bool:
+    """Tells whether methods are Chainer's or of this package, and none a user's."""
+    modules = [getattr(m, "__globals__", {}).get("__name__", "") for m in methods]
+    return {m.partition(".")[0] for m in modules} <= {"chainer", "chainer_revive"}
+
+
 def owner_of(target: str) -> tuple[object, str]:
     """Returns the class or module with a method, and the method's name in it."""
     module, _, path = target.partition(":")
@@ -297,4 +301,9 @@ def _compose(targets) -> None:
                 method = _over(function_for(target, layer), method)
         if _waiting is not None and not _waiting.layers.isdisjoint(TABLE[target]):
             method = _before(target, method)
-        setattr(*owner_of(target), method)
+        owner, name = owner_of(target)
+        now = getattr(owner, name)
+        # What a user has put there stays, and goes on to what it found there.
+        if is_own(now) or now is _put.get(target):
+            setattr(owner, name, method)
+        _put[target] = method

@@ -24,12 +24,14 @@ from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
     FixedBatchNormalization,
+    GeneralBatchNormalizationImpl,
     _impl_selector,
 )
 
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.function_node import variable
 from chainer_revive.cpu.layout import channels_last, covered, is_channels_last
+from chainer_revive.registry import is_own
 
 _INTERRUPTED = "computing this was interrupted: call the network again"
 
@@ -196,8 +198,23 @@ def array_for(function, x: Variable) -> np.ndarray:
 def _only_reads(function) -> bool:
     if type(function) is BatchNormalization:
         # Another one shows it to code of the user's, or does more with the output.
-        return function._impl_selector is _impl_selector
-    return type(function) in (Convolution2DFunction, ReLU)
+        if function._impl_selector is not _impl_selector:
+            return False
+        if not is_own(GeneralBatchNormalizationImpl.forward):
+            return False
+    elif type(function) not in (Convolution2DFunction, ReLU):
+        return False
+    return _has_own_methods(function)
+
+
+def _has_own_methods(function) -> bool:
+    """Tells whether no user has put a method in place of one that computes."""
+    cls = type(function)
+    return (
+        is_own(cls.forward, cls.forward_cpu)
+        and "forward" not in function.__dict__
+        and "forward_cpu" not in function.__dict__
+    )
 
 
 def forward(function, inputs: list[Variable], arrays: tuple[np.ndarray, ...]):
@@ -207,7 +224,9 @@ def forward(function, inputs: list[Variable], arrays: tuple[np.ndarray, ...]):
     """
     if type(function) is not BatchNormalization:
         return function.forward(arrays)
-    _later.values, _later.may_wait = None, type(inputs[0]._data) is Unseen
+    _later.values = None
+    # It is still unseen if the function only reads.
+    _later.may_wait = type(inputs[0]._data) is Unseen
     try:
         return function.forward(arrays)
     finally:
@@ -243,7 +262,7 @@ def apply(function, inputs, backprop: bool) -> Variable | None:
     first = inputs[0]
     if wait is None or not isinstance(first, Variable):
         return None
-    if type(first._data) is not Unseen:
+    if type(first._data) is not Unseen or not _has_own_methods(function):
         return None
     data = wait(function, first._data, *inputs[1:])
     if data is None:

@@ -73,3 +73,20 @@ def gradients(arrays):
     if arrays is NotImplemented:
         return NotImplemented
     return tuple([variable(array) for array in arrays])
+
+
+def chosen(func, indexes, gxs):
+    """Returns those that are wanted of the gradients that a backward method returned.
+
+    Raises:
+        ValueError: Their number is wrong; Chainer's message.
+    """
+    expected = len(func.inputs), len(indexes)
+    if len(gxs) == expected[0]:
+        return tuple([gxs[i] for i in indexes])
+    if len(gxs) != expected[1]:
+        wanted = " or ".join(map(str, dict.fromkeys(expected)))
+        message = "number of gradients returned from backward is incorrect: "
+        message += f"{len(gxs)} != expected {wanted}"
+        raise ValueError(func._get_error_message(message))
+    return gxs

@@ -4,6 +4,7 @@ import chainer
 import chainer.functions as F
 import numpy as np
 import pytest
+from chainer.functions.activation.relu import ReLU
 from chainer.functions.math.basic_math import Add
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,3 +131,25 @@ def test_a_word_that_use_does_not_know():
         chainer_revive.use(cpu="nmupy")
     with pytest.raises(ValueError, match='cudnn must be True, False or "auto"'):
         chainer_revive.use(cudnn="yes")
+
+
+def test_a_method_that_a_user_replaced_stays():
+    def doubled(self, inputs):
+        return (own(self, inputs)[0] * 2,)
+
+    chainer_revive.use(cpu="numpy")
+    waiting = registry.Waiting(frozenset({"cpu"}), lambda args: True, lambda: None)
+    registry.wait(waiting)
+    own = ReLU.forward_cpu
+    found = []
+    with mock.patch.object(ReLU, "forward_cpu", doubled):
+        found.append(F.relu(np.ones(1, "f")).array.item())  # nothing waits any more
+        for cpu in ("chainer", "numpy"):
+            chainer_revive.use(cpu=cpu)
+            with chainer_revive.explaining():
+                found.append(F.relu(np.ones(1, "f")).array.item())
+    chainer_revive.use(cpu="chainer")
+    assert found == [2, 2, 2]
+    assert ReLU.forward_cpu is registry.original(
+        "chainer.functions.activation.relu:ReLU.forward_cpu"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from chainer import Chain, ChainList, Link, Parameter
+from chainer import Parameter
 from chainer.optimizer import GradientMethod, Hyperparameter
 from chainer.optimizers.adam import AdamRule
 
@@ -29,7 +29,7 @@ def update(self, lossfun=None, *args, **kwds):
     """For ``GradientMethod``."""
     if lossfun is not None:
         return update_after_backward(self, lossfun, args, kwds)
-    if not (_only_updates(self) and _update_together(params_of(self.target))):
+    if not (_only_updates(self) and _update_together(list(self.target.params()))):
         return declined(
             "it is for parameters and gradients that are float32 arrays of NumPy, all "
             "with the same rule, which has a compiled loop, without hooks and loss "
@@ -41,46 +41,13 @@ def update(self, lossfun=None, *args, **kwds):
 
 def cleargrad(self):
     """For ``Parameter``."""
-    if self._has_chainerx_array:
-        return declined("its array is of ChainerX")
+    if self._has_chainerx_array or type(self) is not Parameter:
+        return declined("its array is of ChainerX, or it is of a subclass")
     self._grad = self._grad_var = None
     self._grad_valid = True
     if self._data[0] is None:
         self._grad_initializer = None
     return None
-
-
-def cleargrads(self):
-    """For ``Link``."""
-    for param in params_of(self):
-        param.cleargrad()
-
-
-def params_of(link: Link) -> list[Parameter]:
-    """Returns ``list(link.params())`` without a generator for each link on the way."""
-    found: list[Parameter] = []
-    _add_params(link, found)
-    return found
-
-
-def _add_params(link, found) -> None:
-    cls, d = type(link), link.__dict__
-    if cls.params is Link.params and "params" not in d:
-        children = ()
-    elif "params" in d or cls.params not in (Chain.params, ChainList.params):
-        found.extend(link.params())
-        return
-    else:
-        kind = Chain if cls.params is Chain.params else ChainList
-        if super(kind, link).params.__func__ is not Link.params:
-            found.extend(link.params())
-            return
-        children = link._children
-        if kind is Chain:
-            children = [d[name] for name in sorted(children)]
-    found += [d[name] for name in sorted(link._params)]
-    for child in children:
-        _add_params(child, found)
 
 
 def _only_updates(optimizer) -> bool:

@@ -8,9 +8,11 @@ import chainer
 import numpy as np
 from chainer import FunctionNode, backend
 from chainer._backprop_utils import GradTable, _reduce, backprop_step
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
 
+from chainer_revive.cpu.adapters import convolution
 from chainer_revive.cpu.adapters.function_node import check_grad_type
-from chainer_revive.cpu.function_node import settings, variable, watched
+from chainer_revive.cpu.function_node import chosen, settings, variable, watched
 from chainer_revive.explain import declined
 
 
@@ -100,16 +102,15 @@ def _step(func, grads, retain_grad) -> list:
         ys.append(y)
         gys.append(gy)
         plain = plain and (gy is None or type(gy._data[0]) is np.ndarray)
-    indexes, gxs = [], {}
+    indexes = []
     for i, x in enumerate(func.inputs):
         if x._requires_grad:
             indexes.append(i)
-            gxs[x] = grads.get_as_list(x)
         plain = plain and (x._data is None or type(x._data) is np.ndarray)
     if not indexes:
         return []
     go_back = _backprop_plainly if plain else _backprop_within
-    go_back(func, tuple(indexes), tuple(gys), gxs)
+    gxs = go_back(func, tuple(indexes), tuple(gys), grads)
     if retain_grad:
         for y, gy in zip(ys, gys, strict=True):
             if y is not None:
@@ -125,34 +126,33 @@ def _step(func, grads, retain_grad) -> list:
     return reached
 
 
-def _backprop_plainly(func, indexes, gys, gxs) -> None:
+def _backprop_plainly(func, indexes, gys, grads) -> dict:
     """As Chainer's ``backprop_step``, which has more for what is unusual."""
+    inputs = func.inputs
+    gxs = {inputs[i]: grads.get_as_list(inputs[i]) for i in indexes}
     if func.backward_accumulate.__code__ is not _ACCUMULATE or func.stack is not None:
         backprop_step(func, indexes, gys, gxs, False)
-        return
-    found = func.backward(indexes, gys)
-    inputs = func.inputs
-    if len(found) == len(inputs):
-        found = [found[i] for i in indexes]
-    elif len(found) != len(indexes):
-        wanted = " or ".join(map(str, dict.fromkeys([len(indexes), len(inputs)])))
-        message = "number of gradients returned from backward is incorrect: "
-        message += f"{len(found)} != expected {wanted}"
-        raise ValueError(func._get_error_message(message))
+        return gxs
+    found = None
+    if type(func) is Convolution2DFunction:
+        found = convolution.add(func, indexes, gys, gxs)
+    if found is None:
+        found = chosen(func, indexes, func.backward(indexes, gys))
     for i, gx in zip(indexes, found, strict=True):
-        if gx is not None and gx._data[0] is not None:
+        if gx is not None and gx.raw_array is not None:
             gxs[inputs[i]].append(gx)
     del found, gx
     if not func.lazy_grad_sum:
         for gx in gxs.values():
             if len(gx) > 1:
                 _reduce(gx)
+    return gxs
 
 
 _ACCUMULATE = FunctionNode.backward_accumulate.__code__
 
 
-def _backprop_within(func, indexes, gys, gxs) -> None:
+def _backprop_within(func, indexes, gys, grads) -> dict:
     """Goes back between the function's own hooks, and on its device."""
     hooks = func._local_function_hooks or {}
     in_data = tuple([x.data for x in func.inputs])
@@ -160,6 +160,9 @@ def _backprop_within(func, indexes, gys, gxs) -> None:
     with chainer.using_device(backend.get_device_from_array(*in_data, *gy_data)):
         for hook in hooks.values():
             hook.backward_preprocess(func, in_data, gy_data)
+        inputs = func.inputs
+        gxs = {inputs[i]: grads.get_as_list(inputs[i]) for i in indexes}
         backprop_step(func, indexes, gys, gxs, False)
         for hook in hooks.values():
             hook.backward_postprocess(func, in_data, gy_data)
+    return gxs

@@ -26,6 +26,7 @@ from chainer_revive.cpu.layout import (
     is_channels_last,
 )
 from chainer_revive.explain import declined
+from chainer_revive.registry import is_own
 
 _SMALL = 1 << 15  # elements for which Chainer is as fast
 _PIXELS = 64  # of an image with channels first that is worth its transposition
@@ -42,6 +43,8 @@ def train(self, inputs):
     axis, key_axis, expander = _axes(x.ndim)
     if (
         type(self) is not BatchNormalization
+        or not type(x) is type(gamma) is type(beta) is np.ndarray
+        or not gamma.ndim == 1 < x.ndim
         or self._impl_selector is not _impl_selector
         or self.axis not in (None, axis)
         or self.input_layouts != (None, None, None)
@@ -49,19 +52,17 @@ def train(self, inputs):
         or intel64.is_ideep_available()
     ):
         return declined(
-            "it is for means over all axes but 1 of more than one number each, by the "
-            "implementation of Chainer's choice"
+            "it is for means of NumPy arrays over all axes but 1, of more than one "
+            "number each, by the implementation of Chainer's choice"
         )
-    impl = GeneralBatchNormalizationImpl()
-    found = forward(
-        *(impl, axis, gamma, x, None, np, expander, beta, self.eps, self.decay),
+    self.retain_inputs((0, 1))
+    self.axis, self.key_axis, self.expander = axis, key_axis, expander
+    self._impl = impl = GeneralBatchNormalizationImpl()
+    y, _, self.running_mean, self.running_var, *moments, _ = impl.forward(
+        *(axis, gamma, x, None, np, expander, beta, self.eps, self.decay),
         *(self.running_mean, self.running_var),
     )
-    if found is NotImplemented:
-        return NotImplemented
-    self.retain_inputs((0, 1))
-    self.axis, self.key_axis, self.expander, self._impl = axis, key_axis, expander, impl
-    y, _, _, _, self.mean, self.var, self.inv_std, _ = found
+    self.mean, self.var, self.inv_std = moments
     return (y,)
 
 
@@ -76,14 +77,16 @@ def gradient(self, indexes, grad_outputs):
     """For ``BatchNormalization``."""
     if type(self) is not BatchNormalization or not unwatched():
         return declined(WATCHED)
-    x, gamma = (node.data for node in self.inputs[:2])
-    found = backward(
-        *(self._impl, self.axis, gamma, grad_outputs[0].raw_array, x, None, np),
-        *(self.expander, self.mean, self.inv_std, self.eps, None, None),
+    x, gamma = self.inputs[0].data, self.inputs[1].data
+    gy = grad_outputs[0].raw_array
+    if not type(x) is type(gamma) is type(gy) is np.ndarray or (
+        type(self._impl) is not GeneralBatchNormalizationImpl
+    ):
+        return declined("it is for NumPy arrays, by Chainer's general implementation")
+    gx, _, ggamma, gbeta = self._impl.backward(
+        *(self.axis, gamma, gy, x, None, np, self.expander),
+        *(self.mean, self.inv_std, self.eps, None, None),
     )
-    if found is NotImplemented:
-        return NotImplemented
-    gx, _, ggamma, gbeta = found
     return gradients((gx, ggamma, gbeta))
 
 
@@ -102,7 +105,7 @@ def forward(
     running_var,
 ):
     """For ``GeneralBatchNormalizationImpl``."""
-    if not _covers(self, axis, gamma, x, beta):
+    if not _covers(self, axis, gamma, x, beta) or np.ndim(eps):
         return declined(_NOT_COVERED)
     images, c = channels_last(x), len(gamma)
     rows = images.reshape(-1, c)
@@ -186,6 +189,10 @@ def _covers(self, axis, gamma, x, other) -> bool:
     return (
         # A subclass computes its statistics over several processes.
         type(self) is GeneralBatchNormalizationImpl
+        and is_own(
+            GeneralBatchNormalizationImpl.get_mean_and_var,
+            GeneralBatchNormalizationImpl.get_ggamma_and_gbeta,
+        )
         and covered(x, gamma, other)
         and gamma.shape == x.shape[1:2]
         and other.shape in (x.shape, gamma.shape)

@@ -7,8 +7,6 @@ what they do not cover.
 from __future__ import annotations
 
 import numpy as np
-from chainer import FunctionNode
-from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.utils.conv import get_conv_outsize
 
 from chainer_revive.cpu import compiled
@@ -17,6 +15,7 @@ from chainer_revive.cpu.alone import is_alone
 from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.function_node import (
     WATCHED,
+    chosen,
     gradients,
     unwatched,
 )
@@ -69,41 +68,46 @@ def backward(self, indexes, grad_outputs):
     return gradients(arrays)
 
 
-def backward_accumulate(self, indexes, grad_outputs, grad_inputs):
-    """For ``Convolution2DFunction``: adds to the gradient by x in place."""
-    if all([g is None for g in grad_inputs]):
-        gxs = self.backward(indexes, grad_outputs)
-        return gxs if len(gxs) == len(indexes) else tuple([gxs[i] for i in indexes])
-    accumulate = FunctionNode.backward_accumulate
-    if not _adds(self, indexes, grad_inputs):
-        return accumulate(self, indexes, grad_outputs, grad_inputs)
-    gx, W = grad_inputs[0]._data[0], self.inputs[1].data
-    gy = grad_outputs[0].raw_array
-    axes = _fit(self, gx.shape, W.shape, gy.shape) if covered(gx, W, gy) else None
+def add(self, indexes, grad_outputs, gxs) -> tuple | None:
+    """Returns gradients, of which that by x is the one that was there, added to.
+
+    Args:
+        gxs (dict): A list of gradients for each input, from which that one is taken.
+
+    Returns:
+        tuple: Or ``None`` for what cannot be added in place.
+    """
+    there = gxs[self.inputs[0]] if indexes[0] == 0 else ()
+    if len(there) != 1:
+        return None
+    before = (there.pop(),)
+    axes = _axes_to_add(self, before, grad_outputs[0])
     if axes is None:
-        return accumulate(self, indexes, grad_outputs, grad_inputs)
+        there.append(before[0])
+        return None
     others = ()
     if len(indexes) > 1:
-        others = accumulate(self, indexes[1:], grad_outputs, grad_inputs[1:])
-    kernel = _counting(W, axes).transpose(2, 3, 0, 1)
+        others = chosen(self, indexes[1:], self.backward(indexes[1:], grad_outputs))
+    gx, gy = before[0]._data[0], grad_outputs[0].raw_array
+    kernel = _counting(self.inputs[1].data, axes).transpose(2, 3, 0, 1)
     scatter = compiled.loops(gx.dtype).convolution.scatter
     scatter(channels_last(gy), kernel, axes, None, channels_last(gx))
-    return (grad_inputs[0], *others)
+    return (before[0], *others)
 
 
-def _adds(self, indexes, grad_inputs) -> bool:
-    """Tells whether a gradient by x is there, which nobody else has."""
-    return (
-        type(self) is Convolution2DFunction
-        and indexes[0] == 0
-        and grad_inputs[0] is not None
-        and self.groups == 1
+def _axes_to_add(self, before, grad_output) -> tuple | None:
+    """Returns along what to add to the gradient by x if nobody else has it."""
+    if (
+        self.groups != 1
         # Others may need fewer products.
-        and self.inputs[1].shape[2:] == (1, 1)
-        and unwatched()
-        and is_alone(grad_inputs, 0)
-        and compiled.loops(grad_inputs[0].dtype) is not None
-    )
+        or self.inputs[1].shape[2:] != (1, 1)
+        or not unwatched()
+        or not is_alone(before, 0)
+        or compiled.loops(before[0].dtype) is None
+    ):
+        return None
+    gx, W, gy = before[0]._data[0], self.inputs[1].data, grad_output.raw_array
+    return _fit(self, gx.shape, W.shape, gy.shape) if covered(gx, W, gy) else None
 
 
 def _backward(self, indexes, x, W, gy):

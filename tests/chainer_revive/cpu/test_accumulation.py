@@ -91,3 +91,33 @@ def test_a_gradient_of_the_user_stays_as_it_is():
     (together,) = chainer.grad([y], [h], [y], grad_inputs=[chainer.Variable(own)])
     np.testing.assert_array_equal(own, before)
     np.testing.assert_allclose(together.array, alone.array + own, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"debug": True}, {"lazy_grad_sum": True}])
+def test_who_watches_sees_sums_where_chainer_makes_them(settings, chainers_own):
+    """Debug mode names the function at which it finds NaN, not a sum."""
+
+    def run():
+        calls = []
+
+        class Log(chainer.FunctionHook):
+            def forward_preprocess(self, function, in_data):
+                calls.append(function.label)
+
+            def backward_postprocess(self, function, in_data, grad_output):
+                calls.append(("back", function.label))
+
+        W = chainer.Parameter(np.ones((3, 3, 1, 1), "f"))
+        W.grad = W.array * np.nan
+        with chainer.using_config(*next(iter(settings.items()))), Log():
+            h = chainer.Variable(np.ones((1, 3, 2, 2), "f")) * 2
+            z = F.convolution_2d(h, W) + h
+            try:
+                F.sum(z).backward()
+            except RuntimeError as e:
+                calls.append(str(e).partition("\n")[0])
+        return calls
+
+    with chainers_own():
+        wanted = run()
+    assert run() == wanted

@@ -9,6 +9,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 from chainer import FunctionNode, Variable
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
 
 import chainer_revive
 
@@ -184,10 +185,28 @@ def test_hooks_of_one_function_and_of_all(chainers_own):
     assert [len(calls) for calls in found] == [2, 6]
 
 
-def test_a_wrong_number_of_gradients(chainers_own):
+class MiscountingConvolution(Convolution2DFunction):
+    def backward(self, indexes, grad_outputs):
+        return super().backward(indexes, grad_outputs)[:1]
+
+
+def images_and_weights():
+    W = Variable(np.ones((2, 1, 1, 1), "f"))
+    return np.ones((1, 1, 2, 2), "f"), W, Variable(np.ones(2, "f"))
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        lambda: Miscounting().apply((leaves()[0],)),
+        lambda: Miscounting().apply((*leaves(), *[np.ones(6, "f")] * 2)),
+        lambda: MiscountingConvolution().apply(images_and_weights()),
+    ],
+    ids=["one input", "four inputs", "convolution"],
+)
+def test_a_wrong_number_of_gradients(apply, chainers_own):
     def run():
-        x, _ = leaves()
-        (y,) = Miscounting().apply((x,))
+        (y,) = apply()
         with pytest.raises(ValueError) as info:
             F.sum(y).backward()
         return str(info.value)
@@ -195,6 +214,22 @@ def test_a_wrong_number_of_gradients(chainers_own):
     with chainers_own():
         wanted = run()
     assert run() == wanted
+
+
+def test_a_hook_of_a_function_changes_the_gradient_that_is_added_to():
+    class Set(chainer.FunctionHook):
+        def backward_preprocess(self, function, in_data, out_grad):
+            seen.append(x.grad.tolist())
+            x.grad = np.full(6, 7, "f")
+
+    seen = []
+    x, _ = leaves()
+    x.grad = np.full(6, 5, "f")
+    y = F.identity(x)
+    y.creator_node.add_hook(Set(), "set")
+    F.sum(y).backward()
+    assert seen == [[5] * 6]
+    np.testing.assert_array_equal(x.grad, 8)
 
 
 def test_an_old_function_twice():

@@ -234,3 +234,48 @@ def test_own_methods_of_a_subclass():
         found.append((y.array, x.grad))
     np.testing.assert_allclose(found[1][0], found[0][0] + 1, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[1][1], found[0][1] * 2, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_an_eps_for_each_channel(waiting):
+    x, gamma, beta, *_ = make((9, 6, 5, 5), 0, np.float32)
+    eps = np.linspace(0.1, 2, 6).astype("f")
+    h = F.convolution_2d(x, np.eye(6, dtype="f")[:, :, None, None])
+    y = F.batch_normalization(h if waiting else x, gamma, beta, eps=eps)
+    c = (slice(None), None, None)
+    mean, var = x.mean((0, 2, 3))[c], x.var((0, 2, 3))[c]
+    wanted = (x - mean) / np.sqrt(var + eps[c]) * gamma[c] + beta[c]
+    np.testing.assert_allclose(y.array, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_running_averages_that_are_numbers():
+    x, gamma, beta, *_ = make((9, 6, 5, 5), 0, np.float32)
+    function = BatchNormalization(mean=0.0, var=1.0, decay=0.75)
+    function.apply((x, gamma, beta))
+    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), ddof=1)
+    np.testing.assert_allclose(function.running_mean, mean / 4, rtol=1e-4)
+    np.testing.assert_allclose(function.running_var, 0.75 + var / 4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward"])
+def test_a_method_of_the_implementation_that_a_user_replaced(name):
+    own = getattr(GeneralBatchNormalizationImpl, name)
+
+    def doubled(self, *args, **kwargs):
+        first, *others = own(self, *args, **kwargs)
+        return (first * 2, *others)
+
+    def run():
+        x, gamma, beta, *_, gy = make((9, 6, 5, 5), 0, np.float32)
+        x = chainer.Variable(x)
+        y = F.batch_normalization(x, gamma, beta)
+        y.grad = gy
+        y.backward()
+        return {"forward": y.array, "backward": x.grad}
+
+    wanted = run()
+    wanted[name] = wanted[name] * 2
+    with mock.patch.object(GeneralBatchNormalizationImpl, name, doubled):
+        found = run()
+    for key, array in found.items():
+        np.testing.assert_allclose(array, wanted[key], rtol=1e-6)

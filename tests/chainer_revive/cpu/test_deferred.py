@@ -11,8 +11,11 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.functions.activation.relu import ReLU
+from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
+    FixedBatchNormalization,
     GeneralBatchNormalizationImpl,
 )
 
@@ -377,3 +380,47 @@ def test_switched_in_between():
     finally:
         chainer_revive.use(cpu=before)
     np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+
+
+METHODS = [
+    (ReLU, "forward_cpu"),
+    (Add, "forward"),
+    (FixedBatchNormalization, "forward"),
+    (BatchNormalization, "forward"),
+    (GeneralBatchNormalizationImpl, "forward"),
+    (GeneralBatchNormalizationImpl, "get_mean_and_var"),
+]
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("cls", "name"), METHODS)
+def test_what_a_user_put_in_place_of_a_method(cls, name, train, chainers_own):
+    def run():
+        net, x = set_up("f", 6)
+        own = getattr(cls, name)
+
+        def doubled(self, *args, **kwargs):
+            first, *others = own(self, *args, **kwargs)
+            return (first * 2, *others)
+
+        with (
+            mock.patch.object(cls, name, doubled),
+            chainer.using_config("train", train),
+            chainer.using_config("enable_backprop", train),
+        ):
+            return next(bottleneck(net, x)).array
+
+    with chainers_own():
+        wanted = run()
+    np.testing.assert_allclose(run(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_method_of_one_function_that_a_user_replaced():
+    net, x = set_up("f", 6)
+    function = BatchNormalization()
+    own = function.forward
+    function.forward = lambda inputs: (own(inputs)[0] / 2,)
+    ones, zeros = np.ones(16, "f"), np.zeros(16, "f")
+    (y,) = function.apply((net.conv1(x), ones, zeros))
+    right = F.batch_normalization(net.conv1(x), ones, zeros)
+    np.testing.assert_allclose(y.array, right.array / 2, rtol=1e-5, atol=1e-5)
