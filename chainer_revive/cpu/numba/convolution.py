@@ -17,7 +17,7 @@ from chainer_revive.explain import count_products
 
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
-_FEW = 512  # steps for which each thread packs a kernel as it goes
+_FEW_STEPS = 512  # for which each thread packs a kernel as it goes
 
 
 def correlate(
@@ -57,7 +57,7 @@ def correlate(
     k = w.shape[0] * w.shape[1] * c
     start = 0 if more else products.padded(b, d)
     steps = len(x) * y_axis.out * x_axis.out
-    few = steps <= _FEW and count >= threads.count()
+    few = steps <= _FEW_STEPS and count >= threads.count()
     if few and whole and k == c and y_axis.trivial and x_axis.trivial:
         _, _, stride_k, stride_n = w.strides
         arguments = products.Columns(

@@ -422,7 +422,7 @@ def correlate_outputs(arguments, start, stop):
                         for q in range(found):
                             more = results[q] if begin else np.float32(0)
                             results[q] = more + edge[r, q]
-    nothing[0] = panel[0, 0] = 0  # They are needed until here.
+    nothing[0] = panel[0, 0] = 0  # Numba frees an array after its last use.
 
 
 @Task
@@ -447,4 +447,4 @@ def transpose(arguments, start, stop):
             for j in range(whole, last):
                 for tap in range(taps):
                     b[j, q, tap] = a[tap, q, j]
-    vectors[0, 0] = 0  # It is needed until here.
+    vectors[0, 0] = 0  # Numba frees an array after its last use.

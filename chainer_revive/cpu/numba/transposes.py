@@ -89,7 +89,7 @@ def read_taps(typingctx, source, stride, target):
 
 @intrinsic
 def write_taps(typingctx, source, target, stride):
-    """Does the reverse."""
+    """Writes such vectors back to 9 elements side by side for LANES channels."""
 
     def codegen(context, builder, signature, args):
         source, target, stride = args
