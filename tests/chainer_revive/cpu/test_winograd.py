@@ -70,7 +70,7 @@ def test_as_in_chainer(
     n, image, pad, channels, layout, size, few, lay_out, chainers_own
 ):
     c, d = channels
-    few_at_a_time = {"_BLOCK": 1, "_LEAST": 7, "_SHARE": 9, "_POINTS": 1}
+    few_at_a_time = {"_BLOCK": 1, "_LEAST": 7, "_TILES": 7}
     with mock.patch.dict(vars(winograd), few_at_a_time if few else {}):
         shapes = (n, c, *image), (d, c, 3, 3)
         check(F.convolution_2d, *shapes, layout, size, lay_out, chainers_own, pad=pad)
