@@ -44,7 +44,6 @@ def correlate(
     x, axes = _seen(x, axes)
     y_axis, x_axis = axes
     c, d = w.shape[2:]
-    whole = y is None or y.flags.c_contiguous
     if y is None:
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
@@ -58,7 +57,8 @@ def correlate(
     start = 0 if more else products.padded(b, d)
     steps = len(x) * y_axis.out * x_axis.out
     few = steps <= _FEW_STEPS and count >= threads.count()
-    if few and whole and k == c and y_axis.trivial and x_axis.trivial:
+    trivial = k == c and y_axis.trivial and x_axis.trivial
+    if few and trivial and y.flags.c_contiguous:
         _, _, stride_k, stride_n = w.strides
         arguments = products.Columns(
             *(x, steps, c, w, stride_k // w.itemsize, stride_n // w.itemsize),
