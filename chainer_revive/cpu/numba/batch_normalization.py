@@ -10,7 +10,7 @@ import numpy as np
 from chainer_revive.cpu.buffers import constant
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import part
-from chainer_revive.cpu.numba.intrinsics import doubles, floats, unpack
+from chainer_revive.cpu.numba.intrinsics import doubles, floats, jit, unpack
 from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
@@ -309,6 +309,17 @@ def _finish(arguments, start, stop):
                 y[i, q] = row[q]
 
 
+@jit
+def _over_blocks(sums, start, stop):
+    """Adds up two sums of blocks, for channels [start, stop)."""
+    first, second = sums[0, 0, start:stop].copy(), sums[1, 0, start:stop].copy()
+    for block in range(1, sums.shape[1]):
+        for q in range(stop - start):
+            first[q] += sums[0, block, start + q]
+            second[q] += sums[1, block, start + q]
+    return first, second
+
+
 @Task
 def _moments(arguments, start, stop):
     """What :func:`statistics` returns, rounded as NumPy rounds it."""
@@ -319,12 +330,7 @@ def _moments(arguments, start, stop):
     numbers = carray(floats(a.numbers), 4)
     results = carray(floats(a.results), (5, c))
     gamma, beta = part(a.gamma, start, stop), part(a.beta, start, stop)
-    exact, squares = sums[0, 0, start:stop].copy(), sums[1, 0, start:stop].copy()
-    for block in range(1, blocks):
-        sums_here, squares_here = sums[0, block, start:stop], sums[1, block, start:stop]
-        for q in range(n):
-            exact[q] += sums_here[q]
-            squares[q] += squares_here[q]
+    exact, squares = _over_blocks(sums, start, stop)
     for q in range(n):
         exact[q] /= m
     # The sum of squares around the blocks' means, and that of these around the mean.
@@ -363,15 +369,7 @@ def _slopes(arguments, start, stop):
     gamma, mean = part(a.gamma, start, stop), part(a.mean, start, stop)
     inv_std = part(a.inv_std, start, stop)
     ggamma, gbeta = part(a.ggamma, start, stop), part(a.gbeta, start, stop)
-    products, total = sums[0, 0, start:stop].copy(), sums[1, 0, start:stop].copy()
-    for block in range(1, a.blocks):
-        products_here, total_here = (
-            sums[0, block, start:stop],
-            sums[1, block, start:stop],
-        )
-        for q in range(n):
-            products[q] += products_here[q]
-            total[q] += total_here[q]
+    products, total = _over_blocks(sums, start, stop)
     values[0, start:stop] = mean
     scale, slope = values[1, start:stop], values[2, start:stop]
     shift = values[3, start:stop]
