@@ -460,8 +460,8 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("graph", PLACE, False, {}),
-            "experimental, on a GPU: capture a training step of each layer as a "
-            "CUDA graph and replay it",
+            "record a training step of each layer and replay it, with the same "
+            "results; on a GPU, where it is a CUDA graph, experimental",
         ),
         Option(
             *("data_on_device", PLACE, False, {}),

@@ -117,10 +117,6 @@ def _use_device(args: argparse.Namespace, ranks: Ranks) -> chainer.backend.Devic
     if isinstance(device, chainer.backend.GpuDevice):
         device.use()
         registry.decide()
-    elif args.graph:
-        raise ValueError(
-            f"--graph is for a GPU, not {device}: leave it out, or add --gpu"
-        )
     return device
 
 

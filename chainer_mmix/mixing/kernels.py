@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from chainer.backends import cuda
 
-from chainer_revive.cpu import compiled
+from chainer_revive.cpu import compiled, steps
 from chainer_revive.cpu.layout import covered, is_channels_last
 
 _C_TYPES = {"float32": "float", "float64": "double"}
@@ -78,6 +78,10 @@ def mix_on_cpu(x: np.ndarray, a, b, perm: np.ndarray):
 
     y = np.empty_like(x)
     weights = np.empty((2, len(x)), x.dtype)
-    weights[0], weights[1] = a, b
-    loops.mix(x, weights, np.ascontiguousarray(perm, np.int64), y)
+    steps.do(_set_weights, weights, a, b)
+    loops.mix(x, weights, steps.contiguous(perm, np.int64), y)
     return y
+
+
+def _set_weights(weights, a, b) -> None:
+    weights[0], weights[1] = a, b

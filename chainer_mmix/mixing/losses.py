@@ -12,6 +12,7 @@ from chainer.utils import type_check
 from chainer_mmix.mixing.targets import check_range
 from chainer_mmix.mixing.weights import Weights
 from chainer_revive.cpu import cross_entropy as on_cpu
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.function_node import unwatched, variable
 from chainer_revive.cuda import cross_entropy as on_gpu
 from chainer_revive.either import either
@@ -111,7 +112,7 @@ class MixupSoftmaxCrossEntropy(chainer.FunctionNode):
         if self._gradient is not None and is_array:
             xp = backend.get_array_module(gy)
             gx = xp.empty_like(self._gradient, dtype=self.inputs[0].dtype)
-            xp.multiply(self._gradient, gy.array, gx)
+            steps.do(xp.multiply, self._gradient, gy.array, gx)
             return variable(gx), None, None
         x, *targets = self.get_retained_inputs()
         if self._gradient is not None:

@@ -11,6 +11,7 @@ from chainer_mmix.mixing.draw import MixupDraw
 from chainer_mmix.mixing.functions import mix
 from chainer_mmix.mixing.regions import NAMES, Regions
 from chainer_mmix.mixing.weights import Weights
+from chainer_revive.cpu import steps
 
 
 class Resize(chainer.FunctionNode):
@@ -117,7 +118,8 @@ def paste(parts: tuple, target, draw: MixupDraw) -> tuple:
 def of_partners(target, perm):
     """Returns the targets of the partners."""
     device = backend.get_device_from_array(chainer.as_array(target))
-    return target[device.send(perm if hasattr(perm, "dtype") else np.array(perm))]
+    perm = device.send(perm if hasattr(perm, "dtype") else np.array(perm))
+    return steps.take(target, perm) if type(target) is np.ndarray else target[perm]
 
 
 def _regions(x, draw: MixupDraw, name: str = "CutMix") -> Regions:

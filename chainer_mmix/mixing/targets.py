@@ -8,6 +8,8 @@ import chainer
 import numpy as np
 from chainer import backend
 
+from chainer_revive.cpu import steps
+
 
 def soft_target(t, y, label_smoothing: float = 0.0):
     r"""Returns targets in the form of probabilities, of the shape and dtype of ``y``.
@@ -113,4 +115,11 @@ def to_labels(t, y):
             "sample, and accfun=None and a lossfun such as mean_squared_error for "
             "numbers to predict"
         )
-    return t.argmax(axis=1)
+    xp = backend.get_array_module(t)
+    labels = xp.empty((len(t), *t.shape[2:]), np.int64)
+    steps.do(_most_probable, t, labels)
+    return labels
+
+
+def _most_probable(t, labels) -> None:
+    labels[...] = t.argmax(axis=1)

@@ -10,6 +10,8 @@ import numpy as np
 from chainer import backend
 from chainer.backends import cuda
 
+from chainer_revive.cpu import steps
+
 
 class Weights:
     r"""The weights of both partners of each sample, in host memory.
@@ -80,8 +82,12 @@ class Weights:
 
     def mix_arrays(self, a, b):
         """Returns the weighted sum of two arrays of shape (N, ...)."""
-        first, second = self.columns(a)
-        return (first * a + second * b).astype(a.dtype, copy=False)
+        if type(a) is not np.ndarray:
+            first, second = self.columns(a)
+            return (first * a + second * b).astype(a.dtype, copy=False)
+        y = np.empty_like(a)
+        steps.do(_mix_into, y, a, b, *self.pair)
+        return y
 
     def average(self, a, b, what: str):
         """Returns the weighted sum of the values that both partners give.
@@ -203,3 +209,9 @@ class DeviceWeights(Weights):
         """Returns both weights and the permutation as a CUDA kernel takes them."""
         dtype = np.promote_types(dtype, np.float32)
         return *(w.astype(dtype) for w in self.pair), perm
+
+
+def _mix_into(y, a, b, *pair) -> None:
+    dtype, shape = np.promote_types(a.dtype, np.float32), (-1,) + (1,) * (a.ndim - 1)
+    first, second = (np.asarray(w, dtype).reshape(shape) for w in pair)
+    y[...] = first * a + second * b

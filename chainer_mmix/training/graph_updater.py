@@ -17,29 +17,34 @@ from chainer_mmix.links.held import links_in
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
 from chainer_revive import registry
+from chainer_revive.cpu.steps import CannotReplayError
 
 
 class GraphUpdater(StandardUpdater):
-    r"""A :class:`~chainer.training.updaters.StandardUpdater` that replays CUDA graphs.
+    r"""A :class:`~chainer.training.updaters.StandardUpdater` that replays its steps.
 
-    Experimental: it has not run on a GPU yet.
+    On a GPU it is experimental: it has not run on one yet.
 
     The first steps of each mixing layer run as usual. Then the forward and backward
-    computation is captured, once for each layer, and replayed, which takes the host
-    almost no time. The batch, :math:`\lambda` and the permutation lie in arrays that
-    are filled before each replay. The optimizer runs outside of the graphs, so
-    schedules of its hyperparameters work as usual. Numbers and snapshots equal those of
-    a StandardUpdater.
+    computation is captured, once for each layer, and replayed, with almost no Python:
+    as a CUDA graph on a GPU, as a list of compiled loops on a CPU. The batch,
+    :math:`\lambda` and the permutation lie in arrays that are filled before each
+    replay. The optimizer runs outside of the graphs, so schedules of its
+    hyperparameters work as usual. Numbers and snapshots equal those of a
+    StandardUpdater; on a CPU, two replays of each layer are compared with the usual
+    step bit for bit.
 
     These steps run as usual: those of a batch that has another shape than the first
-    one, and those of CutMix, FMix and ResizeMix, whose places are computed on the host.
-    If a step cannot be captured, since its forward computation waits for the GPU,
-    copies from the host, draws random numbers or reports a number of the host, a
-    warning says so once, and all steps run as usual.
+    one, of CutMix, FMix and ResizeMix, whose places are computed on the host, and on a
+    CPU those at which function hooks or debug mode look on. If a step cannot be
+    captured, a warning says why, once, and all steps run as usual. That is so if the
+    forward computation draws random numbers or reports a number of the host; on a GPU,
+    if it waits for it or copies from the host; on a CPU, if numbers are computed
+    neither in Chainer's functions nor in compiled loops.
 
-    What the forward computation does on the host happens once for each graph. A model
-    that decides anew in each step what to compute, by a counter of its own, say, must
-    not be trained with this updater.
+    What the forward computation does besides happens once for each graph. A model that
+    decides anew in each step what to compute, by a counter of its own, say, or keeps
+    what it computed for others to read, must not be trained with this updater.
 
     Args:
         iterator, optimizer, options: As for StandardUpdater. The optimizer's target or
@@ -49,10 +54,12 @@ class GraphUpdater(StandardUpdater):
         n_warmup (int): How many steps of each layer run as usual before it is captured.
             The default is 3.
         graphs: What captures; by default a
-            :class:`~chainer_revive.cuda.graphs.CudaGraphs` of the current GPU.
+            :class:`~chainer_revive.cuda.graphs.CudaGraphs` of the current GPU, or a
+            :class:`~chainer_revive.cpu.graphs.CpuGraphs`.
 
     Raises:
-        ValueError: If the model is not on a GPU.
+        ValueError: If the model is on another device, or on a CPU without compiled
+            loops.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -61,15 +68,7 @@ class GraphUpdater(StandardUpdater):
     def __init__(self, iterator, optimizer, *, n_warmup=3, graphs=None, **options):
         super().__init__(iterator, optimizer, **options)
         if graphs is None:
-            device = self._optimizers["main"].target.device
-            if not isinstance(device, backend.GpuDevice):
-                raise ValueError(
-                    f"GraphUpdater needs a GPU, but its model is on {device}: use "
-                    "StandardUpdater there"
-                )
-            from chainer_revive.cuda.graphs import CudaGraphs
-
-            graphs = CudaGraphs()
+            graphs = _graphs_for(self._optimizers["main"].target, self.loss_func)
         self.n_warmup = n_warmup
         self.reason: str | None = None
         self._graphs = graphs
@@ -107,21 +106,22 @@ class GraphUpdater(StandardUpdater):
                 return model.compute_loss(draw, *args, **kwargs)
             return model(*args, **kwargs)
 
-        if not self._replay(loss, args, kwargs, draw):
+        if not self._replay(model, loss, args, kwargs, draw):
             optimizer.update(loss, args, kwargs, draw)
             return
         if is_classifier:
             model.draw = draw
         optimizer.update()
 
-    def _replay(self, loss: Callable, args: tuple, kwargs: dict, draw) -> bool:
+    def _replay(self, model, loss: Callable, args: tuple, kwargs: dict, draw) -> bool:
         """Computes and reports the loss, and the gradients, by a graph if it may."""
         arrays = *args, *kwargs.values()
         if not all(isinstance(a, chainer.get_array_types()) for a in arrays):
             self._give_up("the inputs of the model are not arrays")
         if registry.is_left_off("graphs"):
             self._give_up("the check of this GPU leaves graphs off")
-        if self.reason or (draw is not None and draw.center is not None):
+        setting = self._graphs.setting()
+        if self.reason or setting is None or (draw and draw.center is not None):
             return False
         optimizer = self._optimizers["main"]
         scale = optimizer._loss_scale
@@ -130,28 +130,37 @@ class GraphUpdater(StandardUpdater):
         static = self._static
         if not static.fits(args, kwargs):
             return False
-        key = draw is not None, draw and draw.layer_mix, scale is None
+        has_draw, layer = draw is not None, draw and draw.layer_mix
+        scaled, form = scale is not None, _form(model, optimizer.target)
+        key = has_draw, layer, scaled, setting, form
         self._steps[key] += 1
         if self._steps[key] <= self.n_warmup:
             return False
         static.fill(args, kwargs, draw, scale, optimizer.target)
         if key not in self._replays:
-            has_draw, layer, _ = key
 
             def compute() -> _Computed:
                 draw = static.draw(layer) if has_draw else None
-                return _compute(loss, optimizer.target, static, draw, scale is not None)
+                arguments = loss, model, optimizer.target, static, draw, scaled
+                return _compute(*arguments)
 
             try:
                 self._replays[key] = _capture(self._graphs, compute)
             except Exception as e:
                 self._give_up(f"{type(e).__name__}: {e}")
                 return False
-        computed = self._replays[key]()
-        for (param, _), grad in zip(static.params, computed.grads, strict=True):
+        try:
+            computed = self._replays[key]()
+        except CannotReplayError as e:
+            self._give_up(str(e))
+            return False
+        params = _initialized(optimizer.target)
+        for param, grad in zip(params, computed.grads, strict=True):
             param.grad = grad
             if grad is not None:
                 param._loss_scale = scale
+        for name, value in computed.attributes.items():
+            setattr(model, name, chainer.Variable(value.copy()))
         values = {
             # Copied, since the next replay writes to the same place.
             name: value if name == _LAM else chainer.Variable(value.copy())
@@ -167,10 +176,27 @@ class GraphUpdater(StandardUpdater):
             self.reason = reason
             self._replays.clear()
             warnings.warn(
-                "a training step cannot be captured as a CUDA graph, so all steps run "
-                f"as usual, with the same results ({reason})",
+                "a training step cannot be captured and replayed, so all steps run as "
+                f"usual, with the same results ({reason})",
                 stacklevel=2,
             )
+
+
+def _graphs_for(target: chainer.Link, loss_func: Callable | None):
+    """Returns what captures on the device of a link."""
+    device = target.device
+    if isinstance(device, backend.GpuDevice):
+        from chainer_revive.cuda.graphs import CudaGraphs
+
+        return CudaGraphs()
+    if isinstance(device, backend.CpuDevice):
+        from chainer_revive.cpu.graphs import CpuGraphs
+
+        return CpuGraphs([target, *links_in(loss_func)])
+    raise ValueError(
+        f"GraphUpdater is for NumPy and CuPy, but its model is on {device}: use "
+        "StandardUpdater there"
+    )
 
 
 def _calls_classifier(loss: Callable) -> bool:
@@ -181,6 +207,11 @@ def _calls_classifier(loss: Callable) -> bool:
     )
 
 
+# What a classifier computes by, besides its links.
+_SETTINGS = (
+    *("lossfun", "accfun", "compute_accuracy", "label_smoothing", "clean_weight"),
+    *("remix", "top_k"),
+)
 _LAM = "main/lam"  # the one value that is reported from the host
 
 
@@ -188,6 +219,7 @@ class _Computed(NamedTuple):
     """What a graph computes, in the same arrays in each replay."""
 
     values: dict[str, Any]  # what was reported
+    attributes: dict[str, Any]  # what a classifier keeps of a step
     grads: list  # of the initialized parameters, None for some
 
 
@@ -199,7 +231,7 @@ class _Static:
         self.kwargs = {name: _empty_like(array) for name, array in kwargs.items()}
         self.weights: Any = None  # DeviceWeights, once a step is mixed
         self.scale: Any = None
-        self.params: list[tuple[chainer.Parameter, Any]] = []
+        self._owned: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     def fits(self, args: tuple, kwargs: dict) -> bool:
         """Tells whether the inputs have the shapes and dtypes of the first ones."""
@@ -223,12 +255,12 @@ class _Static:
             if self.scale is None:
                 self.scale = device.xp.empty((), np.float32)
             self.scale[...] = scale
-        if not self.params:
-            self.params = [(p, p.array) for p in target.params() if p.is_initialized]
-        for param, own in self.params:
-            if param.array is not own:  # Chainer's update of half precision replaces it
-                own[...] = param.array
-                param.array = own
+        # Chainer's update of half precision replaces arrays, for one.
+        for owner, name, array in _arrays(target):
+            _, own = self._owned.setdefault((id(owner), name), (owner, array))
+            if array is not own:
+                own[...] = array
+                setattr(owner, name, own)
 
     def draw(self, layer) -> MixupDraw:
         """Returns the draw that is in the weights."""
@@ -240,7 +272,34 @@ class _Static:
             yield kwargs[name], own
 
 
-def _compute(loss: Callable, target: chainer.Link, static: _Static, draw, scaled: bool):
+def _form(model: Callable, target: chainer.Link) -> tuple:
+    """Returns what a user may change of a model between two steps."""
+    params = [
+        (id(p), None if p.array is None else p.array.shape) for p in target.params()
+    ]
+    if not isinstance(model, ManifoldMixupClassifier):
+        return tuple(params)
+    return *params, *[getattr(model, name) for name in _SETTINGS]
+
+
+def _initialized(target: chainer.Link) -> list[chainer.Parameter]:
+    return [param for param in target.params() if param.is_initialized]
+
+
+def _arrays(target: chainer.Link) -> Iterator[tuple[Any, str, Any]]:
+    """Yields where arrays of parameters and persistent ones are, and the arrays."""
+    for param in _initialized(target):
+        yield param, "array", param.array
+    for link in target.links():
+        for name in link._persistent:
+            value = link.__dict__[name]
+            if isinstance(value, chainer.get_array_types()):
+                yield link, name, value
+
+
+def _compute(
+    loss: Callable, model, target: chainer.Link, static: _Static, draw, scaled: bool
+) -> _Computed:
     """Does what an optimizer does before its update."""
     reporter = chainer.Reporter()
     reporter.add_observer("main", target)
@@ -257,7 +316,13 @@ def _compute(loss: Callable, target: chainer.Link, static: _Static, draw, scaled
     for name, value in values.items():
         if name != _LAM and not isinstance(value, target.xp.ndarray):
             raise TypeError(f"{name} is reported as a number of the host")
-    return _Computed(values, [param.grad for param, _ in static.params])
+    attributes = {}
+    if isinstance(model, chainer.links.Classifier):
+        kept = {name: getattr(model, name) for name in ("y", "loss", "accuracy")}
+        attributes = {k: chainer.as_array(v) for k, v in kept.items() if v is not None}
+    grads = [param.grad for param in _initialized(target)]
+    target.cleargrads()  # they are set after each replay
+    return _Computed(values, attributes, grads)
 
 
 def _capture(graphs, compute: Callable[[], _Computed]) -> Callable[[], _Computed]:

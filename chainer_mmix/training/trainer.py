@@ -114,7 +114,7 @@ def build_trainer(
             bar, or in a notebook the
             :class:`~chainer_mmix.training.extensions.NotebookReport`. The default is
             ``False``.
-        graph (bool): Whether to replay CUDA graphs
+        graph (bool): Whether to replay steps
             (:class:`~chainer_mmix.training.GraphUpdater`). The default is ``False``.
         data_on_device (bool): Whether to keep all examples on the device
             (:class:`~chainer_mmix.training.DeviceBatches`). The default is ``False``.

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chainer_revive.cpu import compiled
+from chainer_revive.cpu import compiled, steps
 from chainer_revive.explain import declined
 
-_MANY = 1 << 14  # logits, for which NumPy is as fast
+_MANY = 1 << 17  # logits, for which NumPy is as fast
+_OUT_OF_RANGE = "a label is out of range"
 _NO_LABEL = np.iinfo(np.int64).min
 _NOT_COVERED = (
     f"it is for NumPy arrays: float32 logits (N, C), {_MANY} at most, with signed "
@@ -46,15 +47,24 @@ def cross_entropy(
     loops = _loops(x, targets)
     if not loops or not isinstance(ignore_label, int):
         return declined(_NOT_COVERED)
-    x = np.ascontiguousarray(x)
+    x = steps.contiguous(x)
     gx, p = np.empty_like(x), np.empty_like(x)
     labels, shares = _rows(targets, len(x), np.int64), _rows(weights, len(x), float)
-    loss, count = loops.cross_entropy.cross_entropy(
-        *(x, labels, shares, ignore_label, normalize, label_smoothing, p, gx)
+    numbers = np.empty(2)
+    loops.cross_entropy.cross_entropy(
+        *(x, labels, shares, ignore_label, normalize, label_smoothing, p, gx, numbers)
     )
-    if not count:
-        return declined("a label is out of range")
-    return np.array(loss, x.dtype), gx, p, count
+    if not (count := float(numbers[1])):
+        return declined(_OUT_OF_RANGE)
+    loss = np.empty((), x.dtype)
+    steps.do(_take_loss, numbers, loss)
+    return loss, gx, p, count
+
+
+def _take_loss(numbers, loss) -> None:
+    if not numbers[1]:
+        raise steps.CannotReplayError(_OUT_OF_RANGE)
+    loss[...] = numbers[0]
 
 
 def accuracy(
@@ -70,10 +80,11 @@ def accuracy(
     if not loops or not isinstance(ignore_label, int):
         return declined(_NOT_COVERED)
     labels, shares = _rows(targets, len(y), np.int64), _rows(weights, len(y), float)
-    result = loops.cross_entropy.accuracy(
-        np.ascontiguousarray(y), labels, shares, ignore_label
+    result = np.empty((), y.dtype)
+    loops.cross_entropy.accuracy(
+        steps.contiguous(y), labels, shares, ignore_label, result
     )
-    return np.array(result, y.dtype)
+    return result
 
 
 def _loops(x, targets):
@@ -87,6 +98,10 @@ def _loops(x, targets):
 
 def _rows(values: Sequence, n: int, dtype: type) -> np.ndarray:
     rows = np.empty((len(values), n), dtype)
-    for i, value in enumerate(values):
-        rows[i] = value
+    steps.do(_set_rows, rows, *values)
     return rows
+
+
+def _set_rows(rows, *values) -> None:
+    for row, value in zip(rows, values, strict=True):
+        row[:] = value

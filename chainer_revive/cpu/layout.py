@@ -6,6 +6,8 @@ import functools
 
 import numpy as np
 
+from chainer_revive.cpu import steps
+
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 NOT_COVERED = "it is for non-empty NumPy arrays of one dtype, float32 or float64"
@@ -29,7 +31,7 @@ def is_channels_last(x: np.ndarray) -> bool:
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """Returns the values of an (N, C, ...) array as a contiguous (N, ..., C)."""
-    return np.ascontiguousarray(x.transpose(_last(x.ndim)))
+    return steps.contiguous(x.transpose(_last(x.ndim)))
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:

@@ -25,6 +25,10 @@ class CudaGraphs:
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._pool = cupy.cuda.MemoryPool()
 
+    def setting(self) -> tuple:
+        """Returns what a graph depends on besides the function: nothing."""
+        return ()
+
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
         """Computes in the stream, after what was asked for before, and before what is

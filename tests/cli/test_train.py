@@ -9,6 +9,8 @@ import numpy
 import pytest
 
 from chainer_mmix.mixing import Remix
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.recording import Plan
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train_manifoldmixup.py"
 QUICK = ["--model", "cnn", "--train-size", "40", "--batchsize", "16", "--epoch", "1"]
@@ -158,7 +160,6 @@ BAD_INPUT = [
     ("--dtype float16", "--dtype float16 is not for --optimizer adam"),
     ("--loss-scale 8", "--loss-scale is for --dtype float16 or mixed16"),
     ("--dtype mixed16 --loss-scale 0", "must be a finite number > 0, not 0"),
-    ("--graph", "--graph is for a GPU, not @numpy"),
 ]
 
 
@@ -296,6 +297,22 @@ def test_data_on_the_device_changes_nothing_and_may_come_and_go(main):
     assert main([*run, "--out", "b", "--resume", "--epoch", "2"]) == 0
     for entry, expected in zip(log("b"), log("a"), strict=True):
         assert entry == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.skipif(not compiled.available, reason="needs Numba")
+def test_replayed_steps_change_nothing_and_may_come_and_go(main, monkeypatch):
+    replayed = []
+    run = Plan.run
+    monkeypatch.setattr(
+        Plan, "run", lambda self, memory: (replayed.append(self), run(self, memory))
+    )
+    steps = [*QUICK, "--quiet", "--train-size", "400", "--epoch", "2"]
+    assert main([*steps, "--out", "a"]) == 0
+    assert main([*steps[:-1], "1", "--out", "b", "--graph"]) == 0
+    assert len(set(replayed)) == 3 and len(replayed) > 9
+    assert main([*steps, "--out", "b", "--resume"]) == 0
+    assert main([*steps, "--out", "c", "--graph"]) == 0
+    assert log("a") == log("b") == log("c")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from chainer import FunctionNode, backend
 from chainer._backprop_utils import GradTable, _reduce, backprop_step
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.adapters import convolution
 from chainer_revive.cpu.adapters.function_node import check_grad_type
 from chainer_revive.cpu.function_node import chosen, settings, variable, watched
@@ -28,7 +29,7 @@ def backward(self, retain_grad=False, enable_double_backprop=False, loss_scale=N
     ):
         return declined("it is for losses of NumPy, without a gradient of their own")
     self._grad_valid = True
-    start = self._node, variable(np.ones_like(y))
+    start = self._node, variable(steps.filled((), y.dtype, 1))
     with chainer.using_config("enable_backprop", False):
         chainer._backprop._backprop_to_all([start], retain_grad, None)
     return None
@@ -138,8 +139,11 @@ def _backprop_plainly(func, indexes, gys, grads) -> dict:
         found = convolution.add(func, indexes, gys, gxs)
     if found is None:
         found = chosen(func, indexes, func.backward(indexes, gys))
+    record = steps.recorder()
     for i, gx in zip(indexes, found, strict=True):
         if gx is not None and gx.raw_array is not None:
+            if record is not None:
+                record.gradient(func, gx.raw_array)
             gxs[inputs[i]].append(gx)
     del found, gx
     if not func.lazy_grad_sum:

@@ -16,7 +16,7 @@ from chainer.functions.normalization.batch_normalization import (
     _impl_selector,
 )
 
-from chainer_revive.cpu import compiled, deferred
+from chainer_revive.cpu import compiled, deferred, steps
 from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
 from chainer_revive.cpu.layout import (
     NOT_COVERED,
@@ -126,13 +126,23 @@ def forward(
         )
         y = channels_first(y)
     if running_mean is not None and not tracked:
-        m = len(rows)
-        adjust = m / max(m - 1.0, 1.0)  # unbiased estimation
-        running_mean *= decay
-        running_mean += (1 - decay) * mean
-        running_var *= decay
-        running_var += (1 - decay) * adjust * var
+        adjust = len(rows) / max(len(rows) - 1.0, 1.0)  # unbiased estimation
+        running_mean = _track(running_mean, decay, 1 - decay, mean)
+        running_var = _track(running_var, decay, (1 - decay) * adjust, var)
     return y, x_layout, running_mean, running_var, mean, var, inv_std, None
+
+
+def _track(running, decay, rate, value):
+    """Returns a running average, which is an array, or a number at first."""
+    if np.shape(running) == value.shape:
+        steps.do(_update, running, decay, rate, value)
+        return running
+    return running * decay + rate * value
+
+
+def _update(running, decay, rate, value) -> None:
+    running *= decay
+    running += rate * value
 
 
 def backward(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from chainer.utils.conv import get_conv_outsize
 
-from chainer_revive.cpu import compiled
+from chainer_revive.cpu import compiled, steps
 from chainer_revive.cpu.adapters.elementwise import channel_sums
 from chainer_revive.cpu.alone import is_alone
 from chainer_revive.cpu.axis import Axis
@@ -150,11 +150,11 @@ def _gradient_w(self, x, gy, W_shape, axes):
     correlate_outputs = compiled.fastest(x.dtype).convolution.correlate_outputs
     parts = _groups(self, (channels_last(x), 3), (channels_last(gy), 3))
     gWs = [correlate_outputs(x, gy, axes) for x, gy in parts]
-    gW = gWs[0] if len(gWs) == 1 else np.concatenate(gWs)
+    gW = steps.concatenate(gWs)
     if gW.shape == W_shape and gW.flags.c_contiguous:
         return gW
-    result = np.zeros(W_shape, x.dtype)
-    _counting(result, axes)[...] = gW
+    result = steps.filled(W_shape, x.dtype, 0)
+    steps.do(np.copyto, _counting(result, axes), gW)
     return result
 
 
@@ -224,4 +224,4 @@ def _counting(W: np.ndarray, axes: tuple[Axis, Axis]) -> np.ndarray:
 
 
 def _join(ys: list[np.ndarray]) -> np.ndarray:
-    return channels_first(ys[0] if len(ys) == 1 else np.concatenate(ys, axis=3))
+    return channels_first(steps.concatenate(ys, axis=3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.cross_entropy import cross_entropy
 from chainer_revive.cpu.function_node import WATCHED, unwatched, variable
 from chainer_revive.explain import declined
@@ -31,4 +32,6 @@ def backward(self, input_indexes, grad_outputs):
     if not unwatched():
         return declined(WATCHED)
     gy = grad_outputs[0].array
-    return variable(np.multiply(own, gy, dtype=own.dtype)), None
+    gx = np.empty_like(own)
+    steps.do(np.multiply, own, gy, gx)
+    return variable(gx), None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chainer_revive.cpu import compiled
+from chainer_revive.cpu import compiled, steps
 from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
 from chainer_revive.cpu.layout import (
     NOT_COVERED,
@@ -36,9 +36,14 @@ def relu(self, inputs):
         y = np.empty_like(x)
         loops.elementwise.relu(x, y)
     else:
-        y = np.asarray(np.maximum(x, 0, dtype=x.dtype))  # of no axes, it is a number
+        y = np.empty_like(x)
+        steps.do(_rectify, x, y)
     self.retain_outputs((0,))
     return (y,)
+
+
+def _rectify(x, y) -> None:
+    np.maximum(x, 0, out=y)
 
 
 def relu_backward(self, indexes, grad_outputs):
@@ -61,15 +66,18 @@ def _relu_gradient(y, gy):
     if not covered(gy, y) or gy.shape != y.shape:
         return declined(NOT_COVERED)
     loops = _loops(y)
-    if not loops:
-        return (np.asarray(gy * (y > 0)),)
-    if gy.strides != y.strides:
-        if not is_channels_last(y):
-            return (gy * (y > 0),)
-        gy = channels_first(channels_last(gy))
     gx = np.empty_like(y)
-    loops.elementwise.relu_backward(y, gy, gx)
+    if loops and gy.strides != y.strides and is_channels_last(y):
+        gy = channels_first(channels_last(gy))
+    if loops and gy.strides == y.strides:
+        loops.elementwise.relu_backward(y, gy, gx)
+    else:
+        steps.do(_gate, y, gy, gx)
     return (gx,)
+
+
+def _gate(y, gy, gx) -> None:
+    np.multiply(gy, y > 0, gx)
 
 
 def add(self, inputs):
@@ -95,7 +103,9 @@ def channel_sums(x: np.ndarray) -> np.ndarray:
     """Sums over all axes but the channels', as the gradient by a bias does."""
     loops = _loops(x)
     if not loops or not is_channels_last(x):
-        return x.sum((0, *range(2, x.ndim)))
+        total = np.empty(x.shape[1], x.dtype)
+        steps.do(np.sum, x, (0, *range(2, x.ndim)), None, total)
+        return total
     return loops.batch_normalization.channel_sums(
         channels_last(x).reshape(-1, x.shape[1])
     )

@@ -5,6 +5,7 @@ A step of a small network spends most of its time there.
 
 from __future__ import annotations
 
+import functools
 import weakref
 
 import chainer
@@ -20,7 +21,7 @@ from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from chainer.variable import VariableNode
 
 from chainer_revive import registry
-from chainer_revive.cpu import deferred
+from chainer_revive.cpu import deferred, steps
 from chainer_revive.cpu.function_node import settings, variable, watched
 from chainer_revive.explain import declined
 
@@ -64,7 +65,9 @@ def apply(self, inputs):
 
     self._input_indexes_to_retain = None
     self._output_indexes_to_retain = None
-    outputs = deferred.forward(self, variables, in_data)
+    compute = functools.partial(deferred.forward, self, variables, in_data)
+    record = steps.recorder()
+    outputs = compute() if record is None else record.call(self, in_data, compute)
     if not _plain(self, outputs):
         return _finish_as_chainer(self, inputs, outputs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import chainer
 import numpy as np
 
-from chainer_revive.cpu import compiled
+from chainer_revive.cpu import compiled, steps
 from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.function_node import WATCHED, gradients, settings, unwatched
 from chainer_revive.cpu.layout import NOT_COVERED, covered
@@ -40,9 +40,9 @@ def forward(self, inputs):
     if loops:
         y = loops.convolution.correlate(_as_images(x), W.T[None, None], _ONE, *b)
         return (y.reshape(len(x), -1),)
-    y = x.dot(W.T)
+    y = _dot(x, W.T)
     if b:
-        y += b[0]
+        steps.do(np.add, y, b[0], y)
     return (y,)
 
 
@@ -57,12 +57,14 @@ def backward(self, indexes, grad_outputs):
     arrays = []
     if 0 in indexes:
         gx = _gradient_x(W, gy)
-        arrays.append(gy.dot(W) if gx is NotImplemented else gx)
+        arrays.append(_dot(gy, W) if gx is NotImplemented else gx)
     if 1 in indexes:
         gW = _gradient_w(x, gy)
-        arrays.append(gy.T.dot(x) if gW is NotImplemented else gW)
+        arrays.append(_dot(gy.T, x) if gW is NotImplemented else gW)
     if 2 in indexes:
-        arrays.append(gy.sum(0))
+        total = np.empty(len(W), gy.dtype)
+        steps.do(np.sum, gy, 0, None, total)
+        arrays.append(total)
     return gradients(arrays)
 
 
@@ -105,6 +107,12 @@ def _gradient_w(x, gy):
     return gW.reshape(gy.shape[1], -1)
 
 
+def _dot(a, b):
+    y = np.empty((len(a), b.shape[1]), a.dtype)
+    steps.do(np.dot, a, b, y)
+    return y
+
+
 def _loops(work: int, *arrays):
     if not _FEW <= work <= _MANY or not covered(*arrays):
         return None
@@ -112,4 +120,4 @@ def _loops(work: int, *arrays):
 
 
 def _as_images(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x)[:, None, None]
+    return steps.contiguous(x)[:, None, None]

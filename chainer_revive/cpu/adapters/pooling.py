@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from chainer.utils.conv import get_conv_outsize
 
-from chainer_revive.cpu import compiled
+from chainer_revive.cpu import compiled, steps
 from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
 from chainer_revive.cpu.layout import (
@@ -110,8 +110,12 @@ def mean_backward(self, indexes, grad_outputs):
     if not unwatched():
         return declined(WATCHED)
     gx = _images(shape, gy.dtype)
-    gx[...] = (gy * gy.dtype.type(self.multiplier))[:, None, None]
+    steps.do(_spread, gy, gy.dtype.type(self.multiplier), gx)
     return gradients((channels_first(gx),))
+
+
+def _spread(gy, multiplier, gx) -> None:
+    gx[...] = (gy * multiplier)[:, None, None]
 
 
 def _window(self):

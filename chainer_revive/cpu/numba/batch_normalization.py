@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.buffers import constant
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import part
@@ -153,7 +154,7 @@ def statistics(
     blocks = sums.shape[1]
     results = np.empty((5, c), np.float32)
     numbers = _numbers(m, float(eps), decay)
-    gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
+    gamma, beta = steps.contiguous(gamma), steps.contiguous(beta)
     arguments = Moments(sums, numbers, gamma, beta, *running, results, m, c, rows)
     threads.run(_moments, c, -(-_GRAIN // blocks), arguments)
     var, inv_std, mean, _, _ = results
@@ -198,7 +199,7 @@ def backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]:
     blocks = sums.shape[1]
     values = np.empty((4, c), np.float32)
     ggamma, gbeta = np.empty(c, np.float32), np.empty(c, np.float32)
-    given = [np.ascontiguousarray(a, np.float32) for a in (gamma, mean, inv_std)]
+    given = [steps.contiguous(a, np.float32) for a in (gamma, mean, inv_std)]
     arguments = Slopes(sums, *given, values, ggamma, gbeta, m, c, blocks)
     threads.run(_slopes, c, -(-_GRAIN // blocks), arguments)
     threads.run(_gradient, m, -(-_GRAIN // c), Gradient(x, gy, gx, values, c))
@@ -208,7 +209,13 @@ def backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]:
 def channel_sums(x) -> np.ndarray:
     """Returns the sum of each column."""
     (sums, _), _ = _of_blocks(_sums, x)
-    return sums.sum(0).astype(x.dtype)
+    total = np.empty(x.shape[1], x.dtype)
+    steps.do(_add_up, sums, total)
+    return total
+
+
+def _add_up(sums, total) -> None:
+    total[...] = sums.sum(0)
 
 
 def _of_blocks(task, x, gy=0, mean=0):

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.axis import Axis, meet
 from chainer_revive.cpu.buffers import buffer, constant
 from chainer_revive.cpu.function_node import winograd_wanted
@@ -47,7 +48,7 @@ def correlate(
     if y is None:
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
-        w = np.ascontiguousarray(w)
+        w = steps.contiguous(w)
     step = _step(len(x), c, d, axes, outer=False)
     if step and not more:
         winograd.correlate(x, w, axes, b, y, step)
@@ -55,16 +56,16 @@ def correlate(
     count = -(-d // COLUMNS)
     k = w.shape[0] * w.shape[1] * c
     start = 0 if more else products.padded(b, d)
-    steps = len(x) * y_axis.out * x_axis.out
-    few = steps <= _FEW_STEPS and count >= threads.count()
+    n_step = len(x) * y_axis.out * x_axis.out
+    few = n_step <= _FEW_STEPS and count >= threads.count()
     trivial = k == c and y_axis.trivial and x_axis.trivial
     if few and trivial and y.flags.c_contiguous:
         _, _, stride_k, stride_n = w.strides
         arguments = products.Columns(
-            *(x, steps, c, w, stride_k // w.itemsize, stride_n // w.itemsize),
+            *(x, n_step, c, w, stride_k // w.itemsize, stride_n // w.itemsize),
             *(start, y, d),
         )
-        grain = -(-_WORK // (steps * c * COLUMNS))
+        grain = -(-_WORK // (n_step * c * COLUMNS))
         threads.run(products.multiply_columns, count, grain, arguments)
         return y
     panels = buffer("panels", (count, k, COLUMNS), x.dtype)
@@ -102,7 +103,7 @@ def correlate_outputs(
     Returns:
         array: Shape (D, C, taps_h, taps_w).
     """
-    y = np.ascontiguousarray(y)
+    y = steps.contiguous(y)
     x, axes = _seen(x, axes)
     y_axis, x_axis = axes
     c, d = x.shape[3], y.shape[3]
@@ -168,9 +169,9 @@ def scatter(
         turned, taps = zip(*(_arriving(axis, 0) for axis in axes), strict=True)
         return correlate(y, w[taps], turned, b, x, more)
     if not more:
-        x = np.zeros((len(y), y_axis.size, x_axis.size, w.shape[3]), y.dtype)
-        if b is not None:
-            x += b  # where no tap arrives
+        shape = len(y), y_axis.size, x_axis.size, w.shape[3]
+        # Nothing but this, where no tap arrives.
+        x = steps.filled(shape, y.dtype, 0 if b is None else b)
     for i in range(min(y_axis.stride, y_axis.size)):
         for j in range(min(x_axis.stride, x_axis.size)):
             arriving = _arriving(y_axis, i), _arriving(x_axis, j)
@@ -215,12 +216,12 @@ def _seen(x: np.ndarray, axes: tuple[Axis, Axis]):
     """Leaves out what a kernel of one element steps over."""
     for axis in axes:
         if axis.taps > 1 or axis.pad > 0 or axis.extent - axis.pad > axis.size:
-            return np.ascontiguousarray(x), axes
+            return steps.contiguous(x), axes
     rows, columns = (
         slice(-axis.pad, axis.extent - axis.pad, axis.stride) for axis in axes
     )
     each = tuple(Axis.each(axis.out) for axis in axes)
-    return np.ascontiguousarray(x[:, rows, columns]), each
+    return steps.contiguous(x[:, rows, columns]), each
 
 
 @functools.lru_cache(256)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.intrinsics import doubles, floats, integers, unpack
 from chainer_revive.cpu.numba.later import carray
@@ -62,32 +63,43 @@ def cross_entropy(
     label_smoothing: float,
     p: np.ndarray,
     gradient: np.ndarray,
-) -> tuple[float, float]:
+    numbers: np.ndarray,
+) -> None:
     """Writes the softmax to p, and the gradient of the loss; weights are overwritten.
 
-    Returns:
-        tuple: The loss, and how many samples the last target was divided by: 0 if a
-        label is out of range.
+    Args:
+        numbers: float64 (2,), written: the loss, and how many samples the last target
+            was divided by: 0 if a label is out of range.
     """
-    numbers = np.array([label_smoothing, 0.0])
+    steps.do(_set, numbers, label_smoothing, 0.0)
     arguments = CrossEntropy(
         *(x, labels, weights, p, gradient, numbers),
         *(*labels.shape, x.shape[1], ignore_label, bool(normalize)),
     )
     threads.run(_cross_entropy, 1, 1, arguments)
-    loss, count = numbers.tolist()
-    return loss, count
+
+
+def _set(numbers, *values) -> None:
+    numbers[:] = values
 
 
 def accuracy(
-    y: np.ndarray, labels: np.ndarray, weights: np.ndarray, ignore_label: int
-) -> float:
-    """Returns the weighted share of hits among the labels that are not ignored."""
-    counts = np.zeros((len(labels), 2))
+    y: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    ignore_label: int,
+    result: np.ndarray,
+) -> None:
+    """Writes the weighted share of hits among the labels that are not ignored."""
+    counts = steps.filled((len(labels), 2), float, 0)
     sizes = *labels.shape, y.shape[1]
     arguments = Accuracy(y, labels, weights, counts, *sizes, ignore_label)
     threads.run(_accuracy, 1, 1, arguments)
-    return sum([hits / max(count, 1) for hits, count in counts.tolist()])
+    steps.do(_share, counts, result)
+
+
+def _share(counts, result) -> None:
+    result[...] = sum([hits / max(count, 1) for hits, count in counts.tolist()])
 
 
 @Task

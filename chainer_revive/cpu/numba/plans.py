@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from chainer_revive import explain
-from chainer_revive.cpu import buffers
+from chainer_revive.cpu import buffers, steps
 from chainer_revive.cpu.function_node import winograd_wanted
 from chainer_revive.cpu.numba import threads
 
@@ -36,7 +36,7 @@ def run(key: Hashable, inputs: Sequence[np.ndarray], compute: Callable, *first):
         compute: Returns a float32 array of its own, or several, and does all its work
             on numbers in tasks.
     """
-    if explain.is_asked():
+    if explain.is_asked() or steps.recorder() is not None:
         return compute(*first, *inputs)
     form = [key, threads.count(), winograd_wanted()]
     for a in inputs:
@@ -59,6 +59,13 @@ def run(key: Hashable, inputs: Sequence[np.ndarray], compute: Callable, *first):
 _SEEN, _NONE = (), 0  # a shape that may come once only; one without a plan
 
 
+class _Tasks(list):
+    """Lists steps."""
+
+    def __call__(self, *step) -> None:
+        self.append(step)
+
+
 class _Unknown(Exception):
     """A task has an array of which nobody knows where it comes from."""
 
@@ -70,7 +77,8 @@ def _plan(inputs, compute) -> Plan | None:
         return None
     random = np.random.RandomState(0)
     others = [_like(a, random.uniform(-1, 1, a.shape)) for a in inputs]
-    with threads.recording() as tasks:
+    tasks = _Tasks()
+    with steps.recorded_by(tasks):
         result = compute(*others)
     if result is NotImplemented:
         return None
@@ -107,12 +115,13 @@ class Plan:
     """Tasks that compute results from inputs.
 
     Args:
-        tasks: As recorded.
+        tasks: As recorded by :func:`chainer_revive.cpu.steps.recorded_by`.
         inputs: What they were recorded with.
         results: What they computed, an array or several.
 
     Raises:
-        _Unknown: If an array is none of these, nor a buffer or a constant.
+        _Unknown: If an array is none of these, nor a buffer or a constant, or a step
+            is no task.
     """
 
     def __init__(self, tasks, inputs, results) -> None:
@@ -123,7 +132,10 @@ class Plan:
         self._kept: list[np.ndarray] = []
         self._packed: list[array] = []
         self._calls, self._places, self._helpers = array("q"), array("q"), 0
-        for task, n, grain, arguments in tasks:
+        for task, arguments, *size in tasks:
+            if not size:
+                raise _Unknown
+            n, grain = size
             packed = array("q", [0] * len(arguments))
             start, _ = packed.buffer_info()
             for place, a in enumerate(arguments):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.buffers import zeros
 from chainer_revive.cpu.numba.geometry import Geometry
 from chainer_revive.cpu.numba.intrinsics import (
@@ -149,10 +150,15 @@ def padded(b: np.ndarray | None, d: int) -> np.ndarray:
     if b is None:
         return zeros(size)
     if b.shape == (size,) and b.dtype == np.float32:
-        return np.ascontiguousarray(b)
-    start = np.zeros(size, np.float32)
-    start[:d] = b
+        return steps.contiguous(b)
+    start = np.empty(size, np.float32)
+    steps.do(_pad, start, b, d)
     return start
+
+
+def _pad(start, b, d: int) -> None:
+    start[:d] = b
+    start[d:] = 0
 
 
 @Task

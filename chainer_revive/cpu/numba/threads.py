@@ -6,18 +6,17 @@ sleep, since to wake it takes longer than most tasks. Meanwhile it gives way to 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 import numpy as np
 
-from chainer_revive.cpu import blas, compiled
+from chainer_revive.cpu import blas, compiled, steps
 from chainer_revive.cpu.numba import symbols
 from chainer_revive.cpu.numba.intrinsics import (
     add,
@@ -70,8 +69,8 @@ def run(task: Task, n: int, grain: int, arguments: tuple, second: tuple = ()) ->
         second: Another one.
     """
     arguments += second
-    if (tasks := getattr(_recording, "tasks", None)) is not None:
-        tasks.append((task, n, grain, arguments))
+    if (record := steps.recorder()) is not None:
+        record(task, arguments, n, grain)
     values = [address(a) if type(a) is np.ndarray else a for a in arguments]
     packed = array("q", values)
     helpers, step = shares(n, grain)
@@ -126,19 +125,6 @@ def get_ready() -> None:
     """
     for native in (allocate, allocate_aligned, _lead, _lead_all, _follow):
         native.address  # noqa: B018
-
-
-_recording = threading.local()
-
-
-@contextlib.contextmanager
-def recording() -> Iterator[list[tuple[Task, int, int, tuple]]]:
-    """A context that lists what this thread has run, as :func:`run` takes it."""
-    _recording.tasks = []
-    try:
-        yield _recording.tasks
-    finally:
-        _recording.tasks = None
 
 
 def address(a: np.ndarray) -> int:

@@ -9,6 +9,7 @@ import functools
 
 import numpy as np
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.axis import Axis, meet
 from chainer_revive.cpu.buffers import buffer
 from chainer_revive.cpu.numba import threads
@@ -88,7 +89,7 @@ def correlate(x, w, axes, b, y, step) -> None:
     tiles = _count_tiles(len(x), axes, step)
     turn = -1 if w.strides[1] < 0 else 1
     if w.strides[:2] != (turn * TAPS * w.itemsize, turn * w.itemsize):
-        w = np.ascontiguousarray(w.transpose(3, 2, 0, 1)).transpose(2, 3, 1, 0)
+        w = steps.contiguous(w.transpose(3, 2, 0, 1)).transpose(2, 3, 1, 0)
         turn = 1
     strides = turn, *[stride // w.itemsize for stride in w.strides[2:]]
     # What is smaller is transformed as a whole.

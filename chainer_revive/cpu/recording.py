@@ -1,0 +1,260 @@
+"""A record of steps, and a plan by which they are done again elsewhere in memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import weakref
+from array import array
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+from chainer.functions.math.average import Mean
+
+from chainer_revive.cpu.numba import threads
+from chainer_revive.cpu.steps import CannotReplayError
+
+_ALIGNMENT = 64
+
+
+class Memory:
+    """Memory of an array that owns it, from the first step that has it on.
+
+    Attributes:
+        first: The number of that step.
+        last: That of the step before which it was freed.
+        kept: The array, if it outlives the record.
+        place: Where it goes in the memory of a plan, if it does not.
+    """
+
+    def __init__(self, owner: np.ndarray, first: int, freed: Callable) -> None:
+        self.owner = weakref.ref(owner, freed)
+        self.first, self.last = first, 0
+        self.address, self.size = threads.address(owner), owner.nbytes
+        self.is_float = False
+        self.kept: np.ndarray | None = None
+        self.place = 0
+
+    def meets(self, other: Memory) -> bool:
+        """Tells whether both are needed at the same time."""
+        return self.first < other.last and other.first < self.last
+
+
+class View(NamedTuple):
+    """An array: where it begins, in bytes, in which memory, and its form."""
+
+    memory: Memory
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Recording:
+    """Notes steps, for :func:`chainer_revive.cpu.steps.recorded_by`.
+
+    It keeps no array alive: what is computed in place only if nobody else has an array
+    is computed so here.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable, list, int, int]] = []
+        self._memories: dict[int, Memory] = {}  # of arrays that are there now
+        self._all: list[Memory] = []
+
+    def __call__(self, function, arguments, n: int = 0, grain: int = 0) -> None:
+        views = [self.view(a) if type(a) is np.ndarray else a for a in arguments]
+        self._steps.append((function, views, n, grain))
+
+    def call(self, function, inputs: tuple, compute: Callable[[], tuple]) -> tuple:
+        """Calls a function of Chainer's, and notes to call it again if it has computed
+        something without steps.
+
+        Raises:
+            CannotReplayError: It has kept numbers, which its gradient may read.
+        """
+        before, done = vars(function).copy(), len(self._steps)
+        outputs = compute()
+        known = {id(_owner(x)) for x in inputs}
+        if len(self._steps) > done or all(id(_owner(y)) in known for y in outputs):
+            return outputs
+        for name, value in vars(function).items():
+            is_new = name not in before or before[name] is not value
+            if is_new and not (name in _OF_NODES or _is_of_shapes(function, value)):
+                raise CannotReplayError(
+                    f"{function.label} keeps what it computes, in {name}"
+                )
+        again = functools.partial(_call_again, function, len(inputs))
+        self(again, (*inputs, *outputs))
+        return outputs
+
+    def gradient(self, function, gx: np.ndarray) -> None:
+        """Sees whether a gradient comes from a step.
+
+        Raises:
+            CannotReplayError: It does not.
+        """
+        if id(_owner(gx)) not in self._memories:
+            raise CannotReplayError(
+                f"{function.label} computes its gradient outside of functions"
+            )
+
+    def view(self, a: np.ndarray) -> View:
+        """Returns what tells where an array is when the steps are done again."""
+        owner = _owner(a)
+        if (memory := self._memories.get(id(owner))) is None:
+            freed = functools.partial(self._freed, id(owner))
+            memory = self._memories[id(owner)] = Memory(owner, len(self._steps), freed)
+            self._all.append(memory)
+        memory.is_float = memory.is_float or a.dtype.kind == "f"
+        offset = threads.address(a) - memory.address
+        return View(memory, offset, a.shape, a.strides, a.dtype)
+
+    def _freed(self, owner: int, _: weakref.ref) -> None:
+        self._memories.pop(owner).last = len(self._steps)
+
+    def plan(self) -> Plan:
+        """Returns a plan by which all steps so far are done again."""
+        for memory in self._memories.values():
+            memory.kept = memory.owner()
+        moving = [memory for memory in self._all if memory.kept is None]
+        return Plan(self._steps, moving)
+
+
+def _owner(a: np.ndarray) -> np.ndarray:
+    while type(a.base) is np.ndarray:
+        a = a.base
+    return a
+
+
+# What every function has.
+_OF_NODES = (
+    *("_input_indexes_to_retain", "_output_indexes_to_retain", "_output_layouts"),
+    *("_retained_output_data", "_is_chainerx_fallback_mode", "chainerx_device"),
+)
+
+
+def _is_of_shapes(function, value: Any) -> bool:
+    """Tells whether what a function keeps follows from shapes and dtypes."""
+    if isinstance(value, tuple):
+        return all(type(item) is int for item in value)
+    return isinstance(value, (bool, str, type, np.dtype, NoneType)) or (
+        type(function) is Mean
+    )
+
+
+def _call_again(function, n: int, *arrays) -> None:
+    for y, values in zip(arrays[n:], function.forward(arrays[:n]), strict=True):
+        y[...] = values
+
+
+class Plan:
+    """Steps, and where they have what they compute.
+
+    Args:
+        recorded: Steps.
+        moving: The memories of which each gets a place; one may get a place that
+            another one had before.
+
+    Attributes:
+        size (int): Of the memory that it takes, in bytes.
+    """
+
+    def __init__(self, recorded: list, moving: list[Memory]) -> None:
+        self._steps = recorded
+        self._moving = moving
+        self.size = _arrange(moving)
+        self._bound: np.ndarray | None = None
+        self._parts: list[Callable[[], None]] = []
+        self._packed: list[array] = []
+
+    def forget(self, memory: np.ndarray) -> None:
+        """Fills memory with NaN, and zeros for integers, which may be indices."""
+        memory.fill(0)
+        for moving in self._moving:
+            if moving.is_float:
+                memory[moving.place : moving.place + moving.size] = 0xFF
+
+    def array(self, view: View) -> np.ndarray:
+        """Returns an array that was recorded, or the one in its place."""
+        owner, offset, shape, strides, dtype = view
+        memory: Any = self._bound
+        if owner.kept is None:
+            offset += owner.place
+        else:
+            memory = (ctypes.c_char * owner.size).from_address(owner.address)
+        return np.ndarray(shape, dtype, memory, offset, strides)
+
+    def run(self, memory: np.ndarray) -> None:
+        """Does all steps.
+
+        Args:
+            memory: uint8 (size,) or more.
+
+        Raises:
+            CannotReplayError: A step cannot be done with these numbers.
+        """
+        if memory is not self._bound:
+            self._bind(memory)
+        for part in self._parts:
+            part()
+
+    def _bind(self, memory: np.ndarray) -> None:
+        """Prepares the steps for a piece of memory: tasks in a row are one call."""
+        self._bound, self._parts, self._packed = memory, [], []
+        start = threads.address(memory)
+        calls, helpers = array("q"), 0
+
+        def close() -> None:
+            nonlocal calls, helpers
+            if calls:
+                self._packed.append(calls)
+                where = (*calls.buffer_info(), 0, 0)
+                self._parts.append(
+                    functools.partial(threads.start_all, where, helpers, ())
+                )
+            calls, helpers = array("q"), 0
+
+        for function, arguments, n, grain in self._steps:
+            if not n:
+                close()
+                arrays = [self.array(a) if type(a) is View else a for a in arguments]
+                self._parts.append(functools.partial(function, *arrays))
+                continue
+            packed = array("q", [_number(a, start) for a in arguments])
+            self._packed.append(packed)
+            more, step = threads.shares(n, grain)
+            helpers = max(helpers, more)
+            calls.extend((function.address, packed.buffer_info()[0], n, step))
+        close()
+
+
+def _number(a: Any, start: int) -> int:
+    """Returns what a task gets for an argument, if memory that moves starts there."""
+    if type(a) is not View:
+        return a
+    memory = a.memory
+    first = start + memory.place if memory.kept is None else memory.address
+    return first + a.offset
+
+
+def _arrange(moving: list[Memory]) -> int:
+    """Gives each memory a place, large ones first; returns how far they reach."""
+    placed: list[Memory] = []
+    for memory in sorted(moving, key=lambda memory: -memory.size):
+        end = 0
+        for other in placed:  # in the order of their places
+            if memory.meets(other):
+                if end + memory.size <= other.place:
+                    break
+                end = max(end, _aligned(other.place + other.size))
+        memory.place = end
+        placed.append(memory)
+        placed.sort(key=lambda memory: memory.place)
+    return max([memory.place + memory.size for memory in moving], default=0)
+
+
+def _aligned(n: int) -> int:
+    return -(-n // _ALIGNMENT) * _ALIGNMENT

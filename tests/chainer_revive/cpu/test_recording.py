@@ -1,0 +1,140 @@
+"""Steps that are recorded, and where a plan puts what they compute."""
+
+import gc
+
+import numpy as np
+import pytest
+
+from chainer_revive.cpu import compiled, steps
+
+pytestmark = pytest.mark.skipif(not compiled.available, reason="needs Numba")
+
+
+@pytest.fixture
+def recording():
+    from chainer_revive.cpu.recording import Recording
+
+    return Recording()
+
+
+def double(x, y):
+    np.multiply(x, 2, y)
+
+
+def sequence(x, n):
+    """Doubles n times, each time in an array of its own."""
+    for _ in range(n):
+        y = np.empty_like(x)
+        steps.do(double, x, y)
+        x = y
+    return x
+
+
+def record(recording, function, *args):
+    with steps.recorded_by(recording):
+        view = recording.view(function(*args))
+    gc.collect()
+    return recording.plan(), view
+
+
+def test_steps_are_done_again_with_what_is_in_the_arrays_that_stay(recording):
+    x = np.arange(1000.0)
+    plan, view = record(recording, sequence, x, 10)
+    x[:] = np.arange(1000)[::-1]
+    memory = np.empty(plan.size, np.uint8)
+    plan.forget(memory)
+    plan.run(memory)
+    np.testing.assert_array_equal(plan.array(view), x * 1024)
+    assert np.shares_memory(plan.array(view), memory)
+
+
+def test_memory_is_used_again_as_soon_as_it_is_free(recording):
+    x = np.zeros(1000)
+    plan, _ = record(recording, sequence, x, 50)
+    assert plan.size <= 2 * x.nbytes + 64
+
+
+def test_plans_share_memory_and_move_to_larger_one(recording):
+    x = np.arange(100.0)
+    plan, view = record(recording, sequence, x, 3)
+    for size in (plan.size, 3 * plan.size):
+        memory = np.full(size, 0xFF, np.uint8)
+        plan.run(memory)
+        np.testing.assert_array_equal(plan.array(view), 8 * x)
+        assert np.shares_memory(plan.array(view), memory)
+
+
+def test_a_recording_keeps_no_array_alive(recording):
+    x = np.ones(10)
+    with steps.recorded_by(recording):
+        y = sequence(x, 3)
+    alive = [memory.owner() for memory in recording._all]
+    assert alive[0] is x and alive[-1] is y and alive[1:-1] == [None, None]
+
+
+def test_what_is_alive_in_the_end_stays_where_it_is(recording):
+    x, kept = np.ones(10), np.zeros(10)
+
+    def function():
+        steps.do(double, x, kept)
+        return sequence(kept, 1)
+
+    plan, view = record(recording, function)
+    x[:] = 3
+    plan.run(np.empty(plan.size, np.uint8))
+    np.testing.assert_array_equal(kept, 6)
+    np.testing.assert_array_equal(plan.array(view), 12)
+
+
+def test_views_are_found_in_their_memory(recording):
+    x = np.arange(24.0).reshape(2, 3, 4)
+
+    def function():
+        y = np.empty((4, 3, 2)).transpose(2, 1, 0)
+        steps.do(np.copyto, y, x)
+        z = np.empty((2, 2))
+        steps.do(np.copyto, z, y[::-1, 2, 3:0:-2])
+        return z
+
+    plan, view = record(recording, function)
+    expected = x[::-1, 2, 3:0:-2].copy()
+    np.testing.assert_array_equal(function(), expected)
+    x += 1
+    plan.run(np.empty(plan.size, np.uint8))
+    np.testing.assert_array_equal(plan.array(view), expected + 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_memories_that_are_needed_at_the_same_time_do_not_overlap(seed):
+    from chainer_revive.cpu.recording import Memory, _arrange
+
+    random = np.random.RandomState(seed)
+    owners = [np.empty(random.randint(1, 5000), np.uint8) for _ in range(100)]
+    memories = []
+    for owner in owners:
+        memory = Memory(owner, random.randint(200), lambda _: None)
+        memory.last = memory.first + random.randint(1, 40)
+        memories.append(memory)
+    size = _arrange(memories)
+    owned = np.zeros((300, size), bool)
+    for memory in memories:
+        place = owned[
+            memory.first : memory.last, memory.place : memory.place + memory.size
+        ]
+        assert place.shape[1] == memory.size and not place.any()
+        place[:] = True
+    # No more than twice what is needed at the fullest moment.
+    assert size <= 2 * owned.sum(1).max()
+
+
+def test_functions_of_numpy_return_what_numpy_returns():
+    a = np.arange(12, dtype=np.int32).reshape(3, 4)
+    assert steps.contiguous(a) is a
+    np.testing.assert_array_equal(steps.contiguous(a.T, np.int64), a.T)
+    assert steps.contiguous(a.T).flags.c_contiguous
+    assert steps.contiguous(a, np.int64).dtype == np.int64
+    joined = steps.concatenate([a, a + 1], axis=1)
+    np.testing.assert_array_equal(joined, np.concatenate([a, a + 1], axis=1))
+    assert steps.concatenate([a]) is a
+    np.testing.assert_array_equal(steps.take(a, np.array([2, 0])), a[[2, 0]])
+    np.testing.assert_array_equal(steps.filled((2, 3), "f", 5), np.full((2, 3), 5, "f"))

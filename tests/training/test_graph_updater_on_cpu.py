@@ -1,0 +1,415 @@
+"""GraphUpdater against StandardUpdater on a CPU: the same numbers, bit for bit."""
+
+import copy
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+from chainer import iterators
+from chainer.datasets import TupleDataset
+from chainer.training import Trainer, extensions
+from chainer.training.updaters import StandardUpdater
+
+import chainer_revive
+from chainer_mmix import (
+    ManifoldMixupClassifier,
+    MixupLayers,
+    MixupPolicy,
+    mixup_data,
+    models,
+)
+from chainer_mmix.mixing import Remix
+from chainer_mmix.training import GraphUpdater
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.numba import threads
+
+pytestmark = pytest.mark.skipif(not compiled.available, reason="needs Numba")
+
+random = np.random.RandomState(0)
+X = random.standard_normal((44, 3, 8, 8)).astype("f")
+T = random.randint(0, 5, 44).astype("i")
+ONE_HOT = np.eye(5, dtype="f")[T]
+
+
+@pytest.fixture(autouse=True)
+def compiled_loops():
+    before = chainer_revive.state()["cpu"]
+    chainer_revive.use(cpu="numba")
+    yield
+    chainer_revive.use(cpu=before)
+
+
+class Net(chainer.Chain):
+    """Convolutions of all kinds that have paths of their own, and more."""
+
+    mixup_layers = default_layer_mix = (0, 1, 2)
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.c1 = L.Convolution2D(3, 16, 3, pad=1)
+            self.b1 = L.BatchNormalization(16)
+            self.c2 = L.Convolution2D(16, 16, 3, pad=1, nobias=True)
+            self.b2 = L.BatchNormalization(16, decay=0.5)
+            self.short = L.Convolution2D(16, 32, 1, stride=2)
+            self.c3 = L.Convolution2D(16, 32, 3, stride=2, pad=1, groups=2)
+            self.up = L.Deconvolution2D(32, 8, 2, stride=2)
+            self.fc = L.Linear(None, 5)
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        targets = target, target
+        h = x
+        for point, stage in enumerate((F.identity, self.first, self.second)):
+            h = stage(h)
+            if mixup_hidden and point == layer_mix:
+                h, *targets = mixup_data(h, target, lam)
+        y = self.last(h)
+        return (y, *targets) if mixup_hidden else y
+
+    def first(self, x):
+        h = F.relu(self.b1(self.c1(x)))
+        return F.relu(self.b2(self.c2(h)) + h)
+
+    def second(self, h):
+        return F.elu(self.c3(h) + self.short(h))
+
+    def last(self, h):
+        h = F.average_pooling_2d(F.max_pooling_2d(F.tanh(self.up(h)), 2), 2)
+        return self.fc(F.concat((h, 2 * h)))
+
+
+def classify(net=Net, **options):
+    np.random.seed(0)
+    if "policy" not in options:
+        options["seed"] = 1
+    return ManifoldMixupClassifier(net(), **options)
+
+
+def make(updater, model, optimizer=None, t=T, epoch=9, batchsize=8, **options):
+    optimizer = optimizer or chainer.optimizers.MomentumSGD(0.01)
+    optimizer.setup(model)
+    iterator = iterators.SerialIterator(
+        *(TupleDataset(X, t), batchsize),
+        order_sampler=lambda order, at: np.random.RandomState(at).permutation(len(X)),
+    )
+    np.random.seed(0)
+    updater = updater(iterator, optimizer, **options)
+    trainer = Trainer(updater, (epoch, "epoch"))
+    log = extensions.LogReport(trigger=(1, "iteration"), filename=None)
+    trainer.extend(log)
+    return trainer
+
+
+def run(updater, model, **options):
+    trainer = make(updater, model, **options)
+    trainer.run()
+    return trainer
+
+
+def numbers(trainer):
+    """Returns all that a training leaves behind."""
+    model = trainer.updater.get_optimizer("main").target
+    found = {}
+    for path, param in model.namedparams():
+        found[path], found[f"{path}/grad"] = param.array, param.grad
+        for name, value in (param.update_rule.state or {}).items():
+            found[f"{path}/{name}"] = value
+    for path, link in model.namedlinks():
+        for name in link._persistent:
+            found[f"{path}/{name}"] = getattr(link, name)
+    for name in ("y", "loss", "accuracy"):
+        found[name] = chainer.as_array(getattr(model, name))
+    for entry in trainer.get_extension("LogReport").log:
+        for name, value in entry.items():
+            if name != "elapsed_time":
+                found[f"{name} {entry['iteration']}"] = value
+    return found
+
+
+def assert_same(ours, other):
+    ours, other = numbers(ours), numbers(other)
+    assert ours.keys() == other.keys()
+    for name, value in other.items():
+        assert np.asarray(ours[name]).tobytes() == np.asarray(value).tobytes(), name
+
+
+def both(make_model, **options):
+    """Trains in both ways, and compares; returns the replaying one."""
+    optimizer = options.pop("optimizer", chainer.optimizers.MomentumSGD)
+    ours, other = (
+        run(updater, make_model(), optimizer=optimizer(), **options)
+        for updater in (GraphUpdater, StandardUpdater)
+    )
+    assert_same(ours, other)
+    return ours.updater
+
+
+SETTINGS = {
+    "batch": {},
+    "sample": {"policy": MixupPolicy(0.4, per="sample", seed=1)},
+    "pair": {"policy": MixupPolicy(0.4, per="pair", seed=1)},
+    "one layer": {"layer_mix": 2},
+    "label smoothing": {"label_smoothing": 0.1},
+    "clean weight": {"clean_weight": 0.5},
+    "no mixing": {"mixup_hidden": False},
+    "no accuracy": {"accfun": None},
+    "ignored labels": {"lossfun": lambda y, t: F.softmax_cross_entropy(y, t)},
+}
+LAYERS = {"one layer": 1, "no mixing": 1}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_a_training_is_that_of_a_standard_updater(name):
+    settings = SETTINGS[name]
+
+    def model():
+        return classify(**copy.deepcopy(settings))
+
+    updater = both(model)
+    if name == "ignored labels":  # computes with lambda on the host
+        assert "on the host" in updater.reason
+        return
+    assert updater.reason is None
+    assert len(updater._replays) == LAYERS.get(name, 3)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        chainer.optimizers.SGD,
+        lambda: chainer.optimizers.Adam(1e-3),
+        lambda: chainer.optimizers.AdamW(1e-3),
+        chainer.optimizers.RMSprop,
+    ],
+)
+def test_optimizers_run_as_usual(optimizer):
+    assert both(classify, optimizer=optimizer).reason is None
+
+
+def test_hooks_of_an_optimizer_run_as_usual():
+    def trained(updater):
+        trainer = make(updater, classify())
+        optimizer = trainer.updater.get_optimizer("main")
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(0.01))
+        optimizer.add_hook(chainer.optimizer_hooks.GradientClipping(0.1))
+        trainer.run()
+        return trainer
+
+    ours = trained(GraphUpdater)
+    assert ours.updater.reason is None
+    assert_same(ours, trained(StandardUpdater))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: models.CNN(5, width=16),
+        lambda: models.PreActResNet18(5, width=16),
+        lambda: models.WideResNet(5, depth=10, width=1),
+    ],
+)
+def test_networks_of_the_package(network):
+    assert both(lambda: classify(network), epoch=5).reason is None
+
+
+@pytest.mark.slow
+def test_resnet50():
+    assert both(lambda: classify(lambda: models.ResNet50(5)), epoch=4).reason is None
+
+
+def test_a_network_that_knows_nothing_of_mixing():
+    def network():
+        net = chainer.Sequential(L.Linear(192, 64), F.relu, L.Linear(64, 5))
+        return MixupLayers(net, ["input", "0"])
+
+    assert both(lambda: classify(network)).reason is None
+
+
+def test_classifiers_of_chainer():
+    def model():
+        np.random.seed(0)
+        return L.Classifier(Net())
+
+    updater = both(model)
+    assert updater.reason is None and len(updater._replays) == 1
+
+
+def squared_error(y, t):
+    return F.mean_squared_error(F.softmax(y), t)
+
+
+def test_soft_targets():
+    assert both(lambda: classify(lossfun=squared_error), t=ONE_HOT).reason is None
+    with pytest.warns(UserWarning, match="SoftmaxCrossEntropy keeps what it computes"):
+        both(classify, t=ONE_HOT)
+
+
+def test_one_thread_and_another_number_of_them_later(monkeypatch):
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trainer = make(updater, classify(layer_mix=1))
+        updates = trainer.updater
+        monkeypatch.setattr(
+            threads, "count", lambda updates=updates: 1 + (updates.iteration > 20)
+        )
+        trainer.run()
+        trained.append(trainer)
+    assert len(trained[0].updater._replays) == 2
+    assert_same(*trained)
+
+
+def test_a_snapshot_is_that_of_a_standard_updater(tmp_path):
+    whole = run(StandardUpdater, classify())
+    ways = GraphUpdater, StandardUpdater
+    for first, second in (ways, ways[::-1]):
+        half = run(first, classify(), epoch=5)
+        chainer.serializers.save_npz(tmp_path / "half.npz", half)
+        rest = make(second, classify())
+        chainer.serializers.load_npz(tmp_path / "half.npz", rest)
+        rest.run()
+        for name, value in numbers(whole).items():
+            if "/" in name and not name.startswith("main"):
+                np.testing.assert_array_equal(numbers(rest)[name], value)
+
+
+def test_what_is_changed_between_steps_counts():
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trainer = make(updater, classify(layer_mix=1), epoch=18)
+        model = trainer.updater.get_optimizer("main").target
+        net = model.predictor
+
+        @trainer.extend
+        def change(trainer, net=net, model=model):
+            n = trainer.updater.iteration
+            if n == 20:
+                net.b1.avg_mean = net.b1.avg_mean + 1  # another array
+                net.c1.W.array = net.c1.W.array * 2
+            if n == 60:
+                model.label_smoothing = 0.2
+            if n == 80:
+                net.fc = L.Linear(64, 5, initialW=np.full((5, 64), 0.1, "f"))
+                chainer.optimizers.MomentumSGD(0.01).setup(model)
+
+        trainer.run()
+        trained.append(trainer)
+    ours = trained[0].updater
+    assert ours.reason is None and len(ours._replays) >= 3
+    found, wanted = map(numbers, trained)
+    for name, value in wanted.items():
+        assert value is None or np.array_equal(found[name], value), name
+
+
+def test_hooks_and_debug_mode_see_every_function():
+    class Count(chainer.FunctionHook):
+        called = 0
+
+        def forward_postprocess(self, function, in_data):
+            self.called += 1
+
+    counts = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trainer = run(updater, classify(), epoch=9)
+        with Count() as hook:
+            trainer.updater.update()
+        with chainer.using_config("debug", True):
+            trainer.updater.update()
+        counts.append(hook.called)
+    assert counts[0] == counts[1] > 10
+
+
+def test_a_label_out_of_range_is_an_error_as_usual():
+    trainer = make(GraphUpdater, classify())
+    trainer.run()
+    assert trainer.updater._replays
+    trainer.updater.converter = lambda batch, device: (X[:8], np.full(8, 9, "i"))
+    with pytest.raises(ValueError, match="9"):
+        trainer.updater.update()
+
+
+class OwnGradient(chainer.FunctionNode):
+    def forward(self, inputs):
+        self.retain_inputs((0,))
+        return (inputs[0] ** 2,)
+
+    def backward(self, indexes, grad_outputs):
+        (x,) = self.get_retained_inputs()
+        return (chainer.Variable(2 * x.array * grad_outputs[0].array),)
+
+
+class WithOwnGradient(Net):
+    def last(self, h):
+        return super().last(OwnGradient().apply((h,))[0])
+
+
+class OutsideOfFunctions(Net):
+    def last(self, h):
+        return super().last(h * np.abs(h.array).max(keepdims=True))
+
+
+class OwnAverage(Net):
+    def __init__(self):
+        super().__init__()
+        self.add_persistent("average", np.zeros(16, "f"))
+
+    def first(self, x):
+        h = super().first(x)
+        self.average += h.array.mean((0, 2, 3))
+        return h
+
+
+class Counting(Net):
+    def __init__(self):
+        super().__init__()
+        self.add_persistent("n", 0)
+
+    def first(self, x):
+        self.n += 1
+        return super().first(x) * self.n
+
+
+class WithDropout(Net):
+    def first(self, x):
+        return F.dropout(super().first(x))
+
+
+@pytest.mark.parametrize(
+    "net, reason",
+    [
+        (WithOwnGradient, "OwnGradient computes its gradient outside of functions"),
+        (OutsideOfFunctions, "not all of its numbers are computed"),
+        (OwnAverage, "not all of its numbers are computed"),
+        (Counting, "it replaces n"),
+        (WithDropout, "Dropout keeps what it computes, in mask"),
+    ],
+)
+def test_what_cannot_be_replayed_is_said_once_and_runs_as_usual(net, reason):
+    with pytest.warns(UserWarning, match=reason) as warned:
+        ours = run(GraphUpdater, classify(net))
+    assert len(warned) == 1
+    assert ours.updater.reason is not None
+    assert_same(ours, run(StandardUpdater, classify(net)))
+
+
+def test_remix_computes_with_lambda_on_the_host():
+    def model():
+        return classify(remix=Remix([5, 10, 5, 20, 4]))
+
+    with pytest.warns(UserWarning, match="cannot be captured"):
+        both(model)
+
+
+def test_without_compiled_loops_an_error_names_the_remedy():
+    chainer_revive.use(cpu="numpy")
+    with pytest.raises(ValueError, match=r"install Numba .*CHAINER_MMIX_CPU"):
+        make(GraphUpdater, classify())
+
+
+def test_loops_that_are_switched_off_later_are_not_replayed():
+    trainer = make(GraphUpdater, classify(), epoch=9)
+    trainer.run()
+    chainer_revive.use(cpu="chainer")
+    trainer.updater.update()
+    assert trainer.updater.reason is None
