@@ -22,6 +22,7 @@ from paired import machine, report
 
 import chainer_revive
 from chainer_mmix import ManifoldMixupClassifier, models
+from chainer_mmix.training import GraphUpdater
 
 TRAINING = {
     "Chainer's own code": ("chainer", False),
@@ -30,6 +31,8 @@ TRAINING = {
     "Numba": ("numba", False),
     "Numba, mixing": ("numba", True),
     "Numba, direct sums": ("numba, direct sums", False),
+    "Numba, replayed": ("numba, replayed", False),
+    "Numba, replayed, F(4x4)": ("numba, replayed F(4x4)", False),
     "PyTorch": ("torch", False),
     "PyTorch, channels last": ("torch, channels last", False),
     "PyTorch, compiled": ("torch, compiled", False),
@@ -66,7 +69,15 @@ def step(network: str, shape: tuple[int, ...], path: str, mixup: bool):
         return torch_models.step(network, x, t, option)
     model = classifier(network, library, option, mixup)
     optimizer = chainer.optimizers.MomentumSGD(1e-3).setup(model)
-    return lambda: optimizer.update(model, x, t)
+    if not option.startswith("replayed"):
+        return lambda: optimizer.update(model, x, t)
+    iterator = chainer.iterators.SerialIterator([0], 1)
+    updater = GraphUpdater(iterator, optimizer, converter=lambda batch, device: (x, t))
+    for _ in range(updater.n_warmup + 2):  # until it only replays
+        updater.update()
+    if updater.reason is not None:
+        raise RuntimeError(updater.reason)
+    return updater.update
 
 
 def evaluation(network: str, shape: tuple[int, ...], path: str):
@@ -98,6 +109,8 @@ def classifier(network: str, library: str, option: str, mixup: bool = True):
     chainer_revive.use(cpu=library)
     if option == "direct sums":  # instead of Winograd's
         chainer.global_config.winograd = False
+    if "F(4x4)" in option:
+        chainer.global_config.winograd = 4
     return ManifoldMixupClassifier(getattr(models, network)(10), mixup, seed=0)
 
 

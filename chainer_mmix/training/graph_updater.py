@@ -107,6 +107,7 @@ class GraphUpdater(StandardUpdater):
             return model(*args, **kwargs)
 
         if not self._replay(model, loss, args, kwargs, draw):
+            self._graphs.free()
             optimizer.update(loss, args, kwargs, draw)
             return
         if is_classifier:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import chainer
 import numpy as np
 
-from chainer_revive.cpu import compiled, steps
+from chainer_revive.cpu import compiled, heap, steps
 from chainer_revive.cpu.function_node import settings, watched, winograd_wanted
 from chainer_revive.cpu.recording import Plan, Recording, View
 
@@ -44,6 +45,7 @@ class CpuGraphs:
             )
         self._roots = links
         self._memory = np.empty(0, np.uint8)
+        self._plans: list[Plan] = []
 
     def setting(self) -> tuple | None:
         """Returns what a record depends on besides the function.
@@ -89,19 +91,39 @@ class CpuGraphs:
             result = _each(np.ndarray, recording.view, function())
         gc.collect()
         plan = recording.plan()
+        self._plans.append(plan)
         proofs = 0
 
         def replay() -> Result:
             nonlocal proofs
-            if len(self._memory) < plan.size:
-                self._memory = np.empty(plan.size, np.uint8)
             if proofs < _PROOFS:
                 self._prove(function, plan, result)
                 proofs += 1
+            self._reserve(plan.size)
             plan.run(self._memory)
             return _each(View, plan.array, result)
 
         return replay
+
+    def free(self) -> None:
+        """Frees the memory in which functions are done again, until the next time.
+
+        The gradients of the links, which may lie there, are cleared.
+        """
+        if not len(self._memory):
+            return
+        for root in self._roots:
+            root.cleargrads()
+        for plan in self._plans:
+            plan.unbind()
+        self._memory = np.empty(0, np.uint8)
+        heap.give_back()
+
+    def _reserve(self, size: int) -> None:
+        if len(self._memory) < size:
+            self.free()
+            heap.give_back()  # what usual steps have left
+            self._memory = np.empty(size, np.uint8)
 
     def _prove(self, function: Callable, plan: Plan, result: Any) -> None:
         """Sees whether a plan does what a function does, with other numbers.
@@ -109,9 +131,11 @@ class CpuGraphs:
         Raises:
             CannotReplayError: It does not.
         """
+        self.free()
         with self._unchanged():
             self._disturb()
             wanted = self._values(function())
+        self._reserve(plan.size)
         plan.forget(self._memory)
         with self._unchanged():
             self._disturb()
@@ -148,7 +172,7 @@ class CpuGraphs:
         """Returns the bits of a result, and of the links' arrays."""
         arrays: list[np.ndarray] = []
         _each(np.ndarray, arrays.append, result)
-        return [array.tobytes() for array in (*arrays, *self._arrays())]
+        return [_digest(array) for array in (*arrays, *self._arrays())]
 
     @contextlib.contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -178,6 +202,11 @@ class CpuGraphs:
     def _restore(self, numbers: list[np.ndarray]) -> None:
         for array, values in zip(self._arrays(), numbers, strict=True):
             array[...] = values
+
+
+def _digest(array: np.ndarray) -> bytes:
+    """Returns what tells the bits of an array from others."""
+    return hashlib.blake2b(np.ascontiguousarray(array)).digest()
 
 
 def _each(kind: type, function: Callable, result: Any) -> Any:

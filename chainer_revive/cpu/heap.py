@@ -56,6 +56,12 @@ def keep_memory() -> None:
         libc.free(start)
 
 
+def give_back() -> None:
+    """Gives memory that is free back to the system, with glibc."""
+    if _is_glibc():
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def _address(library: ctypes.CDLL) -> int | None:
     return ctypes.cast(library.malloc, ctypes.c_void_p).value
 

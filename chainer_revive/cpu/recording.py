@@ -166,6 +166,10 @@ class Plan:
         self._steps = recorded
         self._moving = moving
         self.size = _arrange(moving)
+        self.unbind()
+
+    def unbind(self) -> None:
+        """Lets go of the memory."""
         self._bound: np.ndarray | None = None
         self._parts: list[Callable[[], None]] = []
         self._packed: list[array] = []
@@ -203,7 +207,8 @@ class Plan:
 
     def _bind(self, memory: np.ndarray) -> None:
         """Prepares the steps for a piece of memory: tasks in a row are one call."""
-        self._bound, self._parts, self._packed = memory, [], []
+        self.unbind()
+        self._bound = memory
         start = threads.address(memory)
         calls, helpers = array("q"), 0
 

@@ -29,6 +29,9 @@ class CudaGraphs:
         """Returns what a graph depends on besides the function: nothing."""
         return ()
 
+    def free(self) -> None:
+        """Does nothing: a graph has its memory for ever."""
+
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
         """Computes in the stream, after what was asked for before, and before what is

@@ -9,8 +9,6 @@ import numpy
 import pytest
 
 from chainer_mmix.mixing import Remix
-from chainer_revive.cpu import compiled
-from chainer_revive.cpu.recording import Plan
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train_manifoldmixup.py"
 QUICK = ["--model", "cnn", "--train-size", "40", "--batchsize", "16", "--epoch", "1"]
@@ -299,8 +297,10 @@ def test_data_on_the_device_changes_nothing_and_may_come_and_go(main):
         assert entry == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.skipif(not compiled.available, reason="needs Numba")
 def test_replayed_steps_change_nothing_and_may_come_and_go(main, monkeypatch):
+    pytest.importorskip("numba")
+    from chainer_revive.cpu.recording import Plan
+
     replayed = []
     run = Plan.run
     monkeypatch.setattr(

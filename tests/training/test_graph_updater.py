@@ -45,6 +45,9 @@ class Recorder:
     def setting(self):
         return ()
 
+    def free(self):
+        pass
+
     def arrays(self):
         for link in self.model.links():
             for name in (*link._params, *link._persistent):

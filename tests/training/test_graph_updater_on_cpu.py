@@ -22,10 +22,9 @@ from chainer_mmix import (
 )
 from chainer_mmix.mixing import Remix
 from chainer_mmix.training import GraphUpdater
-from chainer_revive.cpu import compiled
 from chainer_revive.cpu.numba import threads
 
-pytestmark = pytest.mark.skipif(not compiled.available, reason="needs Numba")
+pytest.importorskip("numba")
 
 random = np.random.RandomState(0)
 X = random.standard_normal((44, 3, 8, 8)).astype("f")

@@ -1,7 +1,8 @@
 """Threads that share the work of compiled tasks, as many as NumPy's BLAS has.
 
 A thread that has had work looks out for more for a millisecond or so before it goes to
-sleep, since to wake it takes longer than most tasks. Meanwhile it gives way to others.
+sleep, since to wake it takes longer than most tasks, and as long as several tasks are
+done in a row, which cannot wake it. Meanwhile it gives way to others.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LIMIT = 1 << 32  # of parts
 # _LIMIT, plus that of its next part: who counts it up has that part. A late thread
 # cannot take a part of a piece that is over, as the number has changed.
 _NEXT, _DONE, _AWAKE, _BUSY = 0, 64, 128, 192
-_TASK, _ARGUMENTS, _N, _STEP, _PARTS, _WANTED = range(256, 304, 8)
+_TASK, _ARGUMENTS, _N, _STEP, _PARTS, _WANTED, _IN_ROWS = range(256, 312, 8)
 
 _SIGNATURE = types.void(types.CPointer(types.intp), types.intp, types.intp)
 
@@ -213,10 +214,13 @@ def _lead_all(order):
         place = places + 24 * i
         a = load(order + 40 + 8 * load(place + 8))
         store(load(place), data_of(a) + load(place + 16))
+    memory = load(order)
+    add(memory + _IN_ROWS, 1)
     for i in range(count):
         at = calls + 32 * i
         task, arguments = load(at), load(at + 8)
-        _share(load(order), task, arguments, load(at + 16), load(at + 24))
+        _share(memory, task, arguments, load(at + 16), load(at + 24))
+    add(memory + _IN_ROWS, -1)
 
 
 @jit
@@ -247,7 +251,10 @@ def _follow(memory, looks):
     add(memory + _AWAKE, 1)
     left = looks
     while left and load(memory + _AWAKE) <= load(memory + _WANTED):
-        left = looks if _take_part(memory) else left - 1
+        if _take_part(memory):
+            left = looks
+        elif not load(memory + _IN_ROWS):
+            left -= 1
         give_way()
     add(memory + _AWAKE, -1)
 

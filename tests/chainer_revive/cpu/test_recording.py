@@ -5,15 +5,14 @@ import gc
 import numpy as np
 import pytest
 
-from chainer_revive.cpu import compiled, steps
+from chainer_revive.cpu import steps
+from chainer_revive.cpu.recording import Memory, Recording, _arrange
 
-pytestmark = pytest.mark.skipif(not compiled.available, reason="needs Numba")
+pytest.importorskip("numba")
 
 
 @pytest.fixture
 def recording():
-    from chainer_revive.cpu.recording import Recording
-
     return Recording()
 
 
@@ -106,8 +105,6 @@ def test_views_are_found_in_their_memory(recording):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_memories_that_are_needed_at_the_same_time_do_not_overlap(seed):
-    from chainer_revive.cpu.recording import Memory, _arrange
-
     random = np.random.RandomState(seed)
     owners = [np.empty(random.randint(1, 5000), np.uint8) for _ in range(100)]
     memories = []
