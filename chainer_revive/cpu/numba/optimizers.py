@@ -68,6 +68,21 @@ def _elements(table, k, start, stop):
     return max(start - begin, 0), min(stop, table[k, 0]) - begin
 
 
+@jit
+def by_momentum_sgd(p, g, v, lr, momentum):
+    """Returns the new parameter and velocity."""
+    v = v * momentum - lr * g
+    return p + v, v
+
+
+@jit
+def by_adam(p, g, m, v, alpha, rate1, rate2, eps, eta, keep):
+    """Returns the new parameter and moments."""
+    m += rate1 * (g - m)
+    v += rate2 * (g * g - v)
+    return p * keep - eta * (alpha / (np.sqrt(v) + eps) * m), m, v
+
+
 @Task
 def _momentum_sgd(arguments, start, stop):
     a = unpack(arguments, Parameters)
@@ -82,8 +97,7 @@ def _momentum_sgd(arguments, start, stop):
         v = part(data_of(table[k, 3]), first, last)
         lr, momentum = rates[k, 0], rates[k, 1]
         for i in range(last - first):
-            v[i] = v[i] * momentum - lr * g[i]
-            p[i] += v[i]
+            p[i], v[i] = by_momentum_sgd(p[i], g[i], v[i], lr, momentum)
 
 
 @Task
@@ -102,6 +116,6 @@ def _adam(arguments, start, stop):
         alpha, rate1, rate2 = rates[k, 0], rates[k, 1], rates[k, 2]
         eps, eta, keep = rates[k, 3], rates[k, 4], rates[k, 5]
         for i in range(last - first):
-            m[i] += rate1 * (g[i] - m[i])
-            v[i] += rate2 * (g[i] * g[i] - v[i])
-            p[i] = p[i] * keep - eta * (alpha / (np.sqrt(v[i]) + eps) * m[i])
+            p[i], m[i], v[i] = by_adam(
+                p[i], g[i], m[i], v[i], alpha, rate1, rate2, eps, eta, keep
+            )

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import chainer
 import chainer.functions as F
@@ -21,8 +22,10 @@ from chainer_mmix.training.multinode import (
     RankSnapshot,
     RankStates,
     SharedOrder,
+    Watchdog,
     synchronize_statistics,
 )
+from chainer_revive.cpu import compiled
 
 comm = chainermn.create_communicator("naive")
 everyone = comm.mpi_comm.allgather
@@ -151,6 +154,29 @@ def check_the_state_of_each_rank():
     mean = np.arange(6) + (comm.size - 1) / 6
     np.testing.assert_allclose(bn.avg_mean, mean, 1e-6)
     assert order.random_state.rand() == before[1]
+
+
+def check_a_watchdog_lets_the_step_be_taken_with_the_exchange():
+    loops = compiled.loops(np.dtype(np.float32))
+    if loops is None:
+        return
+    some = comm.split(0, comm.rank)
+    model = L.Classifier(Net())
+    optimizer = chainermn.create_multi_node_optimizer(
+        chainer.optimizers.Adam().setup(model), some
+    )
+    optimizer.is_changed(model)
+    data = chainer.datasets.TupleDataset(X, T)
+    trainer = Trainer(StandardUpdater(SerialIterator(data, 10), optimizer))
+    watchdog = Watchdog(Ranks(some))
+    watchdog.watch(trainer)
+    with mock.patch.object(
+        loops.exchange, "exchange", wraps=loops.exchange.exchange
+    ) as e:
+        trainer.updater.update()
+    watchdog.close()
+    assert [call.args[2] for call in e.call_args_list] == ["adam"]
+    assert optimizer.t == 1
 
 
 def check_an_evaluation_is_that_of_all_examples():
