@@ -25,10 +25,10 @@ from chainer_revive.cpu.numba.intrinsics import (
     unpack,
 )
 from chainer_revive.cpu.numba.later import carray
-from chainer_revive.cpu.numba.optimizers import by_adam, by_momentum_sgd
+from chainer_revive.cpu.numba.optimizers import by_adam, by_momentum_sgd, by_sgd
 from chainer_revive.cpu.numba.threads import Task, data_of
 
-_STEPS = ["", "momentum_sgd", "adam"]
+_STEPS = ["", "momentum_sgd", "sgd", "adam"]
 _COLUMNS = 4  # gradient, parameter and at most two states
 
 
@@ -129,6 +129,15 @@ def _take(tensors, rates, step, which, first, mean):
         for j in range(n):
             g[j] = mean[j]
             p[j], v[j] = by_momentum_sgd(p[j], mean[j], v[j], lr, momentum)
+        return
+    if step == 2:
+        lr, momentum = rates[which, 0], rates[which, 1]
+        weight_decay, nesterov = rates[which, 2], rates[which, 3]
+        for j in range(n):
+            g[j] = mean[j]
+            p[j], v[j] = by_sgd(
+                p[j], mean[j], v[j], lr, momentum, weight_decay, nesterov
+            )
         return
     w = part(data_of(tensors[which, 3]), first, last)
     alpha, rate1, rate2 = rates[which, 0], rates[which, 1], rates[which, 2]

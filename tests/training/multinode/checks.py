@@ -15,6 +15,7 @@ from chainer.serializers import load_npz
 from chainer.training import StandardUpdater, Trainer, extensions
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
+from chainer_mmix.training import SGD
 from chainer_mmix.training.extensions import CalibrationEvaluator, Evaluator
 from chainer_mmix.training.multinode import (
     ObservationMean,
@@ -162,9 +163,7 @@ def check_a_watchdog_lets_the_step_be_taken_with_the_exchange():
         return
     some = comm.split(0, comm.rank)
     model = L.Classifier(Net())
-    optimizer = chainermn.create_multi_node_optimizer(
-        chainer.optimizers.Adam().setup(model), some
-    )
+    optimizer = chainermn.create_multi_node_optimizer(SGD().setup(model), some)
     optimizer.is_changed(model)
     data = chainer.datasets.TupleDataset(X, T)
     trainer = Trainer(StandardUpdater(SerialIterator(data, 10), optimizer))
@@ -175,8 +174,33 @@ def check_a_watchdog_lets_the_step_be_taken_with_the_exchange():
     ) as e:
         trainer.updater.update()
     watchdog.close()
-    assert [call.args[2] for call in e.call_args_list] == ["adam"]
+    assert [call.args[2] for call in e.call_args_list] == ["sgd"]
     assert optimizer.t == 1
+
+
+def check_sgd_steps_with_the_exchange():
+    """As NumPy by itself, to the bit."""
+    for options in ({}, {"weight_decay": 0.3}, {"weight_decay": 0.3, "nesterov": True}):
+        models = L.Linear(30, 20, initialW=rng.randn(20, 30)), L.Linear(30, 20)
+        models[1].copyparams(models[0])
+        own, alone = (SGD(0.1, **options).setup(model) for model in models)
+        together = chainermn.create_multi_node_optimizer(own, comm.split(0, comm.rank))
+        together.is_changed(models[0])
+        random = np.random.RandomState(comm.rank)
+        for _ in range(3):
+            for one, other in zip(*(model.params() for model in models), strict=True):
+                one.grad = random.randn(*one.shape).astype(np.float32)
+                first, *others = everyone(one.grad.copy())
+                other.grad = sum(others, first) * np.float32(1 / comm.size)
+            together.update()
+            with mock.patch.object(compiled, "wanted", False):
+                alone.update()
+        for one, other in zip(*(model.params() for model in models), strict=True):
+            velocities = (param.update_rule.state["velocity"] for param in (one, other))
+            assert np.array_equal(one.grad, other.grad)
+            assert np.array_equal(one.array, other.array)
+            assert np.array_equal(*velocities)
+        assert own.t == alone.t == 3
 
 
 def check_an_evaluation_is_that_of_all_examples():
