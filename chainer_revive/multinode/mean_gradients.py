@@ -19,6 +19,7 @@ from mpi4py import MPI
 from chainer_revive import registry
 from chainer_revive.compat.runtime import to_receive
 from chainer_revive.cpu import compiled
+from chainer_revive.cpu.adapters.all_parameters import are_apart
 from chainer_revive.multinode import updates
 from chainer_revive.multinode.shared_memory import share
 
@@ -104,6 +105,8 @@ def _give_gradient(param: chainer.Parameter) -> None:
 def _separate(params: Sequence[chainer.Parameter]) -> None:
     """Makes sure that no two gradients share memory, as those of a sum do."""
     arrays = [p for p in params if type(p.grad) is np.ndarray and p.grad.size]
+    if are_apart([p.grad for p in arrays]):
+        return
     end = 0
     for param in sorted(arrays, key=_address):
         if _address(param) < end:

@@ -145,18 +145,23 @@ def _that_differs(hp: Hyperparameter) -> Hyperparameter:
 
 def overlap(tensors) -> bool:
     """Tells whether parameters share memory, so that their order counts."""
-    address = compiled.loops(_FLOAT32).threads.address
-    owners = [a if a.flags.owndata else a.base for arrays in tensors for a in arrays]
-    if len(set(map(id, owners))) == len(owners) and all(
-        [type(a) is np.ndarray and a.flags.owndata for a in owners]
-    ):
+    if are_apart([a for arrays in tensors for a in arrays]):
         return False
+    address = compiled.loops(_FLOAT32).threads.address
     spans = sorted(
         (address(a), a.nbytes, i) for i, arrays in enumerate(tensors) for a in arrays
     )
     return any(
         at + size > following and i != j
         for (at, size, i), (following, _, j) in pairwise(spans)
+    )
+
+
+def are_apart(arrays) -> bool:
+    """Tells whether each array has, or views alone, memory of its own."""
+    owners = [a if a.flags.owndata else a.base for a in arrays]
+    return len(set(map(id, owners))) == len(owners) and all(
+        [type(a) is np.ndarray and a.flags.owndata for a in owners]
     )
 
 
