@@ -77,7 +77,7 @@ zoo: $(BASE)
 	$(RUN) tests/zoo/run.py
 
 # Nobody needs to wait for it later.
-COMPILE = $(RUN) -m chainer_revive compile chainer_mmix.mixing.loops chainer_mmix.training.loops
+COMPILE = $(RUN) -m chainer_revive compile chainer_mmix.mixing.loops
 
 # Chainer and ChainerCV build only beside an old setuptools, and only with the
 # compiler switched off (pyproject.toml says why).

@@ -39,7 +39,7 @@ print(json.dumps({"end": end, "step": end - start, "memory": int(most)}))
 """
 # As if no loop could be kept but by Numba itself.
 BY_NUMBA = "from chainer_revive.cpu.numba import store\nstore.SUPPORTED = False\n"
-COMPILE = "chainer_revive compile chainer_mmix.mixing.loops chainer_mmix.training.loops"
+COMPILE = "chainer_revive compile chainer_mmix.mixing.loops"
 TURNS = 7
 
 

@@ -12,6 +12,7 @@ from chainer.optimizer import (
 
 from chainer_revive import registry
 from chainer_revive.cpu import compiled
+from chainer_revive.cpu.adapters.optimizers import KINDS, Kind
 from chainer_revive.cpu.layout import covered
 from chainer_revive.cuda import optimizers as one_kernel
 
@@ -37,11 +38,9 @@ class SGDRule(UpdateRule):
         p, grad = param.data, param.grad
         if grad is None:
             return
-        v, hp = self.state["velocity"], self.hyperparam
-        if _fits_loops(p, grad, v):
-            from chainer_mmix.training import loops
-
-            loops.sgd(p, grad, v, hp.lr, hp.momentum, hp.weight_decay, hp.nesterov)
+        v, loops = self.state["velocity"], compiled.loops(p.dtype)
+        if loops is not None and _fit(p, grad, v):
+            loops.optimizers.sgd([(p, grad, v)], [_rates(self)])
         else:
             self._update_plainly(param)
 
@@ -153,6 +152,8 @@ def _rates(rule: SGDRule) -> tuple[float, ...]:
     return hp.lr, hp.momentum, hp.weight_decay, float(hp.nesterov)
 
 
+KINDS[SGDRule] = Kind("sgd", ("velocity",), lambda rule, dtype: _rates(rule))
+
 one_kernel.add_rule(
     SGDRule,
     one_kernel.Rule(("velocity",), _rates),
@@ -165,11 +166,11 @@ one_kernel.add_rule(
 )
 
 
-def _fits_loops(p, grad, v) -> bool:
+def _fit(p, grad, v) -> bool:
+    """Tells whether compiled loops take them."""
     return (
         covered(p, grad, v)
         and all(a.flags.c_contiguous and a.shape == p.shape for a in (p, grad, v))
         and p.flags.writeable
         and v.flags.writeable
-        and compiled.loops(p.dtype) is not None
     )

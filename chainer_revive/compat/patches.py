@@ -550,6 +550,17 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "chainermn.optimizers": (
         _with_runtime("import copy"),
         Patch("target = self.target\n", "target = _mmix.joined(self, lossfun)\n", 2),
+        Patch(
+            "import chainer\n",
+            "import chainer; "
+            "from chainer_revive.multinode import updates as _mmix_updates\n",
+        ),
+        # Both in one pass where that is all that happens.
+        Patch(
+            "self.communicator.multi_node_mean_grad(target, self.zero_fill)\n"
+            "            self.actual_optimizer.update(None, *args, **kwds)\n",
+            "_mmix_updates.update(\n                self, args, kwds)\n",
+        ),
     ),
     # One message for each gradient.
     "chainermn.communicators.naive_communicator": (

@@ -6,6 +6,7 @@ that the gradients take, and each element on one rank, so that all have the same
 
 from __future__ import annotations
 
+import functools
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from mpi4py import MPI
 
 from chainer_revive import registry
 from chainer_revive.compat.runtime import to_receive
+from chainer_revive.cpu import compiled
+from chainer_revive.cpu.adapters.all_parameters import are_apart
+from chainer_revive.multinode import updates
 from chainer_revive.multinode.shared_memory import share
 
 # In which dtype gradients are summed. MPI knows no float16.
@@ -25,11 +29,15 @@ _SUMMED_IN = {
     np.dtype(np.float32): np.dtype(np.float32),
     np.dtype(np.float64): np.dtype(np.float64),
 }
-_IN_CACHE = 1 << 18  # bytes of gradients that a rank shares at a time
+_FLOAT32 = np.dtype(np.float32)
+_IN_CACHE = 1 << 17  # bytes of gradients that a rank shares at a time
+_LINE = 64  # bytes for what ranks meet by
 _IN_MESSAGES = 1 << 22
 
 # Pieces of flat gradients that are exchanged together, and where each begins.
 Bucket = list[tuple[int, np.ndarray]]
+# The place in a bucket, which array it is of, and where it begins and ends there.
+Piece = tuple[int, int, int, int]
 
 _ways: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -65,13 +73,17 @@ def average(
     }
     _separate([param for _, param in named.values()])
     grads = {name: param.grad for name, param in named.values()}
-    if not _agree(communicator, grads):
+    is_for_us, is_compiled = _agree(communicator, grads)
+    if not is_for_us:
         return params
-    for dtype in dict.fromkeys(_SUMMED_IN.values()):
-        flat = [g.reshape(-1) for g in grads.values() if _SUMMED_IN[g.dtype] == dtype]
-        # What is no number, Chainer notices.
-        with np.errstate(all="ignore"):
-            way.average(flat, dtype)
+    if is_compiled and isinstance(way, _Shared):
+        way.in_one_pass(*updates.with_step(model, [*grads.values()]))
+    else:
+        for dtype in dict.fromkeys(_SUMMED_IN.values()):
+            of_dtype = [g for g in grads.values() if _SUMMED_IN[g.dtype] == dtype]
+            # What is no number, Chainer notices.
+            with np.errstate(all="ignore"):
+                way.average([g.reshape(-1) for g in of_dtype], dtype)
     if chainer.is_debug():
         for grad in grads.values():
             communicator._ensure_all_finite(grad)
@@ -93,6 +105,8 @@ def _give_gradient(param: chainer.Parameter) -> None:
 def _separate(params: Sequence[chainer.Parameter]) -> None:
     """Makes sure that no two gradients share memory, as those of a sum do."""
     arrays = [p for p in params if type(p.grad) is np.ndarray and p.grad.size]
+    if are_apart([p.grad for p in arrays]):
+        return
     end = 0
     for param in sorted(arrays, key=_address):
         if _address(param) < end:
@@ -113,14 +127,15 @@ def _find_way(communicator: Any) -> _Shared | _Messages | None:
     comm, n = communicator.mpi_comm, communicator.size
     if not communicator.intra_size == n > 1:
         return None
-    memory = share(comm, 2 * (n + 1) * _IN_CACHE)
+    memory = share(comm, 2 * (n + 1) * _IN_CACHE + _LINE)
     if memory is None:
         return _Messages(comm)
-    return _Shared(comm, memory.reshape(2, n + 1, _IN_CACHE))
+    met = memory[-_LINE:].view(np.int64)
+    return _Shared(comm, memory[:-_LINE].reshape(2, n + 1, _IN_CACHE), met)
 
 
-def _agree(communicator: Any, grads: dict[str, Any]) -> bool:
-    """Tells whether the gradients of all ranks are to be summed here.
+def _agree(communicator: Any, grads: dict[str, Any]) -> tuple[bool, bool]:
+    """Tells whether all ranks' gradients are to be summed here, and by compiled loops.
 
     Raises:
         ValueError: If they are not those of the same parameters.
@@ -130,12 +145,17 @@ def _agree(communicator: Any, grads: dict[str, Any]) -> bool:
     is_for_us = registry.is_on("cpu") and all(
         type(grad) is np.ndarray and grad.dtype in _SUMMED_IN for grad in grads.values()
     )
-    own = np.array([names, kinds, is_for_us])
-    found = np.empty((communicator.size, 3), own.dtype)
+    is_compiled = (
+        bool(grads)
+        and all(grad.dtype == _FLOAT32 for grad in grads.values())
+        and compiled.loops(_FLOAT32) is not None
+    )
+    own = np.array([names, kinds, is_for_us, is_compiled])
+    found = np.empty((communicator.size, 4), own.dtype)
     communicator.mpi_comm.Allgather(own, found)
     if (found[:, :2] != found[0, :2]).any():
         raise ValueError(_difference(communicator, grads))
-    return bool(found[:, 2].all())
+    return bool(found[:, 2].all()), bool(found[:, 3].all())
 
 
 def _difference(communicator: Any, grads: dict[str, Any]) -> str:
@@ -161,16 +181,39 @@ class _Shared:
         comm: All ranks.
         memory: uint8 (2, ranks + 1, bytes), for what each rank has and for the mean,
             twice, so that there is one barrier for each bucket.
+        met: int64, 0 at first: for the barriers of compiled loops.
     """
 
-    def __init__(self, comm: MPI.Comm, memory: np.ndarray) -> None:
+    def __init__(self, comm: MPI.Comm, memory: np.ndarray, met: np.ndarray) -> None:
         self._comm = comm
         self._memory = memory
+        self._met = met
+        self._arrived = 0
+
+    def in_one_pass(
+        self,
+        tensors: Sequence[Sequence[np.ndarray]],
+        rates: Sequence[tuple[float, ...]],
+        loop: str,
+    ) -> None:
+        """Puts the mean into gradients by a compiled loop, with a step if there is one.
+
+        Args:
+            tensors, rates, loop: As :func:`~chainer_revive.cpu.numba.exchange` takes
+                them.
+        """
+        memory = self._memory.view(_FLOAT32)
+        sizes = tuple([grad.size for grad, *_ in tensors])
+        cut = _cut_for_loops(sizes, memory.shape[2], self._comm.size)
+        self._arrived = compiled.loops(_FLOAT32).exchange.exchange(
+            *(tensors, rates, loop, cut),
+            *(memory, self._met, self._arrived, self._comm.rank),
+        )
 
     def average(self, arrays: list[np.ndarray], dtype: np.dtype) -> None:
         """Puts the mean into flat arrays; sums are of ``dtype``."""
         comm, memory = self._comm, self._memory.view(dtype)
-        buckets, share = _cut(arrays, memory.shape[2], comm.size)
+        buckets, share = _cut_arrays(arrays, memory.shape[2], comm.size)
         for i in range(len(buckets) + 2):
             if i:
                 comm.Barrier()
@@ -205,7 +248,7 @@ class _Messages:
     def average(self, arrays: list[np.ndarray], dtype: np.dtype) -> None:
         """As :meth:`_Shared.average`."""
         comm = self._comm
-        buckets, share = _cut(arrays, _IN_MESSAGES // dtype.itemsize, comm.size)
+        buckets, share = _cut_arrays(arrays, _IN_MESSAGES // dtype.itemsize, comm.size)
         every, parts = np.zeros((2, comm.size, share), dtype)
         mean = np.empty(share, dtype)
         for bucket in buckets:
@@ -216,28 +259,48 @@ class _Messages:
             _unpack(every.reshape(-1), bucket)
 
 
-def _cut(arrays: list[np.ndarray], most: int, n_rank: int) -> tuple[list[Bucket], int]:
+@functools.lru_cache(16)
+def _cut(
+    sizes: tuple[int, ...], most: int, n_rank: int
+) -> tuple[list[list[Piece]], int]:
     """Cuts flat arrays into buckets, and where the shares of ranks meet.
 
     Returns:
         tuple: The buckets, of at most so many elements, and the size of a share.
     """
-    size = min(most, sum(array.size for array in arrays))
+    size = min(most, sum(sizes))
     share = -(-size // n_rank)
-    buckets: list[Bucket] = []
+    buckets: list[list[Piece]] = []
     room = 0
-    for array in arrays:
+    for which, n in enumerate(sizes):
         start = 0
-        while start < array.size:
+        while start < n:
             if not room:
                 buckets.append([])
                 room = size
             place = size - room
-            piece = array[start : start + min(room, share - place % share)]
-            buckets[-1].append((place, piece))
-            start += piece.size
-            room -= piece.size
+            stop = min(n, start + min(room, share - place % share))
+            buckets[-1].append((place, which, start, stop))
+            room -= stop - start
+            start = stop
     return buckets, share
+
+
+def _cut_arrays(
+    arrays: list[np.ndarray], most: int, n_rank: int
+) -> tuple[list[Bucket], int]:
+    buckets, share = _cut(tuple([array.size for array in arrays]), most, n_rank)
+    return [[(p, arrays[k][i:j]) for p, k, i, j in b] for b in buckets], share
+
+
+@functools.lru_cache(16)
+def _cut_for_loops(
+    sizes: tuple[int, ...], most: int, n_rank: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns all pieces, where those of each bucket end, and the size of a share."""
+    buckets, share = _cut(sizes, most, n_rank)
+    pieces = np.array([piece for b in buckets for piece in b], np.int64)
+    return pieces, np.cumsum([len(b) for b in buckets], dtype=np.int64), share
 
 
 def _pack(bucket: Bucket, memory: np.ndarray) -> None:

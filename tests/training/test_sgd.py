@@ -1,3 +1,5 @@
+from unittest import mock
+
 import chainer
 import numpy as np
 import pytest
@@ -139,6 +141,32 @@ def test_compiled_loops_round_as_numpy(options, shape, layout, monkeypatch):
         return [a.tobytes() for a in step(SGD(**options), *gradients, array=array)]
 
     fast = train()
+    monkeypatch.setattr(compiled, "wanted", False)
+    assert fast == train()
+
+
+def test_one_loop_steps_over_all_parameters(monkeypatch):
+    pytest.importorskip("numba")
+
+    def train():
+        random = np.random.RandomState(0)
+        model = chainer.Chain(a=Weight(random.randn(40, 30).astype("f")))
+        model.add_link("b", Weight(random.randn(7).astype("f")))
+        optimizer = SGD(0.1, weight_decay=0.3, nesterov=True).setup(model)
+        model.a.w.update_rule.hyperparam.weight_decay = 0
+        for _ in range(3):
+            for param in model.params():
+                param.grad = random.randn(*param.shape).astype("f")
+            optimizer.update()
+        rules = [param.update_rule for param in model.params()]
+        assert [rule.t for rule in rules] == [3, 3] and optimizer.t == 3
+        states = [rule.state["velocity"] for rule in rules]
+        return [a.tobytes() for a in (model.a.w.array, model.b.w.array, *states)]
+
+    loops = compiled.loops(np.dtype("f")).threads
+    with mock.patch.object(loops, "run", wraps=loops.run) as run:
+        fast = train()
+    assert run.call_count == 3
     monkeypatch.setattr(compiled, "wanted", False)
     assert fast == train()
 

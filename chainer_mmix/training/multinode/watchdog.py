@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import select
@@ -135,6 +136,7 @@ class Watchdog:
         return True
 
     def _without(self, wait: Any) -> Any:
+        @functools.wraps(wait)
         def waiting(*args: Any, **kwargs: Any) -> Any:
             was_timed = self._stop_clock()
             try:
@@ -143,6 +145,7 @@ class Watchdog:
                 if was_timed:
                     self._since = time.monotonic()
 
+        waiting.only_waits = True  # type: ignore[attr-defined]
         return waiting
 
     def _connect(self, communicator: Any) -> None:

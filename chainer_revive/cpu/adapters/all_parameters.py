@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from chainer import Parameter
-from chainer.optimizer import GradientMethod, Hyperparameter
+from chainer.optimizer import GradientMethod, Hyperparameter, UpdateRule
 from chainer.optimizers.adam import AdamRule
 
 from chainer_revive.cpu import compiled
@@ -29,12 +30,15 @@ def update(self, lossfun=None, *args, **kwds):
     """For ``GradientMethod``."""
     if lossfun is not None:
         return update_after_backward(self, lossfun, args, kwds)
-    if not (_only_updates(self) and _update_together(list(self.target.params()))):
+    step = step_of(self)
+    if step is None:
         return declined(
             "it is for parameters and gradients that are float32 arrays of NumPy, all "
             "with the same rule, which has a compiled loop, without hooks and loss "
             "scaling"
         )
+    loops = compiled.loops(_FLOAT32)
+    getattr(loops.optimizers, step.loop)(step.tensors, step.rates())
     self.t += 1
     return None
 
@@ -69,46 +73,69 @@ def _has_steps_of_its_own(cls: type) -> bool:
     )
 
 
-def _update_together(params) -> bool:
-    """Updates parameters if they are as most are, and tells whether they are."""
+class Step(NamedTuple):
+    """An optimizer's step.
+
+    Attributes:
+        rules: The rule of each parameter.
+        tensors: Parameter, gradient and states of each.
+        hyperparams: Of each rule, those that count.
+    """
+
+    rules: list[UpdateRule]
+    tensors: list[list[np.ndarray]]
+    hyperparams: list[Hyperparameter]
+
+    @property
+    def loop(self) -> str:
+        return KINDS[type(self.rules[0])].loop
+
+    def rates(self) -> list[tuple[float, ...]]:
+        """Counts the step, and returns the numbers that each rule takes it by."""
+        rates, known = [], {}
+        for rule, hp in zip(self.rules, self.hyperparams, strict=True):
+            rule.t += 1
+            key = hp, rule.t
+            if key not in known:
+                known[key] = KINDS[type(rule)].rates(rule, _FLOAT32)
+            rates.append(known[key])
+        return rates
+
+
+def step_of(optimizer: GradientMethod) -> Step | None:
+    """Returns its step, if that does no more than to update parameters as most are."""
     loops = compiled.loops(_FLOAT32)
+    if not loops or not _only_updates(optimizer):
+        return None
     rules, tensors = [], []
-    for param in params:
+    for param in optimizer.target.params():
         rule, grad = param.update_rule, param._grad
-        if grad is None or not loops:
-            return False
+        if grad is None:
+            return None
         if param._grad_var is not None:
             grad = param._grad_var._data[0]
         if rule is None or not rule.enabled:
             continue
         kind = KINDS.get(type(rule))
         if kind is None or not _is_usual(param, rule):
-            return False
+            return None
         if rule._state is None:
             rule._init_states(param)
         arrays = [param._data[0], grad]
         for name in kind.states:
             arrays.append(rule._state[name])
         if not _fit(arrays):
-            return False
+            return None
         rules.append(rule)
         tensors.append(arrays)
     if not rules or len(set(rules)) < len(rules) or len(set(map(type, rules))) > 1:
-        return False
-    if _overlap(tensors, loops.threads.address):
-        return False
+        return None
+    if overlap(tensors):
+        return None
     given = [_that_differs(rule.hyperparam) for rule in rules]
     if not all([are_numbers(hp.get_dict().values()) for hp in set(given)]):
-        return False
-    rates, known = [], {}
-    for rule, hp in zip(rules, given, strict=True):
-        rule.t += 1
-        key = hp, rule.t
-        if key not in known:
-            known[key] = kind.rates(rule, _FLOAT32)
-        rates.append(known[key])
-    getattr(loops.optimizers, kind.loop)(tensors, rates)
-    return True
+        return None
+    return Step(rules, tensors, given)
 
 
 def _that_differs(hp: Hyperparameter) -> Hyperparameter:
@@ -116,19 +143,25 @@ def _that_differs(hp: Hyperparameter) -> Hyperparameter:
     return hp if len(hp.__dict__) > 1 else hp._parent
 
 
-def _overlap(tensors, address) -> bool:
+def overlap(tensors) -> bool:
     """Tells whether parameters share memory, so that their order counts."""
-    owners = [a if a.flags.owndata else a.base for arrays in tensors for a in arrays]
-    if len(set(map(id, owners))) == len(owners) and all(
-        [type(a) is np.ndarray and a.flags.owndata for a in owners]
-    ):
+    if are_apart([a for arrays in tensors for a in arrays]):
         return False
+    address = compiled.loops(_FLOAT32).threads.address
     spans = sorted(
         (address(a), a.nbytes, i) for i, arrays in enumerate(tensors) for a in arrays
     )
     return any(
         at + size > following and i != j
         for (at, size, i), (following, _, j) in pairwise(spans)
+    )
+
+
+def are_apart(arrays) -> bool:
+    """Tells whether each array has, or views alone, memory of its own."""
+    owners = [a if a.flags.owndata else a.base for a in arrays]
+    return len(set(map(id, owners))) == len(owners) and all(
+        [type(a) is np.ndarray and a.flags.owndata for a in owners]
     )
 
 

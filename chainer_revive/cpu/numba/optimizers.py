@@ -50,6 +50,17 @@ def adam(tensors: Iterable[tuple], rates: Sequence[tuple[float, ...]]) -> None:
     _run(_adam, tensors, rates)
 
 
+def sgd(tensors: Iterable[tuple], rates: Sequence[tuple[float, ...]]) -> None:
+    """Steps as PyTorch's SGD.
+
+    Args:
+        tensors: Parameter, gradient and velocity, for each parameter.
+        rates: Likewise, the learning rate, momentum, the rate of the L2 penalty, and
+            whether momentum is Nesterov's.
+    """
+    _run(_sgd, tensors, rates)
+
+
 def _run(task, tensors, rates) -> None:
     table, end = array("q"), 0
     for arrays in tensors:
@@ -68,6 +79,29 @@ def _elements(table, k, start, stop):
     return max(start - begin, 0), min(stop, table[k, 0]) - begin
 
 
+@jit
+def by_momentum_sgd(p, g, v, lr, momentum):
+    """Returns the new parameter and velocity."""
+    v = v * momentum - lr * g
+    return p + v, v
+
+
+@jit
+def by_adam(p, g, m, v, alpha, rate1, rate2, eps, eta, keep):
+    """Returns the new parameter and moments."""
+    m += rate1 * (g - m)
+    v += rate2 * (g * g - v)
+    return p * keep - eta * (alpha / (np.sqrt(v) + eps) * m), m, v
+
+
+@jit
+def by_sgd(p, g, v, lr, momentum, weight_decay, nesterov):
+    """Returns the new parameter and velocity."""
+    d = g + weight_decay * p if weight_decay else g
+    v = v * momentum + d
+    return p - lr * (d + momentum * v if nesterov else v), v
+
+
 @Task
 def _momentum_sgd(arguments, start, stop):
     a = unpack(arguments, Parameters)
@@ -82,8 +116,7 @@ def _momentum_sgd(arguments, start, stop):
         v = part(data_of(table[k, 3]), first, last)
         lr, momentum = rates[k, 0], rates[k, 1]
         for i in range(last - first):
-            v[i] = v[i] * momentum - lr * g[i]
-            p[i] += v[i]
+            p[i], v[i] = by_momentum_sgd(p[i], g[i], v[i], lr, momentum)
 
 
 @Task
@@ -102,6 +135,24 @@ def _adam(arguments, start, stop):
         alpha, rate1, rate2 = rates[k, 0], rates[k, 1], rates[k, 2]
         eps, eta, keep = rates[k, 3], rates[k, 4], rates[k, 5]
         for i in range(last - first):
-            m[i] += rate1 * (g[i] - m[i])
-            v[i] += rate2 * (g[i] * g[i] - v[i])
-            p[i] = p[i] * keep - eta * (alpha / (np.sqrt(v[i]) + eps) * m[i])
+            p[i], m[i], v[i] = by_adam(
+                p[i], g[i], m[i], v[i], alpha, rate1, rate2, eps, eta, keep
+            )
+
+
+@Task
+def _sgd(arguments, start, stop):
+    a = unpack(arguments, Parameters)
+    table = carray(integers(a.table), (a.n, 4))
+    rates = carray(floats(a.rates), (a.n, 4))
+    for k in range(a.n):
+        first, last = _elements(table, k, start, stop)
+        if first >= last:
+            continue
+        p = part(data_of(table[k, 1]), first, last)
+        g = part(data_of(table[k, 2]), first, last)
+        v = part(data_of(table[k, 3]), first, last)
+        lr, momentum = rates[k, 0], rates[k, 1]
+        weight_decay, nesterov = rates[k, 2], rates[k, 3]
+        for i in range(last - first):
+            p[i], v[i] = by_sgd(p[i], g[i], v[i], lr, momentum, weight_decay, nesterov)

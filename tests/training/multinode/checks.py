@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import chainer
 import chainer.functions as F
@@ -14,6 +15,7 @@ from chainer.serializers import load_npz
 from chainer.training import StandardUpdater, Trainer, extensions
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
+from chainer_mmix.training import SGD
 from chainer_mmix.training.extensions import CalibrationEvaluator, Evaluator
 from chainer_mmix.training.multinode import (
     ObservationMean,
@@ -21,8 +23,10 @@ from chainer_mmix.training.multinode import (
     RankSnapshot,
     RankStates,
     SharedOrder,
+    Watchdog,
     synchronize_statistics,
 )
+from chainer_revive.cpu import compiled
 
 comm = chainermn.create_communicator("naive")
 everyone = comm.mpi_comm.allgather
@@ -151,6 +155,52 @@ def check_the_state_of_each_rank():
     mean = np.arange(6) + (comm.size - 1) / 6
     np.testing.assert_allclose(bn.avg_mean, mean, 1e-6)
     assert order.random_state.rand() == before[1]
+
+
+def check_a_watchdog_lets_the_step_be_taken_with_the_exchange():
+    loops = compiled.loops(np.dtype(np.float32))
+    if loops is None:
+        return
+    some = comm.split(0, comm.rank)
+    model = L.Classifier(Net())
+    optimizer = chainermn.create_multi_node_optimizer(SGD().setup(model), some)
+    optimizer.is_changed(model)
+    data = chainer.datasets.TupleDataset(X, T)
+    trainer = Trainer(StandardUpdater(SerialIterator(data, 10), optimizer))
+    watchdog = Watchdog(Ranks(some))
+    watchdog.watch(trainer)
+    with mock.patch.object(
+        loops.exchange, "exchange", wraps=loops.exchange.exchange
+    ) as e:
+        trainer.updater.update()
+    watchdog.close()
+    assert [call.args[2] for call in e.call_args_list] == ["sgd"]
+    assert optimizer.t == 1
+
+
+def check_sgd_steps_with_the_exchange():
+    """As NumPy by itself, to the bit."""
+    for options in ({}, {"weight_decay": 0.3}, {"weight_decay": 0.3, "nesterov": True}):
+        models = L.Linear(30, 20, initialW=rng.randn(20, 30)), L.Linear(30, 20)
+        models[1].copyparams(models[0])
+        own, alone = (SGD(0.1, **options).setup(model) for model in models)
+        together = chainermn.create_multi_node_optimizer(own, comm.split(0, comm.rank))
+        together.is_changed(models[0])
+        random = np.random.RandomState(comm.rank)
+        for _ in range(3):
+            for one, other in zip(*(model.params() for model in models), strict=True):
+                one.grad = random.randn(*one.shape).astype(np.float32)
+                first, *others = everyone(one.grad.copy())
+                other.grad = sum(others, first) * np.float32(1 / comm.size)
+            together.update()
+            with mock.patch.object(compiled, "wanted", False):
+                alone.update()
+        for one, other in zip(*(model.params() for model in models), strict=True):
+            velocities = (param.update_rule.state["velocity"] for param in (one, other))
+            assert np.array_equal(one.grad, other.grad)
+            assert np.array_equal(one.array, other.array)
+            assert np.array_equal(*velocities)
+        assert own.t == alone.t == 3
 
 
 def check_an_evaluation_is_that_of_all_examples():
