@@ -175,17 +175,23 @@ def unpack_both(typingctx, arguments, first, second):
     return result(arguments, first, second), codegen
 
 
-@intrinsic
-def copy_lanes(typingctx, source, target):
-    """Copies COLUMNS float32 from one address to another."""
+def _copying(count: int):
+    """Returns a function that copies float32 from one address to another."""
 
-    def codegen(context, builder, signature, args):
-        vector = ir.VectorType(_FLOAT, COLUMNS)
-        source, target = (pointer_at(builder, address, vector) for address in args)
-        builder.store(builder.load(source, align=4), target, align=4)
-        return context.get_dummy_value()
+    @intrinsic
+    def copy(typingctx, source, target):
+        def codegen(context, builder, signature, args):
+            vector = ir.VectorType(_FLOAT, count)
+            source, target = (pointer_at(builder, address, vector) for address in args)
+            builder.store(builder.load(source, align=4), target, align=4)
+            return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp), codegen
+        return types.void(types.intp, types.intp), codegen
+
+    return copy
+
+
+copy_vector, copy_lanes = _copying(LANES), _copying(COLUMNS)
 
 
 def gather(builder, address, stride):
@@ -214,7 +220,16 @@ def gather_lanes(typingctx, source, stride, target):
 PART = 16
 
 
-def _multiplying(count: int, parts: bool = False):
+def _fetch(builder, address, write=False):
+    """Asks for a line of memory: soon to be read, or at once to be written."""
+    byte, number = ir.IntType(8), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), *[number] * 3])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    how = map(number, (1, 3, 1) if write else (0, 2, 1))  # the second nearest cache: 2
+    builder.call(fetch, [pointer_at(builder, address, byte), *how])
+
+
+def _multiplying(count: int, parts: bool = False, ahead: bool = False):
     """Returns a function that computes ROWS x (count * LANES) elements of a product.
 
     Rows may lie anywhere. For all i < ROWS and j < count * LANES, with all indexes in
@@ -225,7 +240,9 @@ def _multiplying(count: int, parts: bool = False):
 
     It takes the addresses of float32 a, b, start and c, the addresses of int64 row,
     col, line and out, n (at least one) and step (0 or 1). If ``parts``, n is a multiple
-    of PART, and so many products at a time are added up before the rest is added.
+    of PART, and so many products at a time are added up before the rest is added. If
+    ``ahead``, ROWS * n elements from row[ROWS] on are asked for, to be in the cache
+    for the next tile.
     """
     vector = ir.VectorType(_FLOAT, LANES)
 
@@ -256,6 +273,13 @@ def _multiplying(count: int, parts: bool = False):
                 ir.FunctionType(vector, [vector] * 3),
                 f"llvm.fmuladd.v{LANES}f32",
             )
+            for offset in outs:
+                for v in range(count):
+                    at = builder.gep(c, [builder.add(offset, _INT(v * LANES))])
+                    _fetch(builder, builder.ptrtoint(at, _INT), write=True)
+            if ahead:
+                following = builder.load(builder.gep(row, [_INT(ROWS)]))
+                following = builder.ptrtoint(builder.gep(a, [following]), _INT)
             undefined = ir.Constant(vector, ir.Undefined)
             nothing = ir.Constant(vector, [0.0] * LANES)
             zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -295,14 +319,17 @@ def _multiplying(count: int, parts: bool = False):
                         for v in range(count)
                     ]
                 )
-            following = builder.add(k, _INT(1))
+            if ahead:
+                at = builder.mul(k, _INT(4 * ROWS))
+                _fetch(builder, builder.add(following, at))
+            next_k = builder.add(k, _INT(1))
             k.add_incoming(begin, before)
-            k.add_incoming(following, loop)
+            k.add_incoming(next_k, loop)
             for i in range(ROWS):
                 for v in range(count):
                     sums[i][v].add_incoming(nothing, before)
                     sums[i][v].add_incoming(results[i][v], loop)
-            builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+            builder.cbranch(builder.icmp_signed("<", next_k, end), loop, after)
 
             builder.position_at_end(after)
             if parts:
@@ -333,6 +360,7 @@ def _multiplying(count: int, parts: bool = False):
 
 
 multiply_tile = _multiplying(VECTORS)
+multiply_tile_ahead = _multiplying(VECTORS, ahead=True)
 multiply_half = _multiplying(VECTORS // 2)
 multiply_tile_in_parts = _multiplying(VECTORS, parts=True)
 multiply_half_in_parts = _multiplying(VECTORS // 2, parts=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from chainer_revive.cpu.buffers import LINE
 from chainer_revive.cpu.numba.intrinsics import store
 from chainer_revive.cpu.numba.later import types
 from chainer_revive.cpu.numba.native import Native
@@ -30,11 +31,12 @@ def allocate(size):
     signature=types.intp(types.intp, types.uint32),
     symbol="NRT_MemInfo_alloc_aligned",
 )
-def allocate_aligned(size, multiple):
-    head = _malloc(size + _HEAD + multiple)
+def allocate_aligned(size, _):
+    """Has arrays begin with a cache line, where Numba asks for half of one."""
+    head = _malloc(size + _HEAD + LINE)
     if head:
         array = head + _HEAD
         store(head, 1)
         store(head + _FREE, 0)
-        store(head + _ADDRESS, array + -array % multiple)
+        store(head + _ADDRESS, array + -array % LINE)
     return head

@@ -22,12 +22,14 @@ from chainer_revive.cpu.numba.intrinsics import (
     LANES,
     ROWS,
     copy_lanes,
+    copy_vector,
     floats,
     gather_lanes,
     integers,
     jit,
     multiply_half,
     multiply_tile,
+    multiply_tile_ahead,
     unpack,
     unpack_both,
 )
@@ -39,6 +41,7 @@ _EIGHT = 8
 _DEPTH = 128  # rows of a panel that are packed at a time, to stay in the cache
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
+_SEEN = 96  # channels that are copied at a time
 _MANY = 16  # tiles for which a panel is packed, so that it stays in the nearest cache
 _SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
@@ -334,10 +337,16 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
                     *(a, rows + 8 * i, col + 8 * at, panel, lines + 8 * at, end - at),
                     *(begin, step, to, to_rows),
                 )
-                if found > HALF:
-                    multiply_tile(*tile)
-                else:
+                if found <= HALF:
                     multiply_half(*tile)
+                elif (
+                    j == 0
+                    and i + ROWS < m
+                    and row[i + ROWS] - row[i] == ROWS * (end - at)
+                ):  # What follows has not been read yet.
+                    multiply_tile_ahead(*tile)
+                else:
+                    multiply_tile(*tile)
                 if found in (COLUMNS, HALF):
                     continue
                 for r in range(min(ROWS, m - i)):  # what follows is the last again
@@ -363,72 +372,113 @@ def correlate_outputs(arguments, start, stop):
     It does so for tiles [start, stop) of ROWS channels each, tap after tap.
     """
     o, g = unpack_both(arguments, OuterProducts, Geometry)
-    x, b, n, c, total = o.x, o.y, o.n, o.results, o.total
+    x, n, total = o.x, o.n, o.total
     tiles = -(-g.c // ROWS)
-    taps = carray(integers(o.taps), -(-stop // tiles))
-    y_meet = carray(integers(o.y_meet), (len(taps), 2))
-    x_meet = carray(integers(o.x_meet), (len(taps), 2))
     lines = max(1, _STEPS_OUTER // g.out_w)
-    panel = np.empty((lines * g.out_w, COLUMNS), np.float32)
-    col, line = np.empty(len(panel), np.int64), np.empty(len(panel), np.int64)
+    size = lines * g.out_w
+    # Whether the rows, and what the kernel sees, are copied to where they lie close.
+    packs = stop - start >= _MANY or n % HALF > 0
+    sees = g.c >= LANES
+    width = COLUMNS if packs else n
+    panels = np.empty((-(-n // COLUMNS) if packs else 1, size, COLUMNS), np.float32)
+    seen = np.empty((size, _SEEN), np.float32)
+    col, line = np.empty(size, np.int64), np.empty(size, np.int64)
+    cols = np.arange(size) * _SEEN
     row, out = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
-    edge, edges = np.empty((ROWS, COLUMNS), np.float32), np.arange(ROWS) * COLUMNS
     nothing = np.zeros(COLUMNS, np.float32)
+    edge, edges = np.empty((ROWS, COLUMNS), np.float32), np.arange(ROWS) * COLUMNS
     for begin in range(0, total * g.out_h, lines):
         end = min(total * g.out_h, begin + lines)
-        for j in range(0, n, COLUMNS):
-            found = min(COLUMNS, n - j)
-            right, width = b + 4 * (begin * g.out_w * n + j), n
-            many = n > COLUMNS and stop - start >= _MANY
-            if many or found not in (COLUMNS, HALF):
-                _pack(right, n, _ONE, found, panel[: (end - begin) * g.out_w])
-                right, width = np.intp(panel.ctypes.data), COLUMNS
-            last, m = -1, 0
-            for tile in range(start, stop):
+        count = (end - begin) * g.out_w
+        right, apart = o.y + 4 * begin * g.out_w * n, 4
+        if packs:
+            for j in range(0, n, COLUMNS):
+                found = min(COLUMNS, n - j)
+                _pack(right + 4 * j, n, _ONE, found, panels[j // COLUMNS, :count])
+            right, apart = np.intp(panels.ctypes.data), 4 * size
+        last, tap, m = start, -1, 0
+        while last < stop:
+            tile = last
+            if tile // tiles != tap:
                 tap = tile // tiles
-                if tap != last:
-                    last, m = tap, 0
-                    for number in range(begin, end):
-                        image, y = number // g.out_h, number % g.out_h
-                        if not y_meet[tap, 0] <= y < y_meet[tap, 1]:
-                            continue
-                        at = (image * g.h + y * g.stride_y - g.pad_y) * g.w - g.pad_x
-                        for s in range(x_meet[tap, 0], x_meet[tap, 1]):
-                            col[m] = (at + s * g.stride_x) * g.c + taps[tap]
-                            line[m] = ((number - begin) * g.out_w + s) * width
-                            m += 1
-                if not m and begin:
-                    continue
-                first = tile % tiles * ROWS
-                for r in range(ROWS):
-                    row[r] = min(first + r, g.c - 1)
-                    out[r] = (tap * g.c + row[r]) * n
-                to = c + 4 * j
-                zeros = np.intp(nothing.ctypes.data)
-                if not m:
-                    _fill(zeros, to, out, ROWS, found)
-                    continue
-                product = (
-                    *(x, row.ctypes.data, col.ctypes.data),
-                    *(right, line.ctypes.data, m),
-                )
-                before, step = (to, 1) if begin else (zeros, 0)
-                if found == COLUMNS:
-                    multiply_tile(*product, before, step, to, out.ctypes.data)
-                elif found == HALF:
-                    multiply_half(*product, before, step, to, out.ctypes.data)
-                else:
-                    place = edge.ctypes.data, edges.ctypes.data
-                    if found > HALF:
-                        multiply_tile(*product, zeros, 0, *place)
+                m = _met(o, g, tap, begin, end, width, col, line)
+            last = min(stop, (tap + 1) * tiles, tile + _SEEN // ROWS)
+            first = tile % tiles * ROWS
+            channels = min(g.c - first, (last - tile) * ROWS)
+            if not m and begin:
+                continue
+            left, columns = x, np.intp(col.ctypes.data)
+            if sees:
+                left, columns = np.intp(seen.ctypes.data), np.intp(cols.ctypes.data)
+            for i in range(m if sees else 0):
+                to = seen.ctypes.data + 4 * cols[i]
+                _copy(x + 4 * (col[i] + first), channels, to)
+            for j in range(0, n, COLUMNS):
+                found = min(COLUMNS, n - j)
+                to = o.results + 4 * j
+                for i in range(0, channels, ROWS):
+                    for r in range(ROWS):
+                        q = min(i + r, channels - 1)
+                        row[r] = q if sees else first + q
+                        out[r] = (tap * g.c + first + q) * n
+                    zeros = np.intp(nothing.ctypes.data)
+                    if not m:
+                        _fill(zeros, to, out, ROWS, found)
+                        continue
+                    product = (
+                        *(left, row.ctypes.data, columns),
+                        *(right + j * apart, line.ctypes.data, m),
+                    )
+                    before, step = (to, 1) if begin else (zeros, 0)
+                    if found == COLUMNS:
+                        multiply_tile(*product, before, step, to, out.ctypes.data)
+                    elif found == HALF:
+                        multiply_half(*product, before, step, to, out.ctypes.data)
                     else:
-                        multiply_half(*product, zeros, 0, *place)
-                    for r in range(min(ROWS, g.c - first)):
-                        results = carray(floats(to + 4 * out[r]), found)
-                        for q in range(found):
-                            more = results[q] if begin else np.float32(0)
-                            results[q] = more + edge[r, q]
-    nothing[0] = panel[0, 0] = 0  # Numba frees an array after its last use.
+                        place = edge.ctypes.data, edges.ctypes.data
+                        if found > HALF:
+                            multiply_tile(*product, zeros, 0, *place)
+                        else:
+                            multiply_half(*product, zeros, 0, *place)
+                        for r in range(min(ROWS, channels - i)):
+                            results = carray(floats(to + 4 * out[r]), found)
+                            for q in range(found):
+                                more = results[q] if begin else np.float32(0)
+                                results[q] = more + edge[r, q]
+    # Numba frees an array after its last use.
+    nothing[0] = panels[0, 0, 0] = seen[0, 0] = 0
+
+
+@jit
+def _met(o, g, tap, begin, end, width, col, line):
+    """Returns how many steps of rows [begin, end) meet a tap, and notes where in the
+    images the tap is then, and where the rows of the matrix are.
+    """
+    y_meet = carray(integers(o.y_meet), (tap + 1, 2))
+    x_meet = carray(integers(o.x_meet), (tap + 1, 2))
+    taps = carray(integers(o.taps), tap + 1)
+    m = _NONE
+    for number in range(begin, end):
+        image, y = number // g.out_h, number % g.out_h
+        if not y_meet[tap, 0] <= y < y_meet[tap, 1]:
+            continue
+        at = (image * g.h + y * g.stride_y - g.pad_y) * g.w - g.pad_x
+        for s in range(x_meet[tap, 0], x_meet[tap, 1]):
+            col[m] = (at + s * g.stride_x) * g.c + taps[tap]
+            line[m] = ((number - begin) * g.out_w + s) * width
+            m += 1
+    return m
+
+
+@jit
+def _copy(source, n, target):
+    whole = n // LANES * LANES
+    for q in range(0, whole, LANES):
+        copy_vector(source + 4 * q, target + 4 * q)
+    if whole < n:
+        a, b = carray(floats(source), n), carray(floats(target), n)
+        for q in range(whole, n):
+            b[q] = a[q]
 
 
 @Task

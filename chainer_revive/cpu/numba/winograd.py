@@ -26,6 +26,10 @@ _FEW = 32  # tiles; gradients by a kernel are as exact from so many on
 _BLOCK = 1 << 18  # transformed channels of tiles, at all points, that stay in the cache
 _LEAST = 96  # tiles for which a large kernel is read from memory
 _TILES = 512  # whose products are added to all sums at once
+_SUMS = 1 << 17  # sums that stay in the cache of one thread
+_LONG = 2048  # tiles for which each part of them has its own sums
+_PARTS = 8  # whatever the number of threads is, as it changes the last bits
+_BLOCK_OUTER = 1 << 17  # transformed channels that stay in the cache beside these sums
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
 
@@ -131,11 +135,27 @@ def correlate_outputs(x, y, axes, step) -> np.ndarray:
     """See :func:`chainer_revive.cpu.numba.convolution.correlate_outputs`."""
     c, d = x.shape[3], y.shape[3]
     tiles, panels = _count_tiles(len(x), axes, step), -(-d // COLUMNS)
-    width, all_points = panels * COLUMNS, points(step)
+    geometry = _tiles(x, y, axes, step)
+    size = points(step) * c * panels * COLUMNS
+    if size <= _SUMS and tiles >= _LONG:
+        sums, parts = _sum_parts(tiles, geometry)
+    else:
+        sums, parts = _sum_in_turn(tiles, geometry), 1
+    result = np.empty((d, c, TAPS, TAPS), x.dtype)
+    grain = -(-_MOVES // (TAPS * TAPS * c * COLUMNS))
+    arguments = loops.Gradient(step, sums, parts, result, c, d, panels)
+    threads.run(loops.finish, panels, grain, arguments)
+    return result
+
+
+def _sum_in_turn(tiles, geometry) -> np.ndarray:
+    """Sums products, after all threads have transformed many tiles."""
+    step, c, d = geometry.step, geometry.c, geometry.d
+    panels, all_points = -(-d // COLUMNS), points(step)
+    width = panels * COLUMNS
     size = -(-tiles // -(-tiles // _TILES))
     v, z = _buffer("images", step, size * c), _buffer("outputs", step, size * width)
     sums = _buffer("panels", step, c * width)
-    geometry = _tiles(x, y, axes, step)
     moves, rows = -(-_MOVES // (all_points * (c + width))), -(-c // ROWS)
     for first in range(0, tiles, size):
         count = min(size, tiles - first)
@@ -147,15 +167,24 @@ def correlate_outputs(x, y, axes, step) -> np.ndarray:
             -(-_WORK // (count * ROWS * d)),
             loops.Sums(v, z, sums, c, d, panels, size, count, int(first > 0)),
         )
-    result = np.empty((d, c, TAPS, TAPS), x.dtype)
-    grain = -(-_MOVES // (TAPS * TAPS * c * COLUMNS))
-    arguments = loops.Gradient(step, sums, result, c, d, panels)
-    threads.run(loops.finish, panels, grain, arguments)
-    return result
+    return sums
 
 
-def _buffer(name: str, step: int, size: int) -> np.ndarray:
-    return buffer(name, (points(step), size + loops.SKEW), np.float32)
+def _sum_parts(tiles, geometry) -> tuple[np.ndarray, int]:
+    """Sums products of parts of the tiles, each by one thread, whose cache has all."""
+    step, c, d = geometry.step, geometry.c, geometry.d
+    width = -(-d // COLUMNS) * COLUMNS
+    block = max(_FEW, _BLOCK_OUTER // (points(step) * (c + width)) // _FEW * _FEW)
+    size = -(-tiles // _PARTS)
+    parts = -(-tiles // size)
+    sums = _buffer("panels", step, c * width, parts)
+    arguments = loops.Parts(sums, tiles, size, block)
+    threads.run(loops.sum_parts, parts, 1, arguments, geometry)
+    return sums, parts
+
+
+def _buffer(name: str, step: int, size: int, parts: int = 1) -> np.ndarray:
+    return buffer(name, (parts * points(step), size + loops.SKEW), np.float32)
 
 
 def _tiles(x, y, axes: tuple[Axis, Axis], step: int) -> loops.Tiles:

@@ -150,11 +150,27 @@ class Sums(NamedTuple):
     step: int
 
 
+class Parts(NamedTuple):
+    """Sums (parts, points, c, P * COLUMNS) of such products.
+
+    Attributes:
+        total: Tiles of all parts.
+        tiles: Of a part; the last one may have fewer.
+        block: How many are transformed at a time.
+    """
+
+    sums: int
+    total: int
+    tiles: int
+    block: int
+
+
 class Gradient(NamedTuple):
     """Such sums and the gradient (d, c, 3, 3), which is written."""
 
     step: int
     sums: int
+    parts: int
     result: int
     c: int
     d: int
@@ -295,61 +311,114 @@ def transform(arguments, start, stop):
     at = _points(g.step, p.v + 4 * start * LANES, p.size * g.c)
     _transform_images(g, p.first + start, stop - start, at, p.size, zeros)
     if p.z:
-        _transform_outputs(p, g, start, stop, zeros)
+        at = _points(g.step, p.z + 4 * start * COLUMNS, p.size * _panels(g.d) * COLUMNS)
+        _transform_outputs(g, p.first + start, stop - start, at, p.size, zeros)
 
 
 @Task
 def add_products(arguments, start, stop):
     """Sums outer products, for tiles of ROWS channels of each point."""
     s = unpack(arguments, Sums)
-    c, size, panels = s.c, s.size, s.panels
+    c, size, width = s.c, s.size, s.panels * COLUMNS
     tiles = -(-c // ROWS)
-    nothing = np.zeros(COLUMNS, np.float32)
-    line, col = np.arange(s.count) * COLUMNS, np.arange(s.count) * LANES
-    row, out = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
     for point in range(start // tiles, -(-stop // tiles)):
         first = max(start - point * tiles, 0)
         last = min(stop - point * tiles, tiles)
         v = s.v + 4 * point * (size * c + SKEW)
-        z = s.z + 4 * point * (size * panels * COLUMNS + SKEW)
-        sums = s.sums + 4 * point * (c * panels * COLUMNS + SKEW)
-        for panel in range(panels):
-            for tile in range(first, last):
-                for r in range(ROWS):
-                    q = min(tile * ROWS + r, c - 1)
-                    row[r] = q // LANES * LANES * size + q % LANES
-                    out[r] = q * panels * COLUMNS
-                to = sums + 4 * panel * COLUMNS
-                begin, step = (to, 1) if s.step else (np.intp(nothing.ctypes.data), 0)
-                for at in range(0, s.count, _SUM_OUTER):
-                    product = (
-                        *(v, row.ctypes.data, col.ctypes.data + 8 * at),
-                        *(z + 4 * panel * size * COLUMNS, line.ctypes.data + 8 * at),
-                        *(min(s.count - at, _SUM_OUTER), begin, step, to),
-                        out.ctypes.data,
-                    )
-                    if s.d - panel * COLUMNS > HALF:
-                        multiply_tile(*product)
-                    else:
-                        multiply_half(*product)
-                    begin, step = to, 1
+        z = s.z + 4 * point * (size * width + SKEW)
+        sums = s.sums + 4 * point * (c * width + SKEW)
+        _add_products(v, z, sums, c, s.d, size, s.count, s.step, first, last)
+
+
+@Task
+def sum_parts(arguments, start, stop):
+    """Sums outer products for parts of the tiles, transformed a block at a time."""
+    p, g = unpack_both(arguments, Parts, Tiles)
+    c, step, size, width = g.c, g.step, p.block, _panels(g.d) * COLUMNS
+    zeros = np.zeros(max(c, g.d), np.float32)
+    v = np.empty(_count(step) * (size * c + SKEW), np.float32)
+    z = np.empty(_count(step) * (size * width + SKEW), np.float32)
+    for part in range(start, stop):
+        sums = p.sums + 4 * part * _count(step) * (c * width + SKEW)
+        sums_at = _points(step, sums, c * width)
+        end = min(p.total, (part + 1) * p.tiles)
+        for first in range(part * p.tiles, end, size):
+            v_at = _points(step, v.ctypes.data, size * c)
+            z_at = _points(step, z.ctypes.data, size * width)
+            count, more = min(size, end - first), int(first > part * p.tiles)
+            _transform_images(g, first, count, v_at, size, zeros)
+            _transform_outputs(g, first, count, z_at, size, zeros)
+            for point in range(len(v_at)):
+                places = v_at[point], z_at[point], sums_at[point]
+                _add_products(*places, c, g.d, size, count, more, 0, -(-c // ROWS))
+    v[0] = z[0] = 0  # They are needed until here.
+
+
+@jit
+def _add_products(v, z, sums, c, d, size, count, more, first, last):
+    """Sums outer products at a point, for tiles [first, last) of ROWS channels.
+
+    They are added to the sums that are there if ``more`` is 1, and not if it is 0.
+    """
+    nothing = np.zeros(COLUMNS, np.float32)
+    line, col = np.arange(count) * COLUMNS, np.arange(count) * LANES
+    row, out = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
+    for panel in range(0, d, COLUMNS):
+        for tile in range(first, last):
+            for r in range(ROWS):
+                q = min(tile * ROWS + r, c - 1)
+                row[r] = q // LANES * LANES * size + q % LANES
+                out[r] = q * _panels(d) * COLUMNS
+            to = sums + 4 * panel
+            begin, step = (to, 1) if more else (np.intp(nothing.ctypes.data), 0)
+            for at in range(0, count, _SUM_OUTER):
+                product = (
+                    *(v, row.ctypes.data, col.ctypes.data + 8 * at),
+                    *(z + 4 * panel * size, line.ctypes.data + 8 * at),
+                    *(min(count - at, _SUM_OUTER), begin, step, to, out.ctypes.data),
+                )
+                if d - panel > HALF:
+                    multiply_tile(*product)
+                else:
+                    multiply_half(*product)
+                begin, step = to, 1
 
 
 @Task
 def finish(arguments, start, stop):
     """Transforms sums into gradients, for panels of channels of the outputs."""
     f = unpack(arguments, Gradient)
-    sources = _points(f.step, f.sums, f.c * f.panels * COLUMNS)
+    size, points = f.c * f.panels * COLUMNS, _count(f.step)
+    sources = _points(f.step, f.sums, size)
     vectors = np.empty((TAPS * TAPS, LANES), np.float32)
     taps, stride = vectors.ctypes.data, 4 * f.c * TAPS * TAPS
     for panel in range(start, stop):
         first = panel * COLUMNS
+        for point in range(points):
+            for part in range(1, f.parts):
+                other = sources[point] + 4 * part * points * (size + SKEW)
+                _add(other, sources[point], f.c, f.panels * COLUMNS, first, f.d)
         for d in range(first, min(first + COLUMNS, f.d), LANES):
             for q in range(f.c):
                 at = 4 * (q * f.panels * COLUMNS + d)
                 to_kernel(f.step, sources.ctypes.data, at, taps)
                 write_taps(taps, f.result + d * stride + 4 * q * TAPS * TAPS, stride)
     vectors[0, 0] = 0  # It is needed until here.
+
+
+@jit
+def _add(source, target, c, width, first, d):
+    """Adds a panel of one matrix (c, width), of which d columns count, to another's."""
+    a, b = carray(floats(source), (c, width)), carray(floats(target), (c, width))
+    for q in range(c):
+        for i in range(first, min(first + COLUMNS, d)):
+            b[q, i] += a[q, i]
+
+
+@jit
+def _panels(d):
+    """Returns how many panels so many columns are."""
+    return -(-d // COLUMNS)
 
 
 @jit
@@ -400,21 +469,19 @@ def _transform_images(g, first, count, v_at, size, zeros):
 
 
 @jit
-def _transform_outputs(p, g, start, stop, zeros):
+def _transform_outputs(g, first, count, z_at, size, zeros):
     """Transforms tiles of outputs to (points, P, size, COLUMNS)."""
-    points_at = _points(g.step, p.z, p.size * -(-g.d // COLUMNS) * COLUMNS)
-    outputs = np.empty((stop - start, g.step * g.step), np.int64)
-    for t in range(start, stop):
-        _outputs(g, p.first + t, 0, zeros, outputs[t - start])
+    outputs = np.empty((count, g.step * g.step), np.int64)
+    for t in range(count):
+        _outputs(g, first + t, 0, zeros, outputs[t])
     for begin in range(0, g.d, COLUMNS):
-        for t in range(start, stop):
-            table = outputs[t - start].ctypes.data
+        for t in range(count):
+            table = outputs[t].ctypes.data
             for q in range(begin, min(begin + COLUMNS, g.d), LANES):
-                to = 4 * (begin * p.size + t * COLUMNS + q - begin)
-                of_output(g.step, table, 4 * q, points_at.ctypes.data, to)
+                to = 4 * (begin * size + t * COLUMNS + q - begin)
+                of_output(g.step, table, 4 * q, z_at.ctypes.data, to)
     panel = (g.d - 1) // COLUMNS
-    to = 4 * (panel * p.size + start) * COLUMNS
-    _clear(points_at, to, stop - start, g.d - panel * COLUMNS)
+    _clear(z_at, 4 * panel * size * COLUMNS, count, g.d - panel * COLUMNS)
 
 
 @jit

@@ -56,7 +56,11 @@ def check(function, shape_x, shape_W, layout, size, lay_out, chainers_own, **opt
         assert np.all(abs(a - wanted) <= 20 * EPS * (bound + bound.max()))
 
 
-@settings(max_examples=50)
+FEW_AT_A_TIME = {"_BLOCK": 1, "_LEAST": 7, "_TILES": 7}
+IN_PARTS = {"_LONG": 1, "_SUMS": 1 << 30, "_PARTS": 3, "_FEW": 7, "_BLOCK_OUTER": 1}
+
+
+@settings(max_examples=75)
 @given(
     n=st.integers(1, 3),
     image=st.tuples(*[st.integers(1, 9)] * 2),
@@ -64,14 +68,13 @@ def check(function, shape_x, shape_W, layout, size, lay_out, chainers_own, **opt
     channels=st.tuples(*[st.sampled_from([16, 32, 48, 64, 144])] * 2),
     layout=st.sampled_from(LAYOUTS),
     size=st.sampled_from([2, 4]),
-    few=st.booleans(),
+    taken=st.sampled_from([{}, FEW_AT_A_TIME, IN_PARTS]),
 )
 def test_as_in_chainer(
-    n, image, pad, channels, layout, size, few, lay_out, chainers_own
+    n, image, pad, channels, layout, size, taken, lay_out, chainers_own
 ):
     c, d = channels
-    few_at_a_time = {"_BLOCK": 1, "_LEAST": 7, "_TILES": 7}
-    with mock.patch.dict(vars(winograd), few_at_a_time if few else {}):
+    with mock.patch.dict(vars(winograd), taken):
         shapes = (n, c, *image), (d, c, 3, 3)
         check(F.convolution_2d, *shapes, layout, size, lay_out, chainers_own, pad=pad)
 
@@ -131,15 +134,16 @@ def test_unknown_size():
         calls(X, W, pad=1)
 
 
+@pytest.mark.parametrize("taken", [{}, IN_PARTS], ids=["", "in parts"])
 @pytest.mark.parametrize("size", [2, 4])
-def test_same_on_several_threads(size):
+def test_same_on_several_threads(size, taken):
     random = np.random.RandomState(0)
     x, W_ = (random.randn(*s).astype("f") for s in ((9, 96, 7, 9), (80, 96, 3, 3)))
     found = []
     for threads in (1, 2, 3):
         with (
             mock.patch.object(winograd.threads, "count", lambda n=threads: n),
-            mock.patch.dict(vars(winograd), {"_WORK": 1, "_MOVES": 1}),
+            mock.patch.dict(vars(winograd), {"_WORK": 1, "_MOVES": 1, **taken}),
             chainer.using_config("winograd", size),
         ):
             found.append(results(F.convolution_2d, x, W_, np.ones(80, "f"), pad=1))
