@@ -15,6 +15,7 @@ import chainer
 import numpy as np
 
 from chainer_revive.cpu import compiled, heap, steps
+from chainer_revive.cpu.buffers import LINE
 from chainer_revive.cpu.function_node import settings, watched, winograd_wanted
 from chainer_revive.cpu.recording import Plan, Recording, View
 
@@ -123,7 +124,9 @@ class CpuGraphs:
         if len(self._memory) < size:
             self.free()
             heap.give_back()  # what usual steps have left
-            self._memory = np.empty(size, np.uint8)
+            memory = np.empty(size + LINE, np.uint8)
+            first = -memory.ctypes.data % LINE
+            self._memory = memory[first : first + size]
 
     def _prove(self, function: Callable, plan: Plan, result: Any) -> None:
         """Sees whether a plan does what a function does, with other numbers.

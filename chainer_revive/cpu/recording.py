@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from chainer.functions.math.average import Mean
 
+from chainer_revive.cpu.buffers import LINE
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.steps import CannotReplayError
-
-_ALIGNMENT = 64
 
 
 class Memory:
@@ -262,4 +261,4 @@ def _arrange(moving: list[Memory]) -> int:
 
 
 def _aligned(n: int) -> int:
-    return -(-n // _ALIGNMENT) * _ALIGNMENT
+    return -(-n // LINE) * LINE
