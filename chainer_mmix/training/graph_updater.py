@@ -134,6 +134,9 @@ class GraphUpdater(StandardUpdater):
         has_draw, layer = draw is not None, draw and draw.layer_mix
         scaled, form = scale is not None, _form(model, optimizer.target)
         key = has_draw, layer, scaled, setting, form
+        if len(self._steps) > _MANY:  # of settings that change in each step
+            self._steps.clear()
+            self._replays.clear()
         self._steps[key] += 1
         if self._steps[key] <= self.n_warmup:
             return False
@@ -213,6 +216,7 @@ _SETTINGS = (
     *("lossfun", "accfun", "compute_accuracy", "label_smoothing", "clean_weight"),
     *("remix", "top_k"),
 )
+_MANY = 100  # graphs
 _LAM = "main/lam"  # the one value that is reported from the host
 
 

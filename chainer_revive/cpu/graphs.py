@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ class CpuGraphs:
             )
         self._roots = links
         self._memory = np.empty(0, np.uint8)
-        self._plans: list[Plan] = []
+        self._plans: weakref.WeakSet[Plan] = weakref.WeakSet()
 
     def setting(self) -> tuple | None:
         """Returns what a record depends on besides the function.
@@ -92,7 +93,7 @@ class CpuGraphs:
             result = _each(np.ndarray, recording.view, function())
         gc.collect()
         plan = recording.plan()
-        self._plans.append(plan)
+        self._plans.add(plan)
         proofs = 0
 
         def replay() -> Result:
@@ -101,7 +102,13 @@ class CpuGraphs:
                 self._prove(function, plan, result)
                 proofs += 1
             self._reserve(plan.size)
-            plan.run(self._memory)
+            averages = self._persistent()
+            before = _copies(averages)
+            try:
+                plan.run(self._memory)
+            except BaseException:
+                _restore(averages, before)
+                raise
             return _each(View, plan.array, result)
 
         return replay
@@ -156,11 +163,6 @@ class CpuGraphs:
             if array.dtype.kind == "f":
                 array *= random.uniform(0.9, 1.1, array.shape).astype(array.dtype)
 
-    def _arrays(self) -> list[np.ndarray]:
-        """Returns the arrays of the links."""
-        values = (value for *_, value in self._state())
-        return [value for value in values if isinstance(value, np.ndarray)]
-
     def _state(self) -> Iterator[tuple[Any, str, Any]]:
         """Yields where parameters and persistent values are, and the values."""
         every = [link for root in self._roots for link in root.links()]
@@ -170,6 +172,16 @@ class CpuGraphs:
                 yield param, "array", param.array
             for name in link._persistent:
                 yield link, name, link.__dict__[name]
+
+    def _arrays(self) -> list[np.ndarray]:
+        return [value for *_, value in self._state() if isinstance(value, np.ndarray)]
+
+    def _persistent(self) -> list[np.ndarray]:
+        return [
+            value
+            for owner, _, value in self._state()
+            if isinstance(owner, chainer.Link) and isinstance(value, np.ndarray)
+        ]
 
     def _values(self, result: Any) -> list[bytes]:
         """Returns the bits of a result, and of the links' arrays."""
@@ -184,8 +196,8 @@ class CpuGraphs:
         Raises:
             CannotReplayError: Not only the numbers in its arrays were changed.
         """
-        state, numbers = list(self._state()), self._copies()
-        changed = []
+        state, arrays = list(self._state()), self._arrays()
+        numbers, changed = _copies(arrays), []
         try:
             yield
         finally:
@@ -195,16 +207,18 @@ class CpuGraphs:
                 if value is not now:
                     setattr(owner, name, value)
                     changed.append(name)
-            self._restore(numbers)
+            _restore(arrays, numbers)
         if changed:
             raise steps.CannotReplayError(f"it replaces {', '.join(changed)}")
 
-    def _copies(self) -> list[np.ndarray]:
-        return [array.copy() for array in self._arrays()]
 
-    def _restore(self, numbers: list[np.ndarray]) -> None:
-        for array, values in zip(self._arrays(), numbers, strict=True):
-            array[...] = values
+def _copies(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [array.copy() for array in arrays]
+
+
+def _restore(arrays: list[np.ndarray], numbers: list[np.ndarray]) -> None:
+    for array, values in zip(arrays, numbers, strict=True):
+        array[...] = values
 
 
 def _digest(array: np.ndarray) -> bytes:

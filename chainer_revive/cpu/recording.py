@@ -146,6 +146,10 @@ def _is_of_shapes(function, value: Any) -> bool:
 
 def _call_again(function, n: int, *arrays) -> None:
     for y, values in zip(arrays[n:], function.forward(arrays[:n]), strict=True):
+        if y.shape != values.shape:
+            raise CannotReplayError(
+                f"{function.label} returns shape {values.shape}, no longer {y.shape}"
+            )
         y[...] = values
 
 
@@ -202,7 +206,13 @@ class Plan:
         if memory is not self._bound:
             self._bind(memory)
         for part in self._parts:
-            part()
+            try:
+                part()
+            except CannotReplayError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise CannotReplayError(reason) from error
 
     def _bind(self, memory: np.ndarray) -> None:
         """Prepares the steps for a piece of memory: tasks in a row are one call."""

@@ -135,3 +135,63 @@ def test_functions_of_numpy_return_what_numpy_returns():
     assert steps.concatenate([a]) is a
     np.testing.assert_array_equal(steps.take(a, np.array([2, 0])), a[[2, 0]])
     np.testing.assert_array_equal(steps.filled((2, 3), "f", 5), np.full((2, 3), 5, "f"))
+
+
+class Positive:
+    """A function whose output has a shape that depends on the numbers."""
+
+    label = "Positive"
+
+    def forward(self, inputs):
+        (x,) = inputs
+        return (x[x > 0],)
+
+
+class Keeping(Positive):
+    label = "Keeping"
+
+    def forward(self, inputs):
+        self.largest = float(inputs[0].max())
+        return super().forward(inputs)
+
+
+def call(function, x):
+    record = steps.recorder()
+    (y,) = record.call(function, (x,), lambda: function.forward((x,)))
+    return y
+
+
+def test_a_function_is_called_again_and_must_return_the_same_shape(recording):
+    x = np.array([1.0, -2.0, 3.0])
+    plan, view = record(recording, call, Positive(), x)
+    x[:] = [4, 5, -6]
+    memory = np.empty(plan.size, np.uint8)
+    plan.run(memory)
+    np.testing.assert_array_equal(plan.array(view), [4, 5])
+    x[:] = 1
+    with pytest.raises(steps.CannotReplayError, match=r"Positive returns shape \(3,\)"):
+        plan.run(memory)
+
+
+def test_a_function_that_keeps_numbers_is_refused(recording):
+    with pytest.raises(steps.CannotReplayError, match="Keeping keeps .* in largest"):
+        record(recording, call, Keeping(), np.ones(3))
+
+
+def test_an_error_of_a_step_is_the_reason(recording):
+    x = np.zeros(3)
+
+    def check(x, y):
+        if x.any():
+            raise ZeroDivisionError("what it says")
+        y[:] = 1
+
+    def function():
+        y = np.empty(3)
+        steps.do(check, x, y)
+        return y
+
+    plan, _ = record(recording, function)
+    x[:] = 1
+    with pytest.raises(steps.CannotReplayError, match="ZeroDivisionError: what it"):
+        plan.run(np.empty(plan.size, np.uint8))
