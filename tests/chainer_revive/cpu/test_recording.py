@@ -174,7 +174,7 @@ def test_a_function_is_called_again_and_must_return_the_same_shape(recording):
 
 
 def test_a_function_that_keeps_numbers_is_refused(recording):
-    with pytest.raises(steps.CannotReplayError, match="Keeping keeps .* in largest"):
+    with pytest.raises(steps.CannotReplayError, match=r"Keeping keeps .* in largest"):
         record(recording, call, Keeping(), np.ones(3))
 
 
