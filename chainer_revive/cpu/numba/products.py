@@ -42,6 +42,7 @@ _DEPTH = 128  # rows of a panel that are packed at a time, to stay in the cache
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
 _SEEN = 96  # channels that are copied at a time
+_CLOSE = 1 << 13  # results of a tap for which channels need no copy
 _MANY = 16  # tiles for which a panel is packed, so that it stays in the nearest cache
 _SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
@@ -376,9 +377,10 @@ def correlate_outputs(arguments, start, stop):
     tiles = -(-g.c // ROWS)
     lines = max(1, _STEPS_OUTER // g.out_w)
     size = lines * g.out_w
-    # Whether the rows, and what the kernel sees, are copied to where they lie close.
-    packs = stop - start >= _MANY or n % HALF > 0
-    sees = g.c >= LANES
+    # Whether the rows, and what the kernel sees, are copied to where they lie close:
+    # not if they are as close as that, or each copy is used only once.
+    packs = (stop - start >= _MANY and n > HALF) or n % HALF > 0
+    sees = g.c >= LANES and n > HALF and n * g.c > _CLOSE
     width = COLUMNS if packs else n
     panels = np.empty((-(-n // COLUMNS) if packs else 1, size, COLUMNS), np.float32)
     seen = np.empty((size, _SEEN), np.float32)
