@@ -59,7 +59,7 @@ class GraphUpdater(StandardUpdater):
 
     Raises:
         ValueError: If the model is on another device, or on a CPU without compiled
-            loops.
+            loops, or the optimizer is a multi-node optimizer.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -67,6 +67,11 @@ class GraphUpdater(StandardUpdater):
 
     def __init__(self, iterator, optimizer, *, n_warmup=3, graphs=None, **options):
         super().__init__(iterator, optimizer, **options)
+        if hasattr(self._optimizers["main"], "communicator"):
+            raise ValueError(
+                "GraphUpdater is for one process, but its optimizer is a multi-node "
+                "optimizer: use StandardUpdater for ranks"
+            )
         if graphs is None:
             graphs = _graphs_for(self._optimizers["main"].target, self.loss_func)
         self.n_warmup = n_warmup

@@ -31,7 +31,7 @@ _SUMMED_IN = {
 }
 _FLOAT32 = np.dtype(np.float32)
 _IN_CACHE = 1 << 17  # bytes of gradients that a rank shares at a time
-_LINE = 64  # bytes for what ranks meet by
+_LINE = 64  # bytes of the cache line that has the counter of barriers
 _IN_MESSAGES = 1 << 22
 
 # Pieces of flat gradients that are exchanged together, and where each begins.
@@ -202,12 +202,18 @@ class _Shared:
             tensors, rates, loop: As :func:`~chainer_revive.cpu.numba.exchange` takes
                 them.
         """
-        memory = self._memory.view(_FLOAT32)
+        memory, exchange = (
+            self._memory.view(_FLOAT32),
+            compiled.loops(_FLOAT32).exchange,
+        )
         sizes = tuple([grad.size for grad, *_ in tensors])
         cut = _cut_for_loops(sizes, memory.shape[2], self._comm.size)
-        self._arrived = compiled.loops(_FLOAT32).exchange.exchange(
+        arrived = self._arrived
+        # Before, for a signal may end this by an exception.
+        self._arrived += exchange.count_arrivals(cut, self._comm.size)
+        exchange.exchange(
             *(tensors, rates, loop, cut),
-            *(memory, self._met, self._arrived, self._comm.rank),
+            *(memory, self._met, arrived, self._comm.rank),
         )
 
     def average(self, arrays: list[np.ndarray], dtype: np.dtype) -> None:

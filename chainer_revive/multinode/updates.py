@@ -77,6 +77,7 @@ def _step(optimizer: GradientMethod, grads: Sequence[np.ndarray]) -> Work | None
         if place is None:
             return None
         tensors[place] += [param, *states]
+    # The means of frozen parameters are written too.
     if len(step.tensors) < len(grads) and overlap(tensors):
         return None
     rates: list[tuple[float, ...]] = [()] * len(grads)
@@ -88,7 +89,8 @@ def _step(optimizer: GradientMethod, grads: Sequence[np.ndarray]) -> Work | None
 def _nothing_is_between(communicator: Any, optimizer: Any) -> bool:
     """Tells whether nobody looks at gradients between the exchange and the step."""
     exchange = communicator.multi_node_mean_grad
-    while getattr(exchange, "only_waits", None) is True:  # such as a watchdog
+    # Such as by a watchdog. What wraps that in turn has its mark, but not for itself.
+    while getattr(exchange, "only_waits", None) is exchange is not None:
         exchange = exchange.__wrapped__
     return (
         getattr(exchange, "__globals__", {}).get("__name__") == _NAIVE

@@ -406,6 +406,17 @@ def test_without_compiled_loops_an_error_names_the_remedy():
         make(GraphUpdater, classify())
 
 
+def test_ranks_are_refused():
+    class MultiNodeOptimizer:
+        def __init__(self, optimizer):
+            self.communicator = None
+            self.setup = optimizer.setup
+
+    optimizer = MultiNodeOptimizer(chainer.optimizers.MomentumSGD())
+    with pytest.raises(ValueError, match="multi-node optimizer: use StandardUpdater"):
+        make(GraphUpdater, classify(), optimizer=optimizer)
+
+
 def test_loops_that_are_switched_off_later_are_not_replayed():
     trainer = make(GraphUpdater, classify(), epoch=9)
     trainer.run()

@@ -145,7 +145,7 @@ class Watchdog:
                 if was_timed:
                     self._since = time.monotonic()
 
-        waiting.only_waits = True  # type: ignore[attr-defined]
+        waiting.only_waits = waiting  # type: ignore[attr-defined]
         return waiting
 
     def _connect(self, communicator: Any) -> None:

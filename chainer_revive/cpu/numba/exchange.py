@@ -28,7 +28,7 @@ from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.optimizers import by_adam, by_momentum_sgd, by_sgd
 from chainer_revive.cpu.numba.threads import Task, data_of
 
-_STEPS = ["", "momentum_sgd", "sgd", "adam"]
+_STEPS = ["", "momentum_sgd", "sgd", "adam"]  # by their numbers in _take
 _COLUMNS = 4  # gradient, parameter and at most two states
 
 
@@ -38,13 +38,19 @@ class Exchange(NamedTuple):
     Attributes:
         tensors: int64 (n, 4), ``id`` of each gradient and, where there is a step, of
             its parameter and of its states; else 0.
+        n: How many gradients.
         rates: float32 (n, n_rate).
+        n_rate: How many rates each has.
         step: Which of ``_STEPS`` is taken.
         pieces: int64 (n_piece, 4), for each its place in a bucket, which gradient it is
             of, and where it begins and ends there.
+        n_piece: How many pieces.
         ends: int64 (n_bucket,), where the pieces of each bucket end.
+        n_bucket: How many buckets.
         share: How many elements of a bucket a rank computes the mean of.
         memory: float32 (2, n_rank + 1, room), shared by all ranks.
+        room: How many elements a rank gives at a time.
+        rank, n_rank: This rank, and how many there are.
         met: int64 (1,), shared: how often ranks have arrived.
         arrived: How often they had before.
     """
@@ -76,7 +82,7 @@ def exchange(
     met: np.ndarray,
     arrived: int,
     rank: int,
-) -> int:
+) -> None:
     """Puts the mean over all ranks into gradients, and takes a step by it.
 
     Args:
@@ -86,9 +92,6 @@ def exchange(
         loop: The name of the function there, or ``""``.
         cut: Pieces, ends and share, as above.
         memory, met, arrived, rank: As above.
-
-    Returns:
-        int: How often ranks have arrived now.
     """
     pieces, ends, share = cut
     table = array("q")
@@ -105,7 +108,16 @@ def exchange(
         *(memory, room, rank, n_part - 1, met, arrived),
     )
     threads.run(_exchange, 1, 1, arguments)
-    return arrived + (len(ends) + 1) * (n_part - 1)
+
+
+def count_arrivals(cut: tuple[np.ndarray, np.ndarray, int], n_rank: int) -> int:
+    """Returns how often ranks arrive in an exchange.
+
+    After the last bucket nobody waits: the next exchange begins with the other half of
+    the memory, and a barrier.
+    """
+    _, ends, _ = cut
+    return (len(ends) + 1) * n_rank
 
 
 @jit

@@ -1,8 +1,11 @@
 """Checks that each rank makes; test_updates.py starts them."""
 
 import copy
+import functools
 import os
+import signal
 import sys
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from unittest import mock
 
@@ -285,6 +288,10 @@ class HalvingSGD(chainer.optimizers.MomentumSGD):
         super().update(lossfun, *args, **kwds)
 
 
+def first(model, *_):
+    return model
+
+
 def halving_afterwards(method, target_of):
     def call(*args, **kwargs):
         result = method(*args, **kwargs)
@@ -311,7 +318,15 @@ def check_what_a_user_does_between():
     assert (found, set(loops)) == (wanted, {""})
     some = world.split(0, world.rank)
     own = some.multi_node_mean_grad
-    some.multi_node_mean_grad = halving_afterwards(own, lambda model, *_: model)
+    some.multi_node_mean_grad = halving_afterwards(own, first)
+    found, loops = train(make, some=some)
+    assert (found, set(loops)) == (wanted, {""})
+    some = world.split(0, world.rank)
+    only_waits = lambda *args, **kwargs: own(*args, **kwargs)  # noqa: E731
+    only_waits.__wrapped__ = own = some.multi_node_mean_grad
+    only_waits.only_waits = only_waits
+    theirs = functools.wraps(only_waits)(halving_afterwards(only_waits, first))
+    some.multi_node_mean_grad = theirs
     found, loops = train(make, some=some)
     assert (found, set(loops)) == (wanted, {""})
     own = NaiveCommunicator.multi_node_mean_grad
@@ -395,6 +410,32 @@ def check_a_network_in_float64():
     together.update()
     assert (model.p2.grad == (world.size + 1) / 2).all()
     np.testing.assert_allclose(model.p2.array, before - 1e-3, atol=1e-9)
+
+
+class Late(Exception):
+    pass
+
+
+def check_what_follows_a_signal_that_raised_while_ranks_waited():
+    def late(*_):
+        raise Late
+
+    some = world.split(0, world.rank)
+    model = model_of()
+    before = signal.signal(signal.SIGALRM, late)
+    for step in range(4):
+        for param in params_of(model):
+            param.grad = np.full_like(param.array, step + world.rank)
+        if step == 1 and world.rank == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+        elif step == 1:
+            time.sleep(0.5)
+        with suppress(Late):
+            some.multi_node_mean_grad(model)
+        mean = step + (world.size - 1) / 2
+        for param in params_of(model):
+            np.testing.assert_allclose(param.grad, mean, rtol=1e-6)
+    signal.signal(signal.SIGALRM, before)
 
 
 if __name__ == "__main__":
