@@ -159,14 +159,15 @@ class DeviceWeights(Weights):
 
     Attributes:
         perm: int32 array of shape :math:`(N,)`: the permutation.
+        memory: float64 array of shape :math:`(4, N)` in which all lie.
     """
 
     def __init__(self, n: int, device: chainer.backend.Device) -> None:
         self._device = device
-        self._memory = device.xp.zeros((4, n), np.float64)  # one transfer for all
-        first, second, second_back = self._memory[:3]
+        self.memory = device.xp.zeros((4, n), np.float64)  # one transfer for all
+        first, second, second_back = self.memory[:3]
         super().__init__(1.0, first, second)
-        self.perm, inverse = self._memory[3].view(np.int32).reshape(2, n)
+        self.perm, inverse = self.memory[3].view(np.int32).reshape(2, n)
         self._back = copy.copy(self)
         self._back.second, self._back.perm = second_back, inverse
         self._back._back = self
@@ -180,7 +181,7 @@ class DeviceWeights(Weights):
         memory[1] = 1 - memory[0]
         memory[2] = memory[1][inverse]
         memory[3].view(np.int32).reshape(2, n)[:] = perm, inverse
-        self._memory[...] = self._device.send(memory)
+        self.memory[...] = self._device.send(memory)
         self._lam = lam
 
     def columns(self, like) -> tuple:

@@ -73,13 +73,50 @@ class GraphUpdater(StandardUpdater):
                 "optimizer: use StandardUpdater for ranks"
             )
         if graphs is None:
-            graphs = _graphs_for(self._optimizers["main"].target, self.loss_func)
+            graphs = self._make_graphs()
         self.n_warmup = n_warmup
         self.reason: str | None = None
         self._graphs = graphs
         self._steps: Counter[Hashable] = Counter()
         self._replays: dict[Hashable, Callable[[], _Computed]] = {}
         self._static: _Static | None = None
+
+    def _make_graphs(self):
+        """Returns what captures on the device of the model."""
+        device = self._optimizers["main"].target.device
+        if isinstance(device, backend.GpuDevice):
+            from chainer_revive.cuda.graphs import CudaGraphs
+
+            return CudaGraphs()
+        if isinstance(device, backend.CpuDevice):
+            from chainer_revive.cpu.graphs import CpuGraphs
+
+            return CpuGraphs(self._links)
+        raise ValueError(
+            f"GraphUpdater is for NumPy and CuPy, but its model is on {device}: use "
+            "StandardUpdater there"
+        )
+
+    def _links(self, everywhere: bool = False) -> list[chainer.Link]:
+        """Returns the links of a step, or also those in attributes of these."""
+        target = self._optimizers["main"].target
+        model = self.loss_func or target
+        used = (getattr(model, name, None) for name in ("lossfun", "accfun"))
+        roots = [target, *links_in((self.loss_func, *used))]
+        if everywhere:
+            for link in [link for root in roots for link in root.links()]:
+                for value in vars(link).values():
+                    roots += links_in(value)
+        return roots
+
+    def __getstate__(self) -> dict:
+        """Leaves out what was captured, for copies capture anew."""
+        state = {**self.__dict__, "_replays": {}, "_static": None, "_graphs": None}
+        return {**state, "_steps": Counter()}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._graphs = self._make_graphs()
 
     def update_core(self) -> None:
         """Makes one training step."""
@@ -135,6 +172,8 @@ class GraphUpdater(StandardUpdater):
             self._static = _Static(args, kwargs)
         static = self._static
         if not static.fits(args, kwargs):
+            if not self._replays:
+                self._static = None  # The next batch may be like others.
             return False
         has_draw, layer = draw is not None, draw and draw.layer_mix
         scaled, form = scale is not None, _form(model, optimizer.target)
@@ -145,7 +184,9 @@ class GraphUpdater(StandardUpdater):
         self._steps[key] += 1
         if self._steps[key] <= self.n_warmup:
             return False
-        static.fill(args, kwargs, draw, scale, optimizer.target)
+        static.fill(args, kwargs, draw, scale)
+        if self._graphs.keeps_arrays:
+            static.keep_arrays(optimizer.target)
         if key not in self._replays:
 
             def compute() -> _Computed:
@@ -154,7 +195,7 @@ class GraphUpdater(StandardUpdater):
                 return _compute(*arguments)
 
             try:
-                self._replays[key] = _capture(self._graphs, compute)
+                self._replays[key] = _capture(self._graphs, compute, static.arrays())
             except Exception as e:
                 self._give_up(f"{type(e).__name__}: {e}")
                 return False
@@ -169,10 +210,11 @@ class GraphUpdater(StandardUpdater):
             if grad is not None:
                 param._loss_scale = scale
         for name, value in computed.attributes.items():
-            setattr(model, name, chainer.Variable(value.copy()))
+            own = None if value is None else chainer.Variable(value.copy())
+            setattr(model, name, own)
         values = {
             # Copied, since the next replay writes to the same place.
-            name: value if name == _LAM else chainer.Variable(value.copy())
+            name: value if type(value) is float else chainer.Variable(value.copy())
             for name, value in computed.values.items()
         }
         if draw is not None:
@@ -189,23 +231,6 @@ class GraphUpdater(StandardUpdater):
                 f"usual, with the same results ({reason})",
                 stacklevel=2,
             )
-
-
-def _graphs_for(target: chainer.Link, loss_func: Callable | None):
-    """Returns what captures on the device of a link."""
-    device = target.device
-    if isinstance(device, backend.GpuDevice):
-        from chainer_revive.cuda.graphs import CudaGraphs
-
-        return CudaGraphs()
-    if isinstance(device, backend.CpuDevice):
-        from chainer_revive.cpu.graphs import CpuGraphs
-
-        return CpuGraphs([target, *links_in(loss_func)])
-    raise ValueError(
-        f"GraphUpdater is for NumPy and CuPy, but its model is on {device}: use "
-        "StandardUpdater there"
-    )
 
 
 def _calls_classifier(loss: Callable) -> bool:
@@ -252,20 +277,36 @@ class _Static:
             for array, own in self._pairs(args, kwargs)
         )
 
-    def fill(self, args: tuple, kwargs: dict, draw, scale, target) -> None:
+    def _every(self) -> list:
+        return [*self.args, *self.kwargs.values()]
+
+    def arrays(self) -> list:
+        """Returns all arrays of inputs."""
+        arrays = self._every()
+        if self.weights is not None:
+            arrays.append(self.weights.memory)
+        return arrays if self.scale is None else [*arrays, self.scale]
+
+    def fill(self, args: tuple, kwargs: dict, draw, scale) -> None:
         """Takes over the numbers of a step."""
         for array, own in self._pairs(args, kwargs):
             own[...] = array
-        device = target.device
         if draw is not None:
             if self.weights is None:
+                device = backend.get_device_from_array(*self._every())
                 self.weights = DeviceWeights(len(draw.perm), device)
             self.weights.fill(draw.lam, draw.perm)
         if scale is not None:
             if self.scale is None:
-                self.scale = device.xp.empty((), np.float32)
+                xp = backend.get_array_module(*self._every())
+                self.scale = xp.empty((), np.float32)
             self.scale[...] = scale
-        # Chainer's update of half precision replaces arrays, for one.
+
+    def keep_arrays(self, target: chainer.Link) -> None:
+        """Puts parameters and persistent arrays back where graphs read them.
+
+        Chainer's update of half precision replaces arrays, for one.
+        """
         for owner, name, array in _arrays(target):
             _, own = self._owned.setdefault((id(owner), name), (owner, array))
             if array is not own:
@@ -289,7 +330,11 @@ def _form(model: Callable, target: chainer.Link) -> tuple:
     ]
     if not isinstance(model, ManifoldMixupClassifier):
         return tuple(params)
-    return *params, *[getattr(model, name) for name in _SETTINGS]
+    return *params, *[_identity(getattr(model, name)) for name in _SETTINGS]
+
+
+def _identity(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float)) else id(value)
 
 
 def _initialized(target: chainer.Link) -> list[chainer.Parameter]:
@@ -324,23 +369,29 @@ def _compute(
     y.unchain_backward()  # frees the memory for the next graph
     values = {name: chainer.as_array(value) for name, value in observation.items()}
     for name, value in values.items():
-        if name != _LAM and not isinstance(value, target.xp.ndarray):
+        is_lam = name == _LAM and isinstance(model, ManifoldMixupClassifier)
+        if not (is_lam or isinstance(value, target.xp.ndarray)):
             raise TypeError(f"{name} is reported as a number of the host")
     attributes = {}
     if isinstance(model, chainer.links.Classifier):
         kept = {name: getattr(model, name) for name in ("y", "loss", "accuracy")}
-        attributes = {k: chainer.as_array(v) for k, v in kept.items() if v is not None}
+        attributes = {
+            name: None if value is None else chainer.as_array(value)
+            for name, value in kept.items()
+        }
     grads = [param.grad for param in _initialized(target)]
     target.cleargrads()  # they are set after each replay
     return _Computed(values, attributes, grads)
 
 
-def _capture(graphs, compute: Callable[[], _Computed]) -> Callable[[], _Computed]:
+def _capture(
+    graphs, compute: Callable[[], _Computed], inputs: list
+) -> Callable[[], _Computed]:
     state: Any = np.random.get_state()
     python_state = random.getstate()
     before = _comparable(state), python_state
     try:
-        replay = graphs.capture(compute)
+        replay = graphs.capture(compute, inputs)
     finally:
         changed = (_comparable(np.random.get_state()), random.getstate()) != before
         if changed:

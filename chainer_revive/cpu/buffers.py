@@ -18,11 +18,13 @@ class _OfThread(threading.local):
             cache line in it begins.
         plans (dict): What relies on these memories, see
             :mod:`chainer_revive.cpu.numba.plans`.
+        name (object): Tells this thread from all others, earlier ones included.
     """
 
     def __init__(self) -> None:
         self.memories: dict = {}
         self.plans: dict = {}
+        self.name = object()
 
 
 of_thread = _OfThread()

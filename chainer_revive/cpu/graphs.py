@@ -5,18 +5,22 @@ It is to a CPU what :mod:`chainer_revive.cuda.graphs` is to a GPU.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import hashlib
+import operator
+import pickle
+import random
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import chainer
 import numpy as np
 
 from chainer_revive.cpu import compiled, heap, steps
-from chainer_revive.cpu.buffers import LINE
+from chainer_revive.cpu.buffers import LINE, of_thread
 from chainer_revive.cpu.function_node import settings, watched, winograd_wanted
 from chainer_revive.cpu.recording import Plan, Recording, View
 
@@ -32,38 +36,52 @@ class CpuGraphs:
     No two of them run at the same time.
 
     Args:
-        links (list of chainer.Link): What the functions compute with. They may change
-            persistent arrays of these, such as running averages.
+        links (callable): Returns the links that the functions compute with, or with
+            ``True`` also those that these hold otherwise than as children. Functions
+            may change persistent arrays of them, such as running averages.
 
     Raises:
         ValueError: There are no compiled loops.
     """
 
-    def __init__(self, links: Sequence[chainer.Link]) -> None:
+    keeps_arrays = False  # It records anew for another array of a parameter.
+
+    def __init__(self, links: Callable[..., Iterable[chainer.Link]]) -> None:
         if compiled.loops(_FLOAT32) is None:
             raise ValueError(
                 "steps can be recorded where compiled loops compute: install Numba "
                 '(pip install "chainer-mmix[fast]"), and leave CHAINER_MMIX_CPU unset'
             )
-        self._roots = links
+        self._links = links
+        self._arrays_then: list[np.ndarray] = []
+        self._version = 0
         self._memory = np.empty(0, np.uint8)
         self._plans: weakref.WeakSet[Plan] = weakref.WeakSet()
 
     def setting(self) -> tuple | None:
         """Returns what a record depends on besides the function.
 
-        ``None`` if a hook, debug mode or a static graph looks on, or the loops are
-        switched off.
+        That is the configuration, the number of threads, and attributes of links that
+        are numbers, words or functions. It is ``None`` if a hook, debug mode or a
+        static graph looks on, or the loops are switched off.
         """
         loops = compiled.loops(_FLOAT32)
         own, common = settings()
-        if loops is None or watched(own, common):
+        if loops is None or watched(own, common) or chainer._get_link_hooks():
             return None
+        links = _all_of(self._links())
+        arrays = [value for *_, value in _arrays_of(links)]
+        then = self._arrays_then
+        if len(arrays) != len(then) or any(map(operator.is_not, arrays, then)):
+            self._arrays_then = arrays
+            self._version += 1
+            for plan in self._plans:
+                plan.clear()
+        attributes = [_plain(value) for link in links for value in vars(link).values()]
+        config = [_plain(value) for c in (own, vars(common)) for value in c.values()]
         return (
-            loops.threads.count(),
-            winograd_wanted(),
-            own.get("train", common.train),
-            own.get("dtype", common.dtype),
+            *(loops.threads.count(), winograd_wanted(), of_thread.name, self._version),
+            *(*config, *attributes),
         )
 
     @contextlib.contextmanager
@@ -71,12 +89,14 @@ class CpuGraphs:
         """Does nothing."""
         yield
 
-    def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
+    def capture(
+        self, function: Callable[[], Result], inputs: Iterable[np.ndarray]
+    ) -> Callable[[], Result]:
         """Records a function, and undoes what it does to the links.
 
         Args:
-            function (callable): Returns arrays in tuples, lists and dictionaries. Where
-                it reads arrays that were there before, these must stay where they are.
+            function (callable): Returns arrays in tuples, lists and dictionaries.
+            inputs (iterable of arrays): What it reads, besides arrays of the links.
 
         Returns:
             callable: Does it, and returns what the function returned, in memory that
@@ -85,11 +105,13 @@ class CpuGraphs:
             :class:`~chainer_revive.cpu.steps.CannotReplayError` unless all bits agree.
 
         Raises:
-            CannotReplayError: If the function changes numbers of the links that are in
-                no arrays.
+            CannotReplayError: If the function changes the inputs, or links otherwise
+                than in their arrays, or reads other arrays.
         """
-        recording = Recording()
-        with self._unchanged(), steps.recorded_by(recording):
+        inputs = list(inputs)
+        links = _all_of(self._links(True))
+        recording = Recording([*inputs, *(a for *_, a in _arrays_of(links))])
+        with _unchanged(links, inputs), steps.recorded_by(recording):
             result = _each(np.ndarray, recording.view, function())
         gc.collect()
         plan = recording.plan()
@@ -99,10 +121,10 @@ class CpuGraphs:
         def replay() -> Result:
             nonlocal proofs
             if proofs < _PROOFS:
-                self._prove(function, plan, result)
+                self._prove(function, inputs, plan, result)
                 proofs += 1
             self._reserve(plan.size)
-            averages = self._persistent()
+            averages = _persistent(links)
             before = _copies(averages)
             try:
                 plan.run(self._memory)
@@ -120,7 +142,7 @@ class CpuGraphs:
         """
         if not len(self._memory):
             return
-        for root in self._roots:
+        for root in self._links():
             root.cleargrads()
         for plan in self._plans:
             plan.unbind()
@@ -135,81 +157,152 @@ class CpuGraphs:
             first = -memory.ctypes.data % LINE
             self._memory = memory[first : first + size]
 
-    def _prove(self, function: Callable, plan: Plan, result: Any) -> None:
+    def _prove(self, function: Callable, inputs, plan: Plan, result: Any) -> None:
         """Sees whether a plan does what a function does, with other numbers.
 
         Raises:
             CannotReplayError: It does not.
         """
         self.free()
-        with self._unchanged():
-            self._disturb()
-            wanted = self._values(function())
+        links = _all_of(self._links(True))
+        with _unchanged(links, inputs):
+            _disturb(links)
+            wanted = _values(function(), links)
         self._reserve(plan.size)
         plan.forget(self._memory)
-        with self._unchanged():
-            self._disturb()
+        with _unchanged(links, inputs):
+            _disturb(links)
             plan.run(self._memory)
-            found = self._values(_each(View, plan.array, result))
+            found = _values(_each(View, plan.array, result), links)
         if found != wanted:
             raise steps.CannotReplayError(
                 "not all of its numbers are computed in compiled loops or functions"
             )
 
-    def _disturb(self) -> None:
-        """Changes parameters and persistent arrays a little, always by the same."""
-        random = np.random.RandomState(0)
-        for array in self._arrays():
-            if array.dtype.kind == "f":
-                array *= random.uniform(0.9, 1.1, array.shape).astype(array.dtype)
 
-    def _state(self) -> Iterator[tuple[Any, str, Any]]:
-        """Yields where parameters and persistent values are, and the values."""
-        every = [link for root in self._roots for link in root.links()]
-        for link in dict.fromkeys(every):
-            for name in link._params:
-                param = link.__dict__[name]
-                yield param, "array", param.array
-            for name in link._persistent:
-                yield link, name, link.__dict__[name]
+def _all_of(roots: Iterable[chainer.Link]) -> list[chainer.Link]:
+    return [*dict.fromkeys(link for root in roots for link in root.links())]
 
-    def _arrays(self) -> list[np.ndarray]:
-        return [value for *_, value in self._state() if isinstance(value, np.ndarray)]
 
-    def _persistent(self) -> list[np.ndarray]:
-        return [
-            value
-            for owner, _, value in self._state()
-            if isinstance(owner, chainer.Link) and isinstance(value, np.ndarray)
-        ]
+def _arrays_of(links: Iterable[chainer.Link]) -> Iterator[tuple[Any, str, np.ndarray]]:
+    """Yields where arrays of parameters and persistent ones are, and the arrays."""
+    for link in links:
+        for name in link._params:
+            param = link.__dict__[name]
+            if type(array := param.array) is np.ndarray:
+                yield param, "array", array
+        for name in link._persistent:
+            if type(array := link.__dict__[name]) is np.ndarray:
+                yield link, name, array
 
-    def _values(self, result: Any) -> list[bytes]:
-        """Returns the bits of a result, and of the links' arrays."""
-        arrays: list[np.ndarray] = []
-        _each(np.ndarray, arrays.append, result)
-        return [_digest(array) for array in (*arrays, *self._arrays())]
 
-    @contextlib.contextmanager
-    def _unchanged(self) -> Iterator[None]:
-        """A context at whose end the links are what they were.
+def _persistent(links: Iterable[chainer.Link]) -> list[np.ndarray]:
+    every = _arrays_of(links)
+    return [array for owner, _, array in every if isinstance(owner, chainer.Link)]
 
-        Raises:
-            CannotReplayError: Not only the numbers in its arrays were changed.
-        """
-        state, arrays = list(self._state()), self._arrays()
-        numbers, changed = _copies(arrays), []
-        try:
-            yield
-        finally:
-            for (owner, name, value), (*_, now) in zip(
-                state, self._state(), strict=True
-            ):
-                if value is not now:
-                    setattr(owner, name, value)
-                    changed.append(name)
-            _restore(arrays, numbers)
-        if changed:
-            raise steps.CannotReplayError(f"it replaces {', '.join(changed)}")
+
+def _plain(value: Any, depth: int = 1) -> Any:
+    """Returns what tells a number, a word or a function from others."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (chainer.Link, chainer.Variable, np.ndarray)):
+        return None
+    if type(value) in (tuple, list, collections.OrderedDict):
+        return tuple([_plain(item, depth - 1) for item in value]) if depth > 0 else None
+    if callable(value):
+        own = getattr(value, "__dict__", {}) if depth > 0 else {}
+        return id(value), *[_plain(item, depth - 1) for item in own.values()]
+    return None
+
+
+def _disturb(links: Iterable[chainer.Link]) -> None:
+    """Changes parameters and persistent arrays a little, always by the same."""
+    generator = np.random.RandomState(0)
+    for *_, array in _arrays_of(links):
+        if array.dtype.kind == "f":
+            array *= generator.uniform(0.9, 1.1, array.shape).astype(array.dtype)
+
+
+def _values(result: Any, links: Iterable[chainer.Link]) -> list[bytes]:
+    """Returns the bits of a result, and of the links' arrays."""
+    arrays: list[np.ndarray] = []
+    _each(np.ndarray, arrays.append, result)
+    return [_digest(array) for array in (*arrays, *(a for *_, a in _arrays_of(links)))]
+
+
+# What classifiers keep of a step.
+_OF_A_STEP = {"y", "loss", "accuracy", "draw", "_scores"}
+
+
+@contextlib.contextmanager
+def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[None]:
+    """A context at whose end links and inputs are what they were.
+
+    Raises:
+        CannotReplayError: Not only the numbers in arrays of the links were changed.
+    """
+    attributes = [vars(link).copy() for link in links]
+    own = [value for values in attributes for value in values.values()]
+    arrays = [array for *_, array in _arrays_of(links)]
+    arrays += [value for value in own if type(value) is np.ndarray]
+    numbers, given = _copies(arrays), _copies(inputs)
+    params = [(p, p.array) for link in links for p in link.params(False)]
+    states = [(value, _state_of(value)) for value in own if isinstance(value, _RANDOM)]
+    changed = []
+    try:
+        yield
+    finally:
+        for link, before in zip(links, attributes, strict=True):
+            now = vars(link)
+            left_out = _OF_A_STEP if isinstance(link, chainer.links.Classifier) else ()
+            for name in {*before, *now}.difference(left_out):
+                if name in before and name in now and before[name] is now[name]:
+                    continue
+                changed.append(f"{name} of {type(link).__name__}")
+                now.pop(name, None)
+                if name in before:
+                    now[name] = before[name]
+        for param, array in params:
+            if param.array is not array:
+                param.array = array
+                changed.append(f"the array of {param.name}")
+        for generator, state in states:
+            if _state_of(generator) != state:
+                _set_state(generator, state)
+                changed.append(f"the state of a {type(generator).__name__}")
+        if any(map(_differ, inputs, given)):
+            changed.append("its inputs")
+        _restore(arrays, numbers)
+        _restore(inputs, given)
+    if changed:
+        raise steps.CannotReplayError(f"it changes {', '.join(changed)}")
+
+
+_RANDOM = np.random.RandomState, np.random.Generator, random.Random
+
+
+def _state_of(generator: Any) -> bytes:
+    if isinstance(generator, np.random.Generator):
+        return pickle.dumps(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return pickle.dumps(generator.get_state())
+    return pickle.dumps(generator.getstate())
+
+
+def _set_state(generator: Any, state: bytes) -> None:
+    value = pickle.loads(state)
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = value
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(value)
+    else:
+        generator.setstate(value)
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() != b.tobytes()
 
 
 def _copies(arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -6,11 +6,13 @@ import ctypes
 import functools
 import weakref
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import NoneType
 from typing import Any, NamedTuple
 
+import chainer
 import numpy as np
+from chainer.functions.array.split_axis import SplitAxis
 from chainer.functions.math.average import Mean
 
 from chainer_revive.cpu.buffers import LINE
@@ -56,9 +58,13 @@ class Recording:
 
     It keeps no array alive: what is computed in place only if nobody else has an array
     is computed so here.
+
+    Args:
+        given: Arrays that functions may read besides what steps have written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, given: Iterable[np.ndarray] = ()) -> None:
+        self._given = {id(_owner(a)) for a in given}
         self._steps: list[tuple[Callable, list, int, int]] = []
         self._memories: dict[int, Memory] = {}  # of arrays that are there now
         self._all: list[Memory] = []
@@ -72,9 +78,18 @@ class Recording:
         something without steps.
 
         Raises:
-            CannotReplayError: It has kept numbers, which its gradient may read.
+            CannotReplayError: It reads an array of which nobody knows where it comes
+                from, or has kept numbers, which its gradient may read.
         """
         before, done = vars(function).copy(), len(self._steps)
+        # Where Concat's gradient is split follows from shapes.
+        own = () if type(function) is SplitAxis else before.values()
+        for a in (*inputs, *_arrays_in(own)):
+            if not self._knows(a):
+                raise CannotReplayError(
+                    f"{function.label} reads an array that no function has computed, "
+                    "and that is neither a parameter nor a persistent value of a link"
+                )
         outputs = compute()
         known = {id(_owner(x)) for x in inputs}
         if len(self._steps) > done or all(id(_owner(y)) in known for y in outputs):
@@ -85,6 +100,8 @@ class Recording:
                 raise CannotReplayError(
                     f"{function.label} keeps what it computes, in {name}"
                 )
+        if isinstance(function, chainer.function.FunctionAdapter):
+            raise CannotReplayError(f"{function.label} may keep what it computes")
         again = functools.partial(_call_again, function, len(inputs))
         self(again, (*inputs, *outputs))
         return outputs
@@ -95,10 +112,15 @@ class Recording:
         Raises:
             CannotReplayError: It does not.
         """
-        if id(_owner(gx)) not in self._memories:
+        if not self._knows(gx):
             raise CannotReplayError(
                 f"{function.label} computes its gradient outside of functions"
             )
+
+    def _knows(self, a: np.ndarray) -> bool:
+        owner = _owner(a)
+        is_known = id(owner) in self._memories or id(owner) in self._given
+        return is_known or not (owner.flags.writeable and owner.size)
 
     def view(self, a: np.ndarray) -> View:
         """Returns what tells where an array is when the steps are done again."""
@@ -137,11 +159,21 @@ _OF_NODES = (
 
 def _is_of_shapes(function, value: Any) -> bool:
     """Tells whether what a function keeps follows from shapes and dtypes."""
+    if not type(function).__module__.startswith("chainer."):
+        return False
     if isinstance(value, tuple):
         return all(type(item) is int for item in value)
     return isinstance(value, (bool, str, type, np.dtype, NoneType)) or (
         type(function) is Mean
     )
+
+
+def _arrays_in(values: Iterable[Any]) -> Iterator[np.ndarray]:
+    for value in values:
+        if type(value) is np.ndarray:
+            yield value
+        elif type(value) in (list, tuple):
+            yield from _arrays_in(value)
 
 
 def _call_again(function, n: int, *arrays) -> None:
@@ -170,6 +202,11 @@ class Plan:
         self._moving = moving
         self.size = _arrange(moving)
         self.unbind()
+
+    def clear(self) -> None:
+        """Lets go of all that it has: it is of no use any more."""
+        self.unbind()
+        self._steps, self._moving = [], []
 
     def unbind(self) -> None:
         """Lets go of the memory."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import cupy
@@ -19,6 +19,8 @@ class CudaGraphs:
     The graphs share one pool of memory, since no two of them run at the same time. It
     is theirs alone, so that nothing else is put where they compute.
     """
+
+    keeps_arrays = True  # Graphs read the same arrays for ever.
 
     def __init__(self) -> None:
         # The legacy default stream cannot be captured.
@@ -45,13 +47,16 @@ class CudaGraphs:
         finally:
             outer.wait_event(self._stream.record())
 
-    def capture(self, function: Callable[[], Result]) -> Callable[[], Result]:
+    def capture(
+        self, function: Callable[[], Result], inputs: Iterable = ()
+    ) -> Callable[[], Result]:
         """Records what a function would do on the GPU, without doing it.
 
         Args:
             function (callable): Called once, in the stream. It must not wait for the
                 GPU, nor copy between it and the host, nor call cuBLAS or cuRAND;
                 Chainer's linear layers are made to do without.
+            inputs: Not used.
 
         Returns:
             callable: Does it, and returns what the function returned: the same arrays

@@ -42,6 +42,8 @@ class Recorder:
         yield
         self.inside = False
 
+    keeps_arrays = True
+
     def setting(self):
         return ()
 
@@ -56,7 +58,7 @@ class Recorder:
                 if isinstance(value, np.ndarray):
                     yield value
 
-    def capture(self, function):
+    def capture(self, function, inputs):
         assert self.inside
         arrays = list(self.arrays())
         before = [array.copy() for array in arrays]
@@ -441,8 +443,8 @@ def test_a_failing_capture_leaves_no_trace():
     own = Recorder(model)
     capture = own.capture
 
-    def fail_at_the_second(function):
-        replay = capture(function)
+    def fail_at_the_second(function, inputs):
+        replay = capture(function, inputs)
         if own.captured == 2:
             raise RuntimeError("operation not permitted when stream is capturing")
         return replay

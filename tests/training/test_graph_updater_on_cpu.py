@@ -1,6 +1,9 @@
 """GraphUpdater against StandardUpdater on a CPU: the same numbers, bit for bit."""
 
 import copy
+import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import chainer
 import chainer.functions as F
@@ -86,12 +89,16 @@ def classify(net=Net, **options):
     return ManifoldMixupClassifier(net(), **options)
 
 
+def shuffled(order, position):
+    return np.random.RandomState(position).permutation(len(X))
+
+
 def make(updater, model, optimizer=None, t=T, epoch=9, batchsize=8, **options):
     optimizer = optimizer or chainer.optimizers.MomentumSGD(0.01)
     optimizer.setup(model)
     iterator = iterators.SerialIterator(
         *(TupleDataset(X, t), batchsize),
-        order_sampler=lambda order, at: np.random.RandomState(at).permutation(len(X)),
+        order_sampler=shuffled,
     )
     np.random.seed(0)
     updater = updater(iterator, optimizer, **options)
@@ -374,14 +381,65 @@ class WithDropout(Net):
         return F.dropout(super().first(x))
 
 
+class InPlace(Net):
+    def forward(self, x, *args, **kwargs):
+        x -= 1
+        return super().forward(x, *args, **kwargs)
+
+
+class Centre(Net):
+    """Changes an array of its own, then uses it."""
+
+    def __init__(self):
+        super().__init__()
+        self.centre = np.zeros(16, "f")
+
+    def first(self, x):
+        h = super().first(x)
+        self.centre *= 0.9
+        self.centre += 0.1 * h.array.mean((0, 2, 3))
+        return h - F.broadcast_to(self.centre[:, None, None], h.shape)
+
+
+class Rare(Net):
+    """Computes in NumPy what is zero in nearly all batches."""
+
+    def second(self, h):
+        return super().second(F.where(h.array > 4, -h, h))
+
+
+class OwnRandom(Net):
+    def __init__(self):
+        super().__init__()
+        self.generator = np.random.default_rng(0)
+
+    def second(self, h):
+        return super().second(h * self.generator.random())
+
+
+class Keeping(Net):
+    """Hands an intermediate result to somebody else."""
+
+    def second(self, h):
+        self.h = h
+        return super().second(h)
+
+
+NOT_KNOWN = "reads an array that no function has computed"
+
+
 @pytest.mark.parametrize(
     "net, reason",
     [
-        (WithOwnGradient, "OwnGradient computes its gradient outside of functions"),
-        (OutsideOfFunctions, "not all of its numbers are computed"),
+        (WithOwnGradient, "OwnGradient keeps|OwnGradient computes"),
+        (OutsideOfFunctions, NOT_KNOWN),
         (OwnAverage, "not all of its numbers are computed"),
-        (Counting, "it replaces n"),
         (WithDropout, "Dropout keeps what it computes, in mask"),
+        (InPlace, "it changes its inputs"),
+        (Centre, NOT_KNOWN),
+        (Rare, NOT_KNOWN),
+        (OwnRandom, "it changes the state of a Generator"),
+        (Keeping, "it changes h of Keeping"),
     ],
 )
 def test_what_cannot_be_replayed_is_said_once_and_runs_as_usual(net, reason):
@@ -390,6 +448,172 @@ def test_what_cannot_be_replayed_is_said_once_and_runs_as_usual(net, reason):
     assert len(warned) == 1
     assert ours.updater.reason is not None
     assert_same(ours, run(StandardUpdater, classify(net)))
+
+
+def test_a_network_that_counts_its_steps_is_never_replayed():
+    assert not both(lambda: classify(Counting))._replays
+
+
+class Hidden(Net):
+    """Has batch normalisation that no link knows of."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = [L.BatchNormalization(16)]
+
+    def second(self, h):
+        return super().second(self.hidden[0](h))
+
+
+def test_running_averages_of_links_in_lists():
+    averages = []
+    for updater in (GraphUpdater, StandardUpdater):
+        model = classify(Hidden)
+        trainer = run(updater, model)
+        (bn,) = model.predictor.hidden
+        averages += [bn.avg_mean, bn.avg_var]
+    assert trainer.updater.iteration > 40
+    np.testing.assert_array_equal(averages[0], averages[2])
+    np.testing.assert_array_equal(averages[1], averages[3])
+
+
+def decay(model):
+    model.predictor.b1.decay = 0.2
+
+
+def eps(model):
+    model.predictor.b1.eps = 0.1
+
+
+def scale(model):
+    model.predictor.scale = 0.5
+
+
+def activation(model):
+    model.predictor.activation = F.sigmoid
+
+
+def persistent(model):
+    model.predictor.temperature = 0.3
+
+
+def configuration(model):
+    chainer.config.own_scale = 3.0
+
+
+def hook(model):
+    model.predictor.c2.add_hook(chainer.link_hooks.WeightStandardization())
+
+
+def loss(model):
+    model.lossfun = lambda y, t: 2 * F.softmax_cross_entropy(y, t)
+
+
+class Adjustable(Net):
+    scale, activation = 1.0, staticmethod(F.relu)
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.activation = 1.0, F.relu
+        self.add_persistent("temperature", 1.0)
+
+    def second(self, h):
+        factor = self.scale * self.temperature * getattr(chainer.config, "own_scale", 1)
+        return super().second(self.activation(h) * factor)
+
+
+@pytest.mark.parametrize(
+    "change", [decay, eps, scale, activation, persistent, configuration, hook, loss]
+)
+@pytest.mark.parametrize("classifier", [classify, lambda net: L.Classifier(net())])
+def test_what_a_user_sets_between_steps_counts(change, classifier):
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        np.random.seed(0)
+        model = classifier(Adjustable)
+        trainer = make(updater, model)
+
+        @trainer.extend
+        def set_once(trainer, model=model):
+            if trainer.updater.iteration == 30:
+                change(model)
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what cannot be captured
+                trainer.run()
+        finally:
+            vars(chainer.config._local).pop("own_scale", None)
+        trained.append(trainer)
+    assert_same(*trained)
+
+
+def test_arrays_that_a_user_replaced_are_left_alone():
+    best = []
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trainer = make(updater, classify(layer_mix=1))
+        net = trainer.updater.get_optimizer("main").target.predictor
+
+        @trainer.extend
+        def replace(trainer, net=net):
+            if trainer.updater.iteration == 20:
+                best.append(net.c1.W.array)
+                net.c1.W.array = net.c1.W.array.copy()
+
+        trainer.run()
+        trained.append(trainer)
+    np.testing.assert_array_equal(*best)
+    assert_same(*trained)
+
+
+def test_threads_have_memory_of_their_own():
+    """Each trainer is moved from thread to thread."""
+    trainers = []
+    for _ in range(3):
+        trainers.append(make(GraphUpdater, classify()))
+        trainers[-1].updater.update()  # and has its parameters
+
+    def go(trainer):
+        for _ in range(5):
+            trainer.updater.update()
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(10):
+            list(pool.map(go, trainers))
+    wanted = make(StandardUpdater, classify()).updater
+    while wanted.iteration < 51:
+        wanted.update()
+    expected = wanted.get_optimizer("main").target
+    for trainer in trainers:
+        found = trainer.updater.get_optimizer("main").target
+        for own, other in zip(found.params(), expected.params(), strict=True):
+            np.testing.assert_array_equal(own.array, other.array)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda updater: pickle.loads(pickle.dumps(updater))]
+)
+def test_copies_of_an_updater_train_alike(copied):
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trainer = run(updater, classify(), epoch=5)
+        second = copied(trainer.updater)
+        for _ in range(30):
+            second.update()
+        trained.append(second.get_optimizer("main").target)
+    assert second is not trainer.updater
+    for own, other in zip(*[model.params() for model in trained], strict=True):
+        np.testing.assert_array_equal(own.array, other.array)
+
+
+def test_a_first_batch_that_is_smaller_than_others():
+    trainer = make(GraphUpdater, classify(), epoch=1)
+    batches = [(X[:3], T[:3])] * 2 + [(X[:8], T[:8])] * 20
+    trainer.updater.converter = lambda batch, device: batches.pop(0)
+    while batches:
+        trainer.updater.update()
+    assert trainer.updater._replays
 
 
 def test_remix_computes_with_lambda_on_the_host():

@@ -161,9 +161,9 @@ def call(function, x):
     return y
 
 
-def test_a_function_is_called_again_and_must_return_the_same_shape(recording):
+def test_a_function_is_called_again_and_must_return_the_same_shape():
     x = np.array([1.0, -2.0, 3.0])
-    plan, view = record(recording, call, Positive(), x)
+    plan, view = record(Recording([x]), call, Positive(), x)
     x[:] = [4, 5, -6]
     memory = np.empty(plan.size, np.uint8)
     plan.run(memory)
@@ -173,9 +173,23 @@ def test_a_function_is_called_again_and_must_return_the_same_shape(recording):
         plan.run(memory)
 
 
-def test_a_function_that_keeps_numbers_is_refused(recording):
+def test_a_function_that_keeps_numbers_is_refused():
+    x = np.ones(3)
     with pytest.raises(steps.CannotReplayError, match=r"Keeping keeps .* in largest"):
-        record(recording, call, Keeping(), np.ones(3))
+        record(Recording([x]), call, Keeping(), x)
+
+
+def test_a_function_that_reads_an_array_from_elsewhere_is_refused(recording):
+    message = "Positive reads an array that no function has computed"
+    with pytest.raises(steps.CannotReplayError, match=message):
+        record(recording, call, Positive(), np.ones(3))
+    function = Positive()
+    function.other = [np.ones(3)]
+    x = np.ones(3)
+    with pytest.raises(steps.CannotReplayError, match=message):
+        record(Recording([x]), call, function, x)
+    function.other[0].flags.writeable = False  # a constant
+    record(Recording([x]), call, function, x)
 
 
 def test_an_error_of_a_step_is_the_reason(recording):
