@@ -43,23 +43,26 @@ class GraphUpdater(StandardUpdater):
     neither in Chainer's functions nor in compiled loops.
 
     What the forward computation does besides happens once for each graph. A model that
-    decides anew in each step what to compute, by a counter of its own, say, or keeps
-    what it computed for others to read, must not be trained with this updater.
+    decides anew in each step what to compute, by the labels of the batch, say, must not
+    be trained with this updater. On a CPU, numbers, words and functions that are
+    attributes of a link, its hooks and the configuration may change between steps: what
+    is captured for one setting is not replayed for another. A gradient is overwritten
+    in the next step: who keeps ``param.grad`` must copy it.
 
     Args:
         iterator, optimizer, options: As for StandardUpdater. The optimizer's target or
             ``loss_func`` may be a :class:`~chainer_mmix.ManifoldMixupClassifier`, which
             has one graph for each layer, or any other link or loss that calls none of
             these, which has one.
-        n_warmup (int): How many steps of each layer run as usual before it is captured.
-            The default is 3.
+        n_warmup (int): How many steps of each layer run as usual before it is captured,
+            at least one. The default is 3.
         graphs: What captures; by default a
             :class:`~chainer_revive.cuda.graphs.CudaGraphs` of the current GPU, or a
             :class:`~chainer_revive.cpu.graphs.CpuGraphs`.
 
     Raises:
         ValueError: If the model is on another device, or on a CPU without compiled
-            loops, or the optimizer is a multi-node optimizer.
+            loops, the optimizer is a multi-node optimizer, or ``n_warmup`` is below 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -72,6 +75,8 @@ class GraphUpdater(StandardUpdater):
                 "GraphUpdater is for one process, but its optimizer is a multi-node "
                 "optimizer: use StandardUpdater for ranks"
             )
+        if n_warmup < 1:
+            raise ValueError(f"n_warmup must be at least 1, not {n_warmup}")
         if graphs is None:
             graphs = self._make_graphs()
         self.n_warmup = n_warmup

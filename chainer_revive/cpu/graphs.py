@@ -246,8 +246,9 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
     attributes = [vars(link).copy() for link in links]
     own = [value for values in attributes for value in values.values()]
     arrays = [array for *_, array in _arrays_of(links)]
-    arrays += [value for value in own if type(value) is np.ndarray]
-    numbers, given = _copies(arrays), _copies(inputs)
+    known = {*map(id, arrays)}
+    plain = [v for v in own if type(v) is np.ndarray and id(v) not in known]
+    numbers, given = _copies(arrays), _copies([*inputs, *plain])
     params = [(p, p.array) for link in links for p in link.params(False)]
     states = [(value, _state_of(value)) for value in own if isinstance(value, _RANDOM)]
     changed = []
@@ -272,10 +273,10 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
             if _state_of(generator) != state:
                 _set_state(generator, state)
                 changed.append(f"the state of a {type(generator).__name__}")
-        if any(map(_differ, inputs, given)):
-            changed.append("its inputs")
+        if any(map(_differ, [*inputs, *plain], given)):
+            changed.append("its inputs, or arrays that are no persistent values")
         _restore(arrays, numbers)
-        _restore(inputs, given)
+        _restore([*inputs, *plain], given)
     if changed:
         raise steps.CannotReplayError(f"it changes {', '.join(changed)}")
 

@@ -401,6 +401,18 @@ class Centre(Net):
         return h - F.broadcast_to(self.centre[:, None, None], h.shape)
 
 
+class OwnStatistics(Net):
+    """Keeps statistics for others to read."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = np.zeros(())
+
+    def second(self, h):
+        self.largest[...] = np.maximum(self.largest, h.array.max())
+        return super().second(h)
+
+
 class Rare(Net):
     """Computes in NumPy what is zero in nearly all batches."""
 
@@ -437,6 +449,7 @@ NOT_KNOWN = "reads an array that no function has computed"
         (WithDropout, "Dropout keeps what it computes, in mask"),
         (InPlace, "it changes its inputs"),
         (Centre, NOT_KNOWN),
+        (OwnStatistics, "or arrays that are no persistent values"),
         (Rare, NOT_KNOWN),
         (OwnRandom, "it changes the state of a Generator"),
         (Keeping, "it changes h of Keeping"),
@@ -628,6 +641,11 @@ def test_without_compiled_loops_an_error_names_the_remedy():
     chainer_revive.use(cpu="numpy")
     with pytest.raises(ValueError, match=r"install Numba .*CHAINER_MMIX_CPU"):
         make(GraphUpdater, classify())
+
+
+def test_no_warm_up_is_refused():
+    with pytest.raises(ValueError, match="n_warmup must be at least 1, not 0"):
+        make(GraphUpdater, classify(), n_warmup=0)
 
 
 def test_ranks_are_refused():
