@@ -192,19 +192,14 @@ class GraphUpdater(StandardUpdater):
         static.fill(args, kwargs, draw, scale)
         if self._graphs.keeps_arrays:
             static.keep_arrays(optimizer.target)
-        if key not in self._replays:
 
-            def compute() -> _Computed:
-                draw = static.draw(layer) if has_draw else None
-                arguments = loss, model, optimizer.target, static, draw, scaled
-                return _compute(*arguments)
+        def compute() -> _Computed:
+            draw = static.draw(layer) if has_draw else None
+            return _compute(loss, model, optimizer.target, static, draw, scaled)
 
-            try:
-                self._replays[key] = _capture(self._graphs, compute, static.arrays())
-            except Exception as e:
-                self._give_up(f"{type(e).__name__}: {e}")
-                return False
         try:
+            if key not in self._replays:
+                self._replays[key] = _capture(self._graphs, compute, static.arrays())
             computed = self._replays[key]()
         except CannotReplayError as e:
             self._give_up(str(e))
@@ -392,18 +387,27 @@ def _compute(
 def _capture(
     graphs, compute: Callable[[], _Computed], inputs: list
 ) -> Callable[[], _Computed]:
+    """Captures what a step computes.
+
+    Raises:
+        CannotReplayError: It cannot be captured, for whatever reason.
+    """
     state: Any = np.random.get_state()
     python_state = random.getstate()
     before = _comparable(state), python_state
     try:
         replay = graphs.capture(compute, inputs)
+    except CannotReplayError:
+        raise
+    except Exception as e:
+        raise CannotReplayError(f"{type(e).__name__}: {e}") from e
     finally:
         changed = (_comparable(np.random.get_state()), random.getstate()) != before
         if changed:
             np.random.set_state(state)
             random.setstate(python_state)
     if changed:
-        raise RuntimeError("the forward computation draws random numbers")
+        raise CannotReplayError("the forward computation draws random numbers")
     return replay
 
 
