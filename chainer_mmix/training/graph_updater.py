@@ -18,6 +18,7 @@ from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
 from chainer_revive import registry
 from chainer_revive.cpu.steps import CannotReplayError
+from chainer_revive.same import Same
 
 
 class GraphUpdater(StandardUpdater):
@@ -326,7 +327,7 @@ class _Static:
 def _form(model: Callable, target: chainer.Link) -> tuple:
     """Returns what a user may change of a model between two steps."""
     params = [
-        (id(p), None if p.array is None else p.array.shape) for p in target.params()
+        (Same(p), None if p.array is None else p.array.shape) for p in target.params()
     ]
     if not isinstance(model, ManifoldMixupClassifier):
         return tuple(params)
@@ -334,7 +335,7 @@ def _form(model: Callable, target: chainer.Link) -> tuple:
 
 
 def _identity(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float)) else id(value)
+    return value if isinstance(value, (bool, int, float)) else Same(value)
 
 
 def _initialized(target: chainer.Link) -> list[chainer.Parameter]:

@@ -23,6 +23,7 @@ from chainer_revive.cpu import compiled, heap, steps
 from chainer_revive.cpu.buffers import LINE, of_thread
 from chainer_revive.cpu.function_node import settings, watched, winograd_wanted
 from chainer_revive.cpu.recording import Plan, Recording, View
+from chainer_revive.same import Same
 
 Result = TypeVar("Result")
 
@@ -213,7 +214,7 @@ def _plain(value: Any, depth: int = 1) -> Any:
         return tuple([_plain(item, depth - 1) for item in value]) if depth > 0 else None
     if callable(value):
         own = getattr(value, "__dict__", {}) if depth > 0 else {}
-        return id(value), *[_plain(item, depth - 1) for item in own.values()]
+        return Same(value), *[_plain(item, depth - 1) for item in own.values()]
     return None
 
 

@@ -1,6 +1,7 @@
 """GraphUpdater against StandardUpdater on a CPU: the same numbers, bit for bit."""
 
 import copy
+import functools
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -665,3 +666,27 @@ def test_loops_that_are_switched_off_later_are_not_replayed():
     chainer_revive.use(cpu="chainer")
     trainer.updater.update()
     assert trainer.updater.reason is None
+
+
+def test_a_function_that_comes_where_another_one_was_is_another_one():
+    """Python gives an ``id`` again once its object is gone."""
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trainer = make(updater, classify(mixup_hidden=False), epoch=30)
+        model = trainer.updater.get_optimizer("main").target
+
+        @trainer.extend
+        def change(trainer, model=model):
+            n = trainer.updater.iteration
+            if n % 20 == 0:
+                model.lossfun = None
+                model.lossfun = functools.partial(scaled_loss, factor=n // 20)
+
+        trainer.run()
+        trained.append(trainer)
+    assert len(trained[0].updater._replays) > 3
+    assert_same(*trained)
+
+
+def scaled_loss(y, t, factor):
+    return F.softmax_cross_entropy(y, t) * factor
