@@ -24,6 +24,7 @@ from chainer_mmix.mixing import functions
 from chainer_mmix.training import sgd
 from chainer_mmix.training.sgd import SGDRule
 from chainer_revive import registry
+from chainer_revive.cpu.adapters.optimizers import KINDS
 from chainer_revive.cuda import current
 from chainer_revive.gpu_check import modules, run
 from chainer_revive.gpu_check.verdict import passes
@@ -32,10 +33,18 @@ from chainer_revive.gpu_check.verdict import passes
 class Graphs:
     """To replay computes again, with all results in the arrays of the first time."""
 
+    keeps_arrays = True
+
+    def setting(self):
+        return ()
+
     def stream(self):
         return contextlib.nullcontext()
 
-    def capture(self, function):
+    def free(self):
+        pass
+
+    def capture(self, function, inputs):
         first = function()
 
         def replay():
@@ -87,7 +96,7 @@ def test_the_steps_of_a_graph_stay_close_in_tf32(monkeypatch):
 
 def test_a_graph_that_replays_the_first_step_is_found(monkeypatch):
     class Stuck(Graphs):
-        def capture(self, function):
+        def capture(self, function, inputs):
             first = function()
             return lambda: first
 
@@ -97,7 +106,7 @@ def test_a_graph_that_replays_the_first_step_is_found(monkeypatch):
 
 def test_what_cannot_be_captured_is_told(monkeypatch):
     class Refusing(Graphs):
-        def capture(self, function):
+        def capture(self, function, inputs):
             raise RuntimeError("cuBLAS during capture")
 
     names, found = failing(monkeypatch, Refusing(), {"cuda"})
@@ -165,6 +174,7 @@ def test_what_is_left_off_of_sgd_is_computed_plainly(monkeypatch):
 
     monkeypatch.setattr(sgd, "sgd_kernel", lambda: kernel)
     monkeypatch.setattr(SGDRule, "update_core_cpu", SGDRule.update_core_gpu)
+    monkeypatch.delitem(KINDS, SGDRule)  # The loop over all parameters is for a CPU.
     results = []
     current.use(launcher)
     try:
