@@ -211,8 +211,8 @@ class GraphUpdater(StandardUpdater):
             if grad is not None:
                 param._loss_scale = scale
         for name, value in computed.attributes.items():
-            own = None if value is None else chainer.Variable(value.copy())
-            setattr(model, name, own)
+            own = value.copy() if isinstance(value, np.ndarray) else value
+            setattr(model, name, None if own is None else chainer.Variable(own))
         values = {
             # Copied, since the next replay writes to the same place.
             name: value if type(value) is float else chainer.Variable(value.copy())
