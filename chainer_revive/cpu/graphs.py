@@ -244,7 +244,7 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
     Raises:
         CannotReplayError: Not only the numbers in arrays of the links were changed.
     """
-    attributes = [vars(link).copy() for link in links]
+    attributes = [_lasting(link) for link in links]
     own = [value for values in attributes for value in values.values()]
     arrays = [array for *_, array in _arrays_of(links)]
     known = {*map(id, arrays)}
@@ -257,15 +257,14 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
         yield
     finally:
         for link, before in zip(links, attributes, strict=True):
-            now = vars(link)
-            left_out = _OF_A_STEP if isinstance(link, chainer.links.Classifier) else ()
-            for name in {*before, *now}.difference(left_out):
+            now = _lasting(link)
+            for name in {*before, *now}:
                 if name in before and name in now and before[name] is now[name]:
                     continue
                 changed.append(f"{name} of {type(link).__name__}")
-                now.pop(name, None)
+                vars(link).pop(name, None)
                 if name in before:
-                    now[name] = before[name]
+                    vars(link)[name] = before[name]
         for param, array in params:
             if param.array is not array:
                 param.array = array
@@ -280,6 +279,12 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
         _restore([*inputs, *plain], given)
     if changed:
         raise steps.CannotReplayError(f"it changes {', '.join(changed)}")
+
+
+def _lasting(link: chainer.Link) -> dict[str, Any]:
+    """Returns the attributes of a link, without the graph that a step leaves."""
+    left_out = _OF_A_STEP if isinstance(link, chainer.links.Classifier) else ()
+    return {k: v for k, v in vars(link).items() if k not in left_out}
 
 
 _RANDOM = np.random.RandomState, np.random.Generator, random.Random
