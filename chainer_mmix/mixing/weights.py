@@ -73,12 +73,8 @@ class Weights:
         They are float32 or better: half precision would round some to 0 or 1.
         """
         like = chainer.as_array(like)
-        dtype = np.promote_types(like.dtype, np.float32)
-        shape = (-1,) + (1,) * (like.ndim - 1)
         device = backend.get_device_from_array(like)
-        return tuple(
-            device.send(np.asarray(w).astype(dtype).reshape(shape)) for w in self.pair
-        )
+        return tuple(map(device.send, _columns(self.pair, like)))
 
     def mix_arrays(self, a, b):
         """Returns the weighted sum of two arrays of shape (N, ...)."""
@@ -213,6 +209,11 @@ class DeviceWeights(Weights):
 
 
 def _mix_into(y, a, b, *pair) -> None:
-    dtype, shape = np.promote_types(a.dtype, np.float32), (-1,) + (1,) * (a.ndim - 1)
-    first, second = (np.asarray(w, dtype).reshape(shape) for w in pair)
+    first, second = _columns(pair, a)
     y[...] = first * a + second * b
+
+
+def _columns(pair, like) -> list[np.ndarray]:
+    dtype = np.promote_types(like.dtype, np.float32)
+    shape = (-1,) + (1,) * (like.ndim - 1)
+    return [np.asarray(w).astype(dtype).reshape(shape) for w in pair]

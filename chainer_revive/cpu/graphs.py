@@ -122,7 +122,7 @@ class CpuGraphs:
         def replay() -> Result:
             nonlocal proofs
             if proofs < _PROOFS:
-                self._prove(function, inputs, plan, result)
+                self._prove(function, links, inputs, plan, result)
                 proofs += 1
             self._reserve(plan.size)
             averages = _persistent(links)
@@ -158,14 +158,13 @@ class CpuGraphs:
             first = -memory.ctypes.data % LINE
             self._memory = memory[first : first + size]
 
-    def _prove(self, function: Callable, inputs, plan: Plan, result: Any) -> None:
+    def _prove(self, function: Callable, links, inputs, plan: Plan, result) -> None:
         """Sees whether a plan does what a function does, with other numbers.
 
         Raises:
             CannotReplayError: It does not.
         """
         self.free()
-        links = _all_of(self._links(True))
         with _unchanged(links, inputs):
             _disturb(links)
             wanted = _values(function(), links)

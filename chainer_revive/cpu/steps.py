@@ -78,7 +78,7 @@ def contiguous(a: np.ndarray, dtype=None) -> np.ndarray:
     if a.flags.c_contiguous and dtype in (None, a.dtype):
         return a
     y = np.empty(a.shape, dtype or a.dtype)
-    do(_copy, y, a)
+    do(np.copyto, y, a, "unsafe")
     return y
 
 
@@ -99,10 +99,6 @@ def take(a: np.ndarray, indices: np.ndarray) -> np.ndarray:
     y = np.empty((len(indices), *a.shape[1:]), a.dtype)
     do(np.take, a, indices, 0, y)
     return y
-
-
-def _copy(y, a):
-    y[...] = a
 
 
 def _join(y, axis, *arrays):

@@ -134,7 +134,7 @@ def forward(
 
 def _track(running, decay, rate, value):
     """Returns a running average, which is an array, or a number at first."""
-    if np.shape(running) == value.shape:
+    if isinstance(running, np.ndarray):
         steps.do(_update, running, decay, rate, value)
         return running
     return running * decay + rate * value

@@ -32,11 +32,10 @@ def relu(self, inputs):
     if not covered(x):
         return declined(NOT_COVERED)
     loops = _loops(x)
+    y = np.empty_like(x)
     if loops:
-        y = np.empty_like(x)
         loops.elementwise.relu(x, y)
     else:
-        y = np.empty_like(x)
         steps.do(_rectify, x, y)
     self.retain_outputs((0,))
     return (y,)

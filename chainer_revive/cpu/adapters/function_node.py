@@ -65,9 +65,11 @@ def apply(self, inputs):
 
     self._input_indexes_to_retain = None
     self._output_indexes_to_retain = None
-    compute = functools.partial(deferred.forward, self, variables, in_data)
-    record = steps.recorder()
-    outputs = compute() if record is None else record.call(self, in_data, compute)
+    if (record := steps.recorder()) is None:
+        outputs = deferred.forward(self, variables, in_data)
+    else:
+        compute = functools.partial(deferred.forward, self, variables, in_data)
+        outputs = record.call(self, in_data, compute)
     if not _plain(self, outputs):
         return _finish_as_chainer(self, inputs, outputs)
 
