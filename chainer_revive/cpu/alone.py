@@ -1,4 +1,4 @@
-"""Gradients that nobody else has, so that more may be added to them in place."""
+"""Arrays that nobody else has, so that what follows may be computed in place."""
 
 from __future__ import annotations
 
@@ -26,6 +26,29 @@ def is_alone(variables: tuple[Variable, ...], i: int) -> bool:
     )
 
 
+def is_alone_in(holder: list) -> bool:
+    """Tells whether nobody but a list of one array has that, or its memory.
+
+    The array is a view of all that another one owns, as images of these functions are.
+    """
+    if not _owned(list.__getitem__(holder, 0)):
+        return False
+    return _references_in(holder) == _ALONE_IN
+
+
+def _owned(array: np.ndarray) -> bool:
+    base = array.base
+    return type(base) is np.ndarray and base.flags.owndata and array.flags.writeable
+
+
+def _references_in(holder: list) -> tuple[int, int]:
+    """Counts references to an array, and to the one that owns its memory."""
+    return (
+        sys.getrefcount(list.__getitem__(holder, 0)),
+        sys.getrefcount(list.__getitem__(holder, 0).base),
+    )
+
+
 def _references(variables, i) -> list[int]:
     """Counts references to a variable, its list, its array and what owns its memory."""
     x = variables[i]
@@ -41,3 +64,4 @@ _ALONE = [
     _references((Variable(np.empty(_IMAGES)),), 0),
     _references((Variable(channels_first(np.empty(_IMAGES))),), 0),
 ]
+_ALONE_IN = _references_in([np.empty((1, 1)).T])

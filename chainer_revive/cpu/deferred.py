@@ -11,7 +11,6 @@ its gradient needs, computes all that waits before it.
 
 from __future__ import annotations
 
-import sys
 import threading
 import weakref
 from types import ModuleType
@@ -29,6 +28,7 @@ from chainer.functions.normalization.batch_normalization import (
 )
 
 from chainer_revive.cpu import compiled
+from chainer_revive.cpu.alone import is_alone_in
 from chainer_revive.cpu.function_node import variable
 from chainer_revive.cpu.layout import channels_last, covered, is_channels_last
 from chainer_revive.registry import is_own
@@ -133,21 +133,10 @@ class Unseen(_Seen):
             list.__setitem__(self, i, array)
 
 
-def _references(holder: list) -> tuple[int, int]:
-    """Counts references to an array, and to the one that owns its memory."""
-    return (
-        sys.getrefcount(list.__getitem__(holder, 0)),
-        sys.getrefcount(list.__getitem__(holder, 0).base),
-    )
-
-
-_ALONE = _references([np.empty((1, 1)).T])
-
-
 def _compute(data: _Seen) -> None:
     if list.__getitem__(data, 0) is None:
         raise RuntimeError(_INTERRUPTED)
-    alone = _references(data) == _ALONE
+    alone = is_alone_in(data)
     x = list.__getitem__(data, 0)
     if alone:  # if this is interrupted, half of the values are of no use
         list.__setitem__(data, 0, None)

@@ -10,10 +10,11 @@ from chainer import FunctionNode, backend
 from chainer._backprop_utils import GradTable, _reduce, backprop_step
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
 
-from chainer_revive.cpu import steps
+from chainer_revive.cpu import gated, steps
 from chainer_revive.cpu.adapters import convolution
 from chainer_revive.cpu.adapters.function_node import check_grad_type
 from chainer_revive.cpu.function_node import chosen, settings, variable, watched
+from chainer_revive.cpu.gated import Gated
 from chainer_revive.explain import declined
 
 
@@ -102,7 +103,7 @@ def _step(func, grads, retain_grad) -> list:
         gy = None if y is None or y._creator_node is None else grads.pop(y)
         ys.append(y)
         gys.append(gy)
-        plain = plain and (gy is None or type(gy._data[0]) is np.ndarray)
+        plain = plain and (gy is None or _is_numpy(gy))
     indexes = []
     for i, x in enumerate(func.inputs):
         if x._requires_grad:
@@ -110,8 +111,10 @@ def _step(func, grads, retain_grad) -> list:
         plain = plain and (x._data is None or type(x._data) is np.ndarray)
     if not indexes:
         return []
-    go_back = _backprop_plainly if plain else _backprop_within
-    gxs = go_back(func, tuple(indexes), tuple(gys), grads)
+    if plain:
+        gxs = _backprop_plainly(func, tuple(indexes), tuple(gys), grads, retain_grad)
+    else:
+        gxs = _backprop_within(func, tuple(indexes), tuple(gys), grads)
     if retain_grad:
         for y, gy in zip(ys, gys, strict=True):
             if y is not None:
@@ -119,7 +122,9 @@ def _step(func, grads, retain_grad) -> list:
     reached = []
     for x, gx in gxs.items():
         for g in gx:
-            if g is None or check_grad_type(func, x, True, g._data[0]) is None:
+            if g is None or type(g._data) is Gated:
+                continue
+            if check_grad_type(func, x, True, g._data[0]) is None:
                 continue
             chainer.variable._check_grad_type(func, x, True, g.raw_array)
         if gx:
@@ -127,7 +132,11 @@ def _step(func, grads, retain_grad) -> list:
     return reached
 
 
-def _backprop_plainly(func, indexes, gys, grads) -> dict:
+def _is_numpy(gy) -> bool:
+    return type(gy._data) is Gated or type(gy._data[0]) is np.ndarray
+
+
+def _backprop_plainly(func, indexes, gys, grads, retain_grad) -> dict:
     """As Chainer's ``backprop_step``, which has more for what is unusual."""
     inputs = func.inputs
     gxs = {inputs[i]: grads.get_as_list(inputs[i]) for i in indexes}
@@ -137,14 +146,20 @@ def _backprop_plainly(func, indexes, gys, grads) -> dict:
     found = None
     if type(func) is Convolution2DFunction:
         found = convolution.add(func, indexes, gys, gxs)
+    elif not retain_grad:
+        found = gated.backward(func, indexes, gys)
     if found is None:
         found = chosen(func, indexes, func.backward(indexes, gys))
     record = steps.recorder()
     for i, gx in zip(indexes, found, strict=True):
-        if gx is not None and gx.raw_array is not None:
+        if gx is None:
+            continue
+        if type(gx._data) is not Gated:
+            if gx.raw_array is None:
+                continue
             if record is not None:
                 record.gradient(func, gx.raw_array)
-            gxs[inputs[i]].append(gx)
+        gxs[inputs[i]].append(gx)
     del found, gx
     if not func.lazy_grad_sum:
         for gx in gxs.values():

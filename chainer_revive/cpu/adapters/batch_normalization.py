@@ -18,6 +18,7 @@ from chainer.functions.normalization.batch_normalization import (
 
 from chainer_revive.cpu import compiled, deferred, steps
 from chainer_revive.cpu.function_node import WATCHED, gradients, unwatched
+from chainer_revive.cpu.gated import Gated
 from chainer_revive.cpu.layout import (
     NOT_COVERED,
     channels_first,
@@ -78,6 +79,9 @@ def gradient(self, indexes, grad_outputs):
     if type(self) is not BatchNormalization or not unwatched():
         return declined(WATCHED)
     x, gamma = self.inputs[0].data, self.inputs[1].data
+    gate = grad_outputs[0]._data
+    if type(gate) is Gated and gate.y is not None and _can_gate(self, gamma, x, gate.y):
+        return gradients(_backward_through(gate, x, gamma, self.mean, self.inv_std))
     gy = grad_outputs[0].raw_array
     if not type(x) is type(gamma) is type(gy) is np.ndarray or (
         type(self._impl) is not GeneralBatchNormalizationImpl
@@ -165,11 +169,32 @@ def backward(
         return declined(_NOT_COVERED)
     x, gy = channels_last(x), channels_last(gy)
     gx = np.empty_like(x)
-    rows = [a.reshape(-1, len(gamma)) for a in (x, gy, gx)]
     ggamma, gbeta = compiled.fastest(x.dtype).batch_normalization.backward(
-        *rows[:2], gamma, mean, inv_std, rows[2]
+        _rows(x), _rows(gy), gamma, mean, inv_std, _rows(gx)
     )
     return channels_first(gx), x_layout, ggamma, gbeta
+
+
+def _can_gate(self, gamma, x, y) -> bool:
+    """Tells whether the loops can do the gradient of ReLU meanwhile."""
+    impl = type(self._impl)
+    return is_own(impl.backward) and _covers(self._impl, self.axis, gamma, x, y)
+
+
+def _backward_through(gate: Gated, x, gamma, mean, inv_std) -> tuple:
+    """Returns the gradients by x, gamma and beta."""
+    y, (gy, gated) = gate.y, gate.arrays()
+    gx = np.empty_like(gated) if gate.shared else gated
+    x, gy, *places = [_rows(channels_last(a)) for a in (x, gy, gx, y, gated)]
+    ggamma, gbeta = compiled.loops(y.dtype).batch_normalization.backward(
+        x, gy, gamma, mean, inv_std, *places
+    )
+    gate.set(gated)
+    return gx, ggamma, gbeta
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    return images.reshape(-1, images.shape[-1])
 
 
 def apply(xp, x, mean, inv_std, gamma, beta):

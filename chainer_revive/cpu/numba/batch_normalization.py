@@ -44,6 +44,25 @@ class Blocks(NamedTuple):
     rows: int
 
 
+class GatedBlocks(NamedTuple):
+    """The same, of gradients that ReLU lets through first.
+
+    Attributes:
+        y: float32 (m, c), the output of ReLU.
+        gated: float32 (m, c), written: gy where y is above 0; it may be gy.
+    """
+
+    x: int
+    gy: int
+    mean: int
+    sums: int
+    m: int
+    c: int
+    rows: int
+    y: int
+    gated: int
+
+
 class Apply(NamedTuple):
     """y = (x - values[0]) * values[1] + values[2], with values (3, c)."""
 
@@ -192,10 +211,22 @@ def finish(x, values, other, other_values, relu: bool, y) -> None:
     threads.run(_finish, m, -(-_GRAIN // c), Finish(*arrays, int(relu), y, c))
 
 
-def backward(x, gy, gamma, mean, inv_std, gx) -> tuple[np.ndarray, np.ndarray]:
-    """Writes the gradient by x; returns those by gamma and beta."""
+def backward(
+    x, gy, gamma, mean, inv_std, gx, y=None, gated=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the gradient by x; returns those by gamma and beta.
+
+    Args:
+        y (array): The output of ReLU, if gy is the gradient by that.
+        gated (array): Where the gradient by the input of ReLU goes. It may be gy or gx,
+            or both.
+    """
     m, c = x.shape
-    sums, _ = _of_blocks(_products, x, gy, mean)
+    if y is None:
+        sums, _ = _of_blocks(_products, x, gy, mean)
+    else:
+        sums, _ = _of_blocks(_gated_products, x, gy, mean, y, gated)
+        gy = gated
     blocks = sums.shape[1]
     values = np.empty((4, c), np.float32)
     ggamma, gbeta = np.empty(c, np.float32), np.empty(c, np.float32)
@@ -218,13 +249,13 @@ def _add_up(sums, total) -> None:
     total[...] = sums.sum(0)
 
 
-def _of_blocks(task, x, gy=0, mean=0):
+def _of_blocks(task, x, gy=0, mean=0, *gate):
     """Returns two sums of each block of rows, and how many rows a block has."""
     m, c = x.shape
     rows = max(1, min(_ROWS, _BLOCK // c))
     blocks = -(-m // rows)
     sums = np.empty((2, blocks, c))
-    arguments = Blocks(x, gy, mean, sums, m, c, rows)
+    arguments = (GatedBlocks if gate else Blocks)(x, gy, mean, sums, m, c, rows, *gate)
     threads.run(task, blocks, -(-_GRAIN // (rows * c)), arguments)
     return sums, rows
 
@@ -412,6 +443,34 @@ def _products(arguments, start, stop):
 
 
 @_summing
+def _gated_products(arguments, start, stop):
+    """The same sums; gy is set to 0 where the output of ReLU is."""
+    a = unpack(arguments, GatedBlocks)
+    m, c, rows = a.m, a.c, a.rows
+    x = carray(floats(a.x), (m, c))
+    y = carray(floats(a.y), (m, c))
+    gy = carray(floats(a.gy), (m, c))
+    gated = carray(floats(a.gated), (m, c))
+    mean = carray(floats(a.mean), c)
+    sums = carray(doubles(a.sums), (2, -(-m // rows), c))
+    product, part = np.empty(c, np.float32), np.empty(c, np.float32)
+    row = np.empty(c, np.float32)  # Arrays that may be one would cost the vectors.
+    for block in range(start, stop):
+        product[:] = 0
+        part[:] = 0
+        for i in range(block * rows, min(m, (block + 1) * rows)):
+            for q in range(c):
+                row[q] = gy[i, q] * np.float32(y[i, q] > 0)
+            for q in range(c):
+                gated[i, q] = row[q]
+                product[q] += row[q] * (x[i, q] - mean[q])
+                part[q] += row[q]
+        for q in range(c):
+            sums[0, block, q] = product[q]
+            sums[1, block, q] = part[q]
+
+
+@_summing
 def _gradient(arguments, start, stop):
     a = unpack(arguments, Gradient)
     c = a.c
@@ -419,7 +478,10 @@ def _gradient(arguments, start, stop):
     gy = carray(floats(a.gy), (stop, c))
     gx = carray(floats(a.gx), (stop, c))
     values = carray(floats(a.values), (4, c))
+    row = np.empty(c, np.float32)
     for i in range(start, stop):
         for q in range(c):
             d = x[i, q] - values[0, q]
-            gx[i, q] = values[1, q] * gy[i, q] + (values[2, q] * d + values[3, q])
+            row[q] = values[1, q] * gy[i, q] + (values[2, q] * d + values[3, q])
+        for q in range(c):
+            gx[i, q] = row[q]
