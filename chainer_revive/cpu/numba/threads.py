@@ -33,11 +33,13 @@ from chainer_revive.cpu.numba.memory import allocate, allocate_aligned
 from chainer_revive.cpu.numba.native import Native
 
 _LOOKS = 3000  # for work, before a thread goes to sleep
-_LIMIT = 1 << 32  # of parts
+_MOST = 1 << 16  # parts
+_LIMIT = _MOST * _MOST
 
 # Where in the common memory, in bytes. _NEXT is the number of a piece of work, times
-# _LIMIT, plus that of its next part: who counts it up has that part. A late thread
-# cannot take a part of a piece that is over, as the number has changed.
+# _LIMIT, plus how many of its parts were taken from the front, plus _MOST times how
+# many from behind: who counts up has a part. A late thread cannot take a part of a
+# piece that is over, as the number has changed.
 _NEXT, _DONE, _AWAKE, _BUSY = 0, 64, 128, 192
 _TASK, _ARGUMENTS, _N, _STEP, _PARTS, _WANTED, _IN_ROWS = range(256, 312, 8)
 
@@ -239,7 +241,7 @@ def _share(memory, task, arguments, n, step):
     store(memory + _STEP, step)
     store(memory + _PARTS, parts)
     store(memory + _NEXT, piece)
-    while _take_part(memory):
+    while _take_part(memory, 1):
         pass
     while load(memory + _DONE) < parts:
         give_way()
@@ -251,7 +253,7 @@ def _follow(memory, looks):
     add(memory + _AWAKE, 1)
     left = looks
     while left and load(memory + _AWAKE) <= load(memory + _WANTED):
-        if _take_part(memory):
+        if _take_part(memory, _MOST):
             left = looks
         elif not load(memory + _IN_ROWS):
             left -= 1
@@ -260,18 +262,24 @@ def _follow(memory, looks):
 
 
 @jit
-def _take_part(memory):
-    """Does the next part, if there is one."""
-    part = load(memory + _NEXT)
-    i = part % _LIMIT
-    if i >= load(memory + _PARTS):
-        return False
-    task = load(memory + _TASK)
-    arguments = load(memory + _ARGUMENTS)
-    n = load(memory + _N)
-    step = load(memory + _STEP)
-    if not exchange(memory + _NEXT, part, part + 1):
-        return False
+def _take_part(memory, one):
+    """Does another part, if there is one: from the front (1) or from behind (_MOST).
+
+    Threads so meet again what they had in their own caches before.
+    """
+    while True:
+        taken = load(memory + _NEXT)
+        front, behind = taken % _MOST, taken // _MOST % _MOST
+        parts = load(memory + _PARTS)
+        if front + behind >= parts:
+            return False
+        task = load(memory + _TASK)
+        arguments = load(memory + _ARGUMENTS)
+        n = load(memory + _N)
+        step = load(memory + _STEP)
+        if exchange(memory + _NEXT, taken, taken + one):
+            break
+    i = front if one == 1 else parts - 1 - behind
     call(task, arguments, i * step, min(n, (i + 1) * step))
     add(memory + _DONE, 1)
     return True
