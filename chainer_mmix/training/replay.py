@@ -37,7 +37,7 @@ def links_of(
         for link in [link for root in roots for link in root.links()]:
             for value in vars(link).values():
                 roots += links_in(value)
-    return roots
+    return [*dict.fromkeys(roots)]
 
 
 def reported(observation: dict, xp, host: tuple[str, ...] = ()) -> dict[str, Any]:

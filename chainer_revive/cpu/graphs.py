@@ -196,14 +196,17 @@ def _arrays_of(links: Iterable[chainer.Link]) -> Iterator[tuple[Any, str, np.nda
             param = link.__dict__[name]
             if type(array := param.array) is np.ndarray:
                 yield param, "array", array
-        for name in link._persistent:
-            if type(array := link.__dict__[name]) is np.ndarray:
-                yield link, name, array
+        yield from _persistent_of(link)
+
+
+def _persistent_of(link: chainer.Link) -> Iterator[tuple[Any, str, np.ndarray]]:
+    for name in link._persistent:
+        if type(array := link.__dict__[name]) is np.ndarray:
+            yield link, name, array
 
 
 def _persistent(links: Iterable[chainer.Link]) -> list[np.ndarray]:
-    every = _arrays_of(links)
-    return [array for owner, _, array in every if isinstance(owner, chainer.Link)]
+    return [array for link in links for *_, array in _persistent_of(link)]
 
 
 _PLAIN = {bool, int, float, str, type(None)}
