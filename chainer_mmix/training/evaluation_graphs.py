@@ -88,7 +88,7 @@ class EvaluationGraphs:
         setting = self._graphs.setting()
         if setting is None or any([link._local_link_hooks for link in target.links()]):
             return False
-        form = len(args), *kwargs, *[(a.shape, a.dtype) for a in arrays]
+        form = len(args), *kwargs, *[(a.shape, a.dtype, a.strides) for a in arrays]
         names = reporter.get_current_reporter()._observer_names
         # It may be set for a whole class.
         accuracy = getattr(target, "compute_accuracy", None)

@@ -250,7 +250,9 @@ def child(target):
 
 
 def child_without_arrays(target):
-    target.predictor.activation = Sigmoid()
+    del target.predictor.activation
+    with target.predictor.init_scope():
+        target.predictor.activation = Sigmoid()
 
 
 def weights_from_a_file(target):
