@@ -460,8 +460,9 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("graph", PLACE, False, {}),
-            "record a training step of each layer and replay it, with the same "
-            "results; on a GPU, where it is a CUDA graph, experimental",
+            "record a training step of each layer, and on a CPU an evaluation, and "
+            "replay them, with the same results; on a GPU, where it is a CUDA graph, "
+            "experimental",
         ),
         Option(
             *("data_on_device", PLACE, False, {}),

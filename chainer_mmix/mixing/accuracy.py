@@ -6,6 +6,7 @@ from chainer import backend
 from chainer_mmix.mixing.targets import check_range, to_labels
 from chainer_mmix.mixing.weights import Weights
 from chainer_revive.cpu import cross_entropy as on_cpu
+from chainer_revive.cpu import steps
 from chainer_revive.cuda import cross_entropy as on_gpu
 from chainer_revive.either import either
 
@@ -90,16 +91,24 @@ def weighted_accuracy(
         if accuracy is not NotImplemented:
             return chainer.Variable(accuracy, requires_grad=False)
     xp = backend.get_array_module(y)
-    accuracy = 0
+    accuracy = xp.empty((), y.dtype)
     shares = weights.columns(targets[0]) if len(targets) > 1 else (1,)
-    for t, share in zip(targets, shares, strict=True):
+    pairs = [a for pair in zip(targets, shares, strict=True) for a in pair]
+    steps.do(_measure, accuracy, y, ignore_label, k, *pairs)
+    return chainer.Variable(accuracy, requires_grad=False)
+
+
+def _measure(accuracy, y, ignore_label, k: int, *pairs) -> None:
+    """Writes the accuracy over targets, each of which has its share after it."""
+    total = 0
+    for t, share in zip(pairs[::2], pairs[1::2], strict=True):
         hits = share * _hits(y, t, k)
         if ignore_label is None:
-            accuracy += hits.mean()
+            total += hits.mean()
         else:
             valid = t != ignore_label
-            accuracy += (hits * valid).sum() / valid.sum().clip(1)
-    return chainer.Variable(xp.asarray(accuracy, y.dtype), requires_grad=False)
+            total += (hits * valid).sum() / valid.sum().clip(1)
+    accuracy[...] = total
 
 
 def _hits(y, t, k: int):

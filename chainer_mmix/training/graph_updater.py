@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import chainer
@@ -14,8 +13,15 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.links.held import links_in
-from chainer_mmix.mixing import MixupDraw
-from chainer_mmix.mixing.weights import DeviceWeights
+from chainer_mmix.training.replay import (
+    MANY,
+    Static,
+    capture,
+    copied,
+    initialized,
+    links_of,
+    reported,
+)
 from chainer_revive import registry
 from chainer_revive.cpu.steps import CannotReplayError
 from chainer_revive.same import Same
@@ -85,7 +91,7 @@ class GraphUpdater(StandardUpdater):
         self._graphs = graphs
         self._steps: Counter[Hashable] = Counter()
         self._replays: dict[Hashable, Callable[[], _Computed]] = {}
-        self._static: _Static | None = None
+        self._static: Static | None = None
 
     def _make_graphs(self):
         """Returns what captures on the device of the model."""
@@ -106,14 +112,7 @@ class GraphUpdater(StandardUpdater):
     def _links(self, everywhere: bool = False) -> list[chainer.Link]:
         """Returns the links of a step, or also those in attributes of these."""
         target = self._optimizers["main"].target
-        model = self.loss_func or target
-        used = (getattr(model, name, None) for name in ("lossfun", "accfun"))
-        roots = [target, *links_in((self.loss_func, *used))]
-        if everywhere:
-            for link in [link for root in roots for link in root.links()]:
-                for value in vars(link).values():
-                    roots += links_in(value)
-        return roots
+        return links_of(target, self.loss_func or target, everywhere)
 
     def __getstate__(self) -> dict:
         """Leaves out what was captured, for copies capture anew."""
@@ -175,7 +174,7 @@ class GraphUpdater(StandardUpdater):
         optimizer = self._optimizers["main"]
         scale = optimizer._loss_scale
         if self._static is None:
-            self._static = _Static(args, kwargs)
+            self._static = Static(args, kwargs)
         static = self._static
         if not static.fits(args, kwargs):
             if not self._replays:
@@ -184,7 +183,7 @@ class GraphUpdater(StandardUpdater):
         has_draw, layer = draw is not None, draw and draw.layer_mix
         scaled, form = scale is not None, _form(model, optimizer.target)
         key = has_draw, layer, scaled, setting, form
-        if len(self._steps) > _MANY:  # of settings that change in each step
+        if len(self._steps) > MANY:  # of settings that change in each step
             self._steps.clear()
             self._replays.clear()
         self._steps[key] += 1
@@ -200,12 +199,12 @@ class GraphUpdater(StandardUpdater):
 
         try:
             if key not in self._replays:
-                self._replays[key] = _capture(self._graphs, compute, static.arrays())
+                self._replays[key] = capture(self._graphs, compute, static.arrays())
             computed = self._replays[key]()
         except CannotReplayError as e:
             self._give_up(str(e))
             return False
-        params = _initialized(optimizer.target)
+        params = initialized(optimizer.target)
         for param, grad in zip(params, computed.grads, strict=True):
             param.grad = grad
             if grad is not None:
@@ -213,11 +212,7 @@ class GraphUpdater(StandardUpdater):
         for name, value in computed.attributes.items():
             own = value.copy() if isinstance(value, np.ndarray) else value
             setattr(model, name, None if own is None else chainer.Variable(own))
-        values = {
-            # Copied, since the next replay writes to the same place.
-            name: value if type(value) is float else chainer.Variable(value.copy())
-            for name, value in computed.values.items()
-        }
+        values = copied(computed.values)
         if draw is not None:
             values[_LAM] = static.weights.mean
         chainer.report(values)
@@ -247,7 +242,6 @@ _SETTINGS = (
     *("lossfun", "accfun", "compute_accuracy", "label_smoothing", "clean_weight"),
     *("remix", "top_k"),
 )
-_MANY = 100  # graphs
 _LAM = "main/lam"  # the one value that is reported from the host
 
 
@@ -257,71 +251,6 @@ class _Computed(NamedTuple):
     values: dict[str, Any]  # what was reported
     attributes: dict[str, Any]  # what a classifier keeps of a step
     grads: list  # of the initialized parameters, None for some
-
-
-class _Static:
-    """What a graph reads, in the same arrays in each replay."""
-
-    def __init__(self, args: tuple, kwargs: dict) -> None:
-        self.args = tuple(map(_empty_like, args))
-        self.kwargs = {name: _empty_like(array) for name, array in kwargs.items()}
-        self.weights: Any = None  # DeviceWeights, once a step is mixed
-        self.scale: Any = None
-        self._owned: dict[tuple[int, str], tuple[Any, Any]] = {}
-
-    def fits(self, args: tuple, kwargs: dict) -> bool:
-        """Tells whether the inputs have the shapes and dtypes of the first ones."""
-        if len(args) != len(self.args) or kwargs.keys() != self.kwargs.keys():
-            return False
-        return all(
-            array.shape == own.shape and array.dtype == own.dtype
-            for array, own in self._pairs(args, kwargs)
-        )
-
-    def _every(self) -> list:
-        return [*self.args, *self.kwargs.values()]
-
-    def arrays(self) -> list:
-        """Returns all arrays of inputs."""
-        arrays = self._every()
-        if self.weights is not None:
-            arrays.append(self.weights.memory)
-        return arrays if self.scale is None else [*arrays, self.scale]
-
-    def fill(self, args: tuple, kwargs: dict, draw, scale) -> None:
-        """Takes over the numbers of a step."""
-        for array, own in self._pairs(args, kwargs):
-            own[...] = array
-        if draw is not None:
-            if self.weights is None:
-                device = backend.get_device_from_array(*self._every())
-                self.weights = DeviceWeights(len(draw.perm), device)
-            self.weights.fill(draw.lam, draw.perm)
-        if scale is not None:
-            if self.scale is None:
-                xp = backend.get_array_module(*self._every())
-                self.scale = xp.empty((), np.float32)
-            self.scale[...] = scale
-
-    def keep_arrays(self, target: chainer.Link) -> None:
-        """Puts parameters and persistent arrays back where graphs read them.
-
-        Chainer's update of half precision replaces arrays, for one.
-        """
-        for owner, name, array in _arrays(target):
-            _, own = self._owned.setdefault((id(owner), name), (owner, array))
-            if array is not own:
-                own[...] = array
-                setattr(owner, name, own)
-
-    def draw(self, layer) -> MixupDraw:
-        """Returns the draw that is in the weights."""
-        return MixupDraw(layer, self.weights, self.weights.perm)
-
-    def _pairs(self, args: tuple, kwargs: dict) -> Iterator[tuple]:
-        yield from zip(args, self.args, strict=True)
-        for name, own in self.kwargs.items():
-            yield kwargs[name], own
 
 
 def _form(model: Callable, target: chainer.Link) -> tuple:
@@ -338,23 +267,8 @@ def _identity(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float)) else Same(value)
 
 
-def _initialized(target: chainer.Link) -> list[chainer.Parameter]:
-    return [param for param in target.params() if param.is_initialized]
-
-
-def _arrays(target: chainer.Link) -> Iterator[tuple[Any, str, Any]]:
-    """Yields where arrays of parameters and persistent ones are, and the arrays."""
-    for param in _initialized(target):
-        yield param, "array", param.array
-    for link in target.links():
-        for name in link._persistent:
-            value = link.__dict__[name]
-            if isinstance(value, chainer.get_array_types()):
-                yield link, name, value
-
-
 def _compute(
-    loss: Callable, model, target: chainer.Link, static: _Static, draw, scaled: bool
+    loss: Callable, model, target: chainer.Link, static: Static, draw, scaled: bool
 ) -> _Computed:
     """Does what an optimizer does before its update."""
     reporter = chainer.Reporter()
@@ -368,11 +282,8 @@ def _compute(
         y.grad = static.scale.astype(y.dtype)
     y.backward()
     y.unchain_backward()  # frees the memory for the next graph
-    values = {name: chainer.as_array(value) for name, value in observation.items()}
-    for name, value in values.items():
-        is_lam = name == _LAM and isinstance(model, ManifoldMixupClassifier)
-        if not (is_lam or isinstance(value, target.xp.ndarray)):
-            raise TypeError(f"{name} is reported as a number of the host")
+    is_mixing = isinstance(model, ManifoldMixupClassifier)
+    values = reported(observation, target.xp, (_LAM,) if is_mixing else ())
     attributes = {}
     if isinstance(model, chainer.links.Classifier):
         kept = {name: getattr(model, name) for name in ("y", "loss", "accuracy")}
@@ -380,42 +291,6 @@ def _compute(
             name: None if value is None else chainer.as_array(value)
             for name, value in kept.items()
         }
-    grads = [param.grad for param in _initialized(target)]
+    grads = [param.grad for param in initialized(target)]
     target.cleargrads()  # they are set after each replay
     return _Computed(values, attributes, grads)
-
-
-def _capture(
-    graphs, compute: Callable[[], _Computed], inputs: list
-) -> Callable[[], _Computed]:
-    """Captures what a step computes.
-
-    Raises:
-        CannotReplayError: It cannot be captured, for whatever reason.
-    """
-    state: Any = np.random.get_state()
-    python_state = random.getstate()
-    before = _comparable(state), python_state
-    try:
-        replay = graphs.capture(compute, inputs)
-    except CannotReplayError:
-        raise
-    except Exception as e:
-        raise CannotReplayError(f"{type(e).__name__}: {e}") from e
-    finally:
-        changed = (_comparable(np.random.get_state()), random.getstate()) != before
-        if changed:
-            np.random.set_state(state)
-            random.setstate(python_state)
-    if changed:
-        raise CannotReplayError("the forward computation draws random numbers")
-    return replay
-
-
-def _comparable(state: Any) -> tuple:
-    name, keys, *rest = state
-    return name, keys.tobytes(), *rest
-
-
-def _empty_like(array):
-    return backend.get_array_module(array).empty_like(array)

@@ -8,11 +8,14 @@ import inspect
 from collections.abc import Iterator
 
 import chainer
+import numpy as np
 from chainer import initializers
 
 
 @contextlib.contextmanager
-def isolated(link: chainer.Link) -> Iterator[None]:
+def isolated(
+    link: chainer.Link, places: dict[tuple[int, str], np.ndarray] | None = None
+) -> Iterator[None]:
     """Undoes what the ``with`` block changes in a link and its children.
 
     In the block, they work on copies of all that they hold except their parameters:
@@ -22,9 +25,17 @@ def isolated(link: chainer.Link) -> Iterator[None]:
 
     Parameters are shared, since evaluation does not change them. One without a shape
     yet is initialised by the block as by any other call.
+
+    Args:
+        link (~chainer.Link): The link.
+        places (dict): Where the copies of persistent arrays lie, so that the next block
+            that is given this dictionary has them in the same places. By default, they
+            lie anywhere.
     """
     links = list(link.links())
     memo = {id(kept): kept for kept in (*links, *link.params())}
+    if places is not None:
+        memo.update(_copies_in(places, links))
     before = [one.__dict__ for one in links]
     copies = [{k: _copy(v, memo) for k, v in own.items()} for own in before]
     try:
@@ -67,6 +78,30 @@ def _has_state(link: chainer.Link) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _copies_in(
+    places: dict[tuple[int, str], np.ndarray], links: list[chainer.Link]
+) -> dict[int, np.ndarray]:
+    """Returns copies of persistent arrays, by the ``id`` of these."""
+    copies = {}
+    for link in links:
+        for name in link._persistent:
+            array = link.__dict__.get(name)
+            if type(array) is not np.ndarray:
+                continue
+            place = places.get((id(link), name))
+            if place is None or (place.shape, place.dtype) != (
+                array.shape,
+                array.dtype,
+            ):
+                place = places[id(link), name] = np.empty_like(array)
+            place[...] = array
+            copies[id(array)] = place
+    return copies
+
+
+_NOWHERE = np.empty((0, 0, 0), np.void)
 
 
 def _copy(value, memo: dict):

@@ -115,7 +115,9 @@ def build_trainer(
             :class:`~chainer_mmix.training.extensions.NotebookReport`. The default is
             ``False``.
         graph (bool): Whether to replay steps
-            (:class:`~chainer_mmix.training.GraphUpdater`). The default is ``False``.
+            (:class:`~chainer_mmix.training.GraphUpdater`), and on a CPU evaluation too
+            (:class:`~chainer_mmix.training.extensions.Evaluator`). The default is
+            ``False``.
         data_on_device (bool): Whether to keep all examples on the device
             (:class:`~chainer_mmix.training.DeviceBatches`). The default is ``False``.
         workers (int): Processes that read and augment the training examples, and as
@@ -178,7 +180,7 @@ def build_trainer(
     guard = FailOnNonNumber(interval=1 if is_cpu else 20)
     trainer.extend(guard)
     validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
-    evaluator = Evaluator(validation, model, convert_test, device)
+    evaluator = Evaluator(validation, model, convert_test, device, graph=graph)
     trainer.extend(ranks.evaluator(evaluator))
     falls = epoch if cosine else None
     rate = LearningRate(lr_drop, scale=rate_scale, warmup=warmup, cosine=falls)

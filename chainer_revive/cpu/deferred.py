@@ -30,9 +30,10 @@ from chainer.functions.normalization.batch_normalization import (
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.alone import is_alone_in
 from chainer_revive.cpu.function_node import variable
-from chainer_revive.cpu.layout import channels_last, covered, is_channels_last
+from chainer_revive.cpu.layout import channels_last, is_channels_last
 from chainer_revive.registry import is_own
 
+_FLOAT32 = np.dtype(np.float32)
 _INTERRUPTED = "computing this was interrupted: call the network again"
 
 
@@ -289,15 +290,18 @@ def _add(function, a: Unseen, b) -> Unseen | None:
 
 
 def _normalise(function, x: Unseen, *parameters) -> Unseen | None:
+    if function.axis not in (None, (0, 2, 3)) or type(function.eps) is not float:
+        return None
     arrays = [p.array if isinstance(p, Variable) else p for p in parameters]
-    c = x.shape[1]
-    if function.axis not in (None, (0, 2, 3)) or not covered(*arrays):
-        return None
-    if any([a.shape != (c,) or a.dtype != np.float32 for a in arrays]):
-        return None
+    shape = (x.shape[1],)
+    for a in arrays:
+        if type(a) is not np.ndarray or a.dtype != _FLOAT32 or a.shape != shape:
+            return None
+        if not a.flags.c_contiguous:
+            return None
     gamma, beta, mean, var = arrays
-    inv_std = np.sqrt(np.reciprocal(var + function.eps), dtype=var.dtype)
-    return x.then(values=np.array([mean, inv_std * gamma, beta]))
+    given = x.loops.batch_normalization.given(mean, var, gamma, beta, function.eps)
+    return x.then(values=given)
 
 
 _WAITING = {ReLU: _relu, Add: _add, FixedBatchNormalization: _normalise}

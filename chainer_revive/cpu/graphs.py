@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import gc
 import hashlib
 import operator
@@ -14,6 +15,7 @@ import pickle
 import random
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
 from typing import Any, TypeVar
 
 import chainer
@@ -54,7 +56,7 @@ class CpuGraphs:
                 '(pip install "chainer-mmix[fast]"), and leave CHAINER_MMIX_CPU unset'
             )
         self._links = links
-        self._arrays_then: list[np.ndarray] = []
+        self._read_then: list[Any] = []  # links and their arrays
         self._version = 0
         self._memory = np.empty(0, np.uint8)
         self._plans: weakref.WeakSet[Plan] = weakref.WeakSet()
@@ -71,15 +73,15 @@ class CpuGraphs:
         if loops is None or watched(own, common) or chainer._get_link_hooks():
             return None
         links = _all_of(self._links())
-        arrays = [value for *_, value in _arrays_of(links)]
-        then = self._arrays_then
-        if len(arrays) != len(then) or any(map(operator.is_not, arrays, then)):
-            self._arrays_then = arrays
+        read = [*links, *(value for *_, value in _arrays_of(links))]
+        then = self._read_then
+        if len(read) != len(then) or any(map(operator.is_not, read, then)):
+            self._read_then = read
             self._version += 1
             for plan in self._plans:
                 plan.clear()
-        attributes = [_plain(value) for link in links for value in vars(link).values()]
-        config = [_plain(value) for c in (own, vars(common)) for value in c.values()]
+        attributes = [_each_plain(vars(link).values()) for link in links]
+        config = [_each_plain(c.values()) for c in (own, vars(common))]
         return (
             *(loops.threads.count(), winograd_wanted(), of_thread.name, self._version),
             *(*config, *attributes),
@@ -139,12 +141,15 @@ class CpuGraphs:
     def free(self) -> None:
         """Frees the memory in which functions are done again, until the next time.
 
-        The gradients of the links, which may lie there, are cleared.
+        Gradients of the links that lie there are cleared.
         """
         if not len(self._memory):
             return
         for root in self._links():
-            root.cleargrads()
+            for param in root.params():
+                grad = param.grad if param.is_initialized else None
+                if grad is not None and np.may_share_memory(grad, self._memory):
+                    param.cleargrad()
         for plan in self._plans:
             plan.unbind()
         self._memory = np.empty(0, np.uint8)
@@ -191,30 +196,49 @@ def _arrays_of(links: Iterable[chainer.Link]) -> Iterator[tuple[Any, str, np.nda
             param = link.__dict__[name]
             if type(array := param.array) is np.ndarray:
                 yield param, "array", array
-        for name in link._persistent:
-            if type(array := link.__dict__[name]) is np.ndarray:
-                yield link, name, array
+        yield from _persistent_of(link)
+
+
+def _persistent_of(link: chainer.Link) -> Iterator[tuple[Any, str, np.ndarray]]:
+    for name in link._persistent:
+        if type(array := link.__dict__[name]) is np.ndarray:
+            yield link, name, array
 
 
 def _persistent(links: Iterable[chainer.Link]) -> list[np.ndarray]:
-    every = _arrays_of(links)
-    return [array for owner, _, array in every if isinstance(owner, chainer.Link)]
+    return [array for link in links for *_, array in _persistent_of(link)]
+
+
+_PLAIN = {bool, int, float, str, type(None)}
+# Most of what else links have: to look at all of it takes as long as some loops.
+_LEFT_OUT = {set, np.ndarray, chainer.Parameter, type(_FLOAT32)}
 
 
 def _plain(value: Any, depth: int = 1) -> Any:
     """Returns what tells a number, a word or a function from others."""
-    if value is None or type(value) in (bool, int, float, str):
+    kind = type(value)
+    if kind in _PLAIN:
         return value
+    if kind in _LEFT_OUT:
+        return None
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (chainer.Link, chainer.Variable, np.ndarray)):
         return None
-    if type(value) in (tuple, list, collections.OrderedDict):
-        return tuple([_plain(item, depth - 1) for item in value]) if depth > 0 else None
+    if kind in (tuple, list, collections.OrderedDict):
+        return _each_plain(value, depth - 1) if depth > 0 else None
+    if kind is functools.partial:  # evaluators compute with copies
+        held = value.func, *value.args, *value.keywords.values()
+        if all([type(v) in _PLAIN or type(v) is FunctionType for v in held]):
+            return len(value.args), *value.keywords, *held
     if callable(value):
         own = getattr(value, "__dict__", {}) if depth > 0 else {}
-        return Same(value), *[_plain(item, depth - 1) for item in own.values()]
+        return Same(value), *_each_plain(own.values(), depth - 1)
     return None
+
+
+def _each_plain(values: Iterable[Any], depth: int = 1) -> tuple:
+    return tuple([v if type(v) in _PLAIN else _plain(v, depth) for v in values])
 
 
 def _disturb(links: Iterable[chainer.Link]) -> None:

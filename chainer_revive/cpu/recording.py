@@ -14,7 +14,11 @@ import chainer
 import numpy as np
 from chainer.functions.array.split_axis import SplitAxis
 from chainer.functions.math.average import Mean
+from chainer.functions.normalization.batch_normalization import (
+    FixedBatchNormalization,
+)
 
+from chainer_revive.cpu import steps
 from chainer_revive.cpu.buffers import LINE
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.steps import CannotReplayError
@@ -79,7 +83,7 @@ class Recording:
 
         Raises:
             CannotReplayError: It reads an array of which nobody knows where it comes
-                from, or has kept numbers, which its gradient may read.
+                from, or with backprop has kept numbers, which its gradient may read.
         """
         before, done = vars(function).copy(), len(self._steps)
         # Where Concat's gradient is split follows from shapes.
@@ -90,10 +94,20 @@ class Recording:
                     f"{function.label} reads an array that no function has computed, "
                     "and that is neither a parameter nor a persistent value of a link"
                 )
-        outputs = compute()
+        # What given statistics are turned into is computed without steps.
+        is_whole = type(function) is FixedBatchNormalization
+        with steps.recorded_by(None if is_whole else self):
+            outputs = compute()
         known = {id(_owner(x)) for x in inputs}
         if len(self._steps) > done or all(id(_owner(y)) in known for y in outputs):
             return outputs
+        if chainer.config.enable_backprop:
+            self._check_kept(function, before)
+        again = functools.partial(_call_again, function, len(inputs))
+        self(again, (*inputs, *outputs))
+        return outputs
+
+    def _check_kept(self, function, before: dict[str, Any]) -> None:
         for name, value in vars(function).items():
             is_new = name not in before or before[name] is not value
             if is_new and not (name in _OF_NODES or _is_of_shapes(function, value)):
@@ -102,9 +116,6 @@ class Recording:
                 )
         if isinstance(function, chainer.function.FunctionAdapter):
             raise CannotReplayError(f"{function.label} may keep what it computes")
-        again = functools.partial(_call_again, function, len(inputs))
-        self(again, (*inputs, *outputs))
-        return outputs
 
     def gradient(self, function, gx: np.ndarray) -> None:
         """Sees whether a gradient comes from a step.

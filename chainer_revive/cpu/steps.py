@@ -41,8 +41,8 @@ class Recorder(Protocol):
 
 
 @contextlib.contextmanager
-def recorded_by(record: Recorder) -> Iterator[None]:
-    """A context in which steps of this thread are recorded."""
+def recorded_by(record: Recorder | None) -> Iterator[None]:
+    """A context in which steps of this thread are recorded, with ``None`` not."""
     outer = recorder()
     _of_thread.record = record
     try:

@@ -523,6 +523,22 @@ def loss(model):
     model.lossfun = lambda y, t: 2 * F.softmax_cross_entropy(y, t)
 
 
+class Identity(chainer.Link):
+    def forward(self, h):
+        return h
+
+
+class Negative(chainer.Link):
+    def forward(self, h):
+        return -h
+
+
+def child(model):
+    del model.predictor.child
+    with model.predictor.init_scope():
+        model.predictor.child = Negative()
+
+
 class Adjustable(Net):
     scale, activation = 1.0, staticmethod(F.relu)
 
@@ -530,14 +546,17 @@ class Adjustable(Net):
         super().__init__()
         self.scale, self.activation = 1.0, F.relu
         self.add_persistent("temperature", 1.0)
+        with self.init_scope():
+            self.child = Identity()
 
     def second(self, h):
         factor = self.scale * self.temperature * getattr(chainer.config, "own_scale", 1)
-        return super().second(self.activation(h) * factor)
+        return super().second(self.child(self.activation(h) * factor))
 
 
 @pytest.mark.parametrize(
-    "change", [decay, eps, scale, activation, persistent, configuration, hook, loss]
+    "change",
+    [decay, eps, scale, activation, persistent, configuration, hook, loss, child],
 )
 @pytest.mark.parametrize("classifier", [classify, lambda net: L.Classifier(net())])
 def test_what_a_user_sets_between_steps_counts(change, classifier):

@@ -15,6 +15,7 @@ from chainer.training import extensions
 
 from chainer_mmix.analysis.predictions import accuracy_functions
 from chainer_mmix.mixing import ignored_label, top_k_accuracy
+from chainer_mmix.training.evaluation_graphs import EvaluationGraphs
 from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.parts import links_in
 from chainer_mmix.training.stopping import check_stop
@@ -42,6 +43,23 @@ class Evaluator(extensions.Evaluator):
             after the states were reset. Values of an ``eval_func`` are weighed by the
             number of examples; one reported as a tuple ``(value, weight)`` keeps its
             weight.
+        graph (bool): Whether to record what a batch computes and to replay it, as
+            :class:`~chainer_mmix.training.GraphUpdater` does with steps, with the same
+            numbers bit for bit. The first three batches of a shape in an evaluation
+            run as usual, then one is recorded, and two replays are compared with the
+            usual computation. A smaller last batch runs as usual.
+            It is for a CPU with compiled loops and targets that are a
+            :class:`~chainer.links.Classifier` or a
+            :class:`~chainer_mmix.ManifoldMixupClassifier`; on a GPU, with an
+            ``eval_func``, with hooks and in debug mode all runs as usual. If a batch
+            cannot be replayed, a warning says why, once. Other Python code in the
+            target runs once for each record, so that a network which decides by the
+            numbers of a batch what to compute must be evaluated without. The default
+            is ``False``.
+
+    Raises:
+        ValueError: If there are no examples, or ``graph`` is true on a CPU without
+            compiled loops.
     """
 
     eval_func: Any  # of Chainer's, which knows no types
@@ -54,6 +72,8 @@ class Evaluator(extensions.Evaluator):
         device=None,
         eval_hook: Callable | None = None,
         eval_func: Callable | None = None,
+        *,
+        graph: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(
@@ -72,16 +92,22 @@ class Evaluator(extensions.Evaluator):
         ]
         self._called = eval_func  # the links that it calls are isolated too
         self._samplers = [sampler for sampler in samplers if _shares_state(sampler)]
+        self._graphs = EvaluationGraphs(self.get_target("main")) if graph else None
 
     def evaluate(self) -> dict:
         """Returns the means, under the names that they have in the log."""
         given = self.eval_func
         self.eval_func = functools.partial(self._call, given)
+        isolate: Callable = isolated
+        if self._graphs is not None:
+            isolate = functools.partial(isolated, places=self._graphs.places)
         try:
-            with self._isolated(), np.errstate(invalid="ignore"):  # 0 / 0
+            with self._isolated(isolate), np.errstate(invalid="ignore"):  # 0 / 0
                 return super().evaluate()
         finally:
             self.eval_func = given
+            if self._graphs is not None:
+                self._graphs.end()
 
     @contextlib.contextmanager
     def _isolated(self, isolate: Callable = isolated) -> Iterator[None]:
@@ -95,9 +121,11 @@ class Evaluator(extensions.Evaluator):
     def _call(self, given: Callable | None, *args, **kwargs) -> None:
         check_stop(self)
         target = self.get_target("main")
-        (given or target)(*args, **kwargs)
         if given:
+            given(*args, **kwargs)
             return
+        if self._graphs is None or not self._graphs.report(target, args, kwargs):
+            target(*args, **kwargs)
         prefix = f"{self.name}/main/" if self.name else "main/"
         observation = reporter.get_current_reporter().observation
         for name, weight in _weights(target, args, kwargs).items():

@@ -126,6 +126,25 @@ class Moments(NamedTuple):
     rows: int
 
 
+class Given(NamedTuple):
+    """Statistics that are given.
+
+    Attributes:
+        mean, var, gamma, beta: float32 (c,).
+        numbers: float32 (4,), see :func:`_numbers`.
+        values: float32 (3, c), written, as in :class:`Apply`.
+        c: The number of channels.
+    """
+
+    mean: int
+    var: int
+    gamma: int
+    beta: int
+    numbers: int
+    values: int
+    c: int
+
+
 class Slopes(NamedTuple):
     """What follows from the sums of blocks on the way back.
 
@@ -186,6 +205,20 @@ def _numbers(m: int, eps: float, decay: float) -> np.ndarray:
     adjust = m / max(m - 1.0, 1.0)  # unbiased estimation
     numbers = [eps, decay, 1 - decay, (1 - decay) * adjust]
     return constant(np.array(numbers, np.float32))
+
+
+def given(mean, var, gamma, beta, eps) -> np.ndarray:
+    """Returns values as :func:`finish` takes them, rounded as Chainer rounds them.
+
+    Args:
+        mean, var, gamma, beta: Contiguous float32 arrays (C,).
+        eps (float): What is added to the variance.
+    """
+    c = len(gamma)
+    values = np.empty((3, c), np.float32)
+    arguments = Given(mean, var, gamma, beta, _numbers(1, eps, 0.0), values, c)
+    threads.run(_given, c, _GRAIN, arguments)
+    return values
 
 
 def apply(x, mean, scale, beta, y) -> None:
@@ -395,6 +428,21 @@ def _moments(arguments, start, stop):
             running_mean[q] = running_mean[q] * numbers[1] + new
             new = numbers[3] * var[q]
             running_var[q] = running_var[q] * numbers[1] + new
+
+
+@Task
+def _given(arguments, start, stop):
+    """What :func:`given` returns."""
+    a = unpack(arguments, Given)
+    numbers = carray(floats(a.numbers), 4)
+    values = carray(floats(a.values), (3, a.c))
+    mean, var = part(a.mean, start, stop), part(a.var, start, stop)
+    gamma, beta = part(a.gamma, start, stop), part(a.beta, start, stop)
+    shift, scale = values[0, start:stop], values[1, start:stop]
+    values[2, start:stop] = beta
+    for q in range(stop - start):
+        shift[q] = mean[q]
+        scale[q] = np.sqrt(np.float32(1) / (var[q] + numbers[0])) * gamma[q]
 
 
 @Task

@@ -248,6 +248,27 @@ def test_an_eps_for_each_channel(waiting):
     np.testing.assert_allclose(y.array, wanted, rtol=1e-4, atol=1e-5)
 
 
+EPS = [2e-5, 1, np.float64(1e-3), np.linspace(0.1, 2, 6).astype("f")]
+
+
+@pytest.mark.parametrize("eps", EPS)
+def test_factors_of_given_statistics_are_rounded_as_in_chainer(eps, chainers_own):
+    random = np.random.RandomState(0)
+    gamma, var = random.standard_normal(6).astype("f"), random.rand(6).astype("f")
+    zeros, one = np.zeros(6, "f"), np.ones((1, 6, 1, 1), "f")
+    kernel = np.eye(6, dtype="f")[:, :, None, None]
+
+    def factors():
+        with chainer.no_backprop_mode():
+            h = F.convolution_2d(one, kernel)
+            y = F.fixed_batch_normalization(h, gamma, zeros, zeros, var, eps)
+            return y.array.ravel()
+
+    with chainers_own():
+        wanted = factors()
+    np.testing.assert_array_equal(factors(), wanted)
+
+
 def test_running_averages_that_are_numbers():
     x, gamma, beta, *_ = make((9, 6, 5, 5), 0, np.float32)
     function = BatchNormalization(mean=0.0, var=1.0, decay=0.75)
