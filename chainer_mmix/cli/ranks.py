@@ -96,8 +96,12 @@ def check_ranks(args: argparse.Namespace, words: Sequence[str], ranks: Ranks) ->
         return
     if any(other != words for other in ranks.communicator.mpi_comm.allgather(words)):
         raise ValueError("the ranks were started with different arguments")
-    if args.graph:
-        raise ValueError("--graph is for one process, not for ranks: leave it out")
+    if args.graph and any(gpu >= 0 for gpu in gpu_numbers(args.gpus or "-1")):
+        raise ValueError("--graph is for ranks on CPUs, not on GPUs: leave it out")
+    if args.graph and args.sync_bn:
+        raise ValueError(
+            "--graph cannot replay what ranks exchange for --sync-bn: leave one out"
+        )
     if args.gpus is None:
         if args.gpu >= 0 or "cu" in (args.device or ""):
             raise ValueError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -13,6 +14,7 @@ from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.links.held import links_in
+from chainer_mmix.training.multinode.silence import silence
 from chainer_mmix.training.replay import (
     MANY,
     Static,
@@ -23,6 +25,7 @@ from chainer_mmix.training.replay import (
     reported,
 )
 from chainer_revive import registry
+from chainer_revive.compat.runtime import joined
 from chainer_revive.cpu.steps import CannotReplayError
 from chainer_revive.same import Same
 
@@ -49,6 +52,11 @@ class GraphUpdater(StandardUpdater):
     if it waits for it or copies from the host; on a CPU, if numbers are computed
     neither in Chainer's functions nor in compiled loops.
 
+    Under a multi-node optimizer, on CPUs, the gradients are exchanged after each step,
+    replayed or not: each rank captures and replays its own steps, whatever the others
+    do. A model that exchanges numbers itself, such as by
+    :class:`chainermn.links.MultiNodeBatchNormalization`, cannot be captured.
+
     What the forward computation does besides happens once for each graph. A model that
     decides anew in each step what to compute, by the labels of the batch, say, must not
     be trained with this updater. On a CPU, numbers, words and functions that are
@@ -69,7 +77,8 @@ class GraphUpdater(StandardUpdater):
 
     Raises:
         ValueError: If the model is on another device, or on a CPU without compiled
-            loops, the optimizer is a multi-node optimizer, or ``n_warmup`` is below 1.
+            loops, or elsewhere under a multi-node optimizer, or ``n_warmup`` is
+            below 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -77,10 +86,11 @@ class GraphUpdater(StandardUpdater):
 
     def __init__(self, iterator, optimizer, *, n_warmup=3, graphs=None, **options):
         super().__init__(iterator, optimizer, **options)
-        if hasattr(self._optimizers["main"], "communicator"):
+        device = self._optimizers["main"].target.device
+        if self._communicator and not isinstance(device, backend.CpuDevice):
             raise ValueError(
-                "GraphUpdater is for one process, but its optimizer is a multi-node "
-                "optimizer: use StandardUpdater for ranks"
+                "GraphUpdater is for ranks on CPUs, but its optimizer is a multi-node "
+                f"optimizer and its model on {device}: use StandardUpdater there"
             )
         if n_warmup < 1:
             raise ValueError(f"n_warmup must be at least 1, not {n_warmup}")
@@ -92,6 +102,11 @@ class GraphUpdater(StandardUpdater):
         self._steps: Counter[Hashable] = Counter()
         self._replays: dict[Hashable, Callable[[], _Computed]] = {}
         self._static: Static | None = None
+
+    @property
+    def _communicator(self):
+        """That of a multi-node optimizer, if it is one."""
+        return getattr(self._optimizers["main"], "communicator", None)
 
     def _make_graphs(self):
         """Returns what captures on the device of the model."""
@@ -146,6 +161,8 @@ class GraphUpdater(StandardUpdater):
             is_classifier = False
         elif not (is_classifier or self.reason) and _calls_classifier(model):
             self._give_up("the loss function draws what it mixes by a classifier in it")
+        if self._communicator:
+            joined(optimizer, model)  # by which ranks draw each its own
         draw = model.next_draw(*args, **kwargs) if is_classifier else None
 
         def loss(args, kwargs, draw) -> chainer.Variable:
@@ -195,7 +212,8 @@ class GraphUpdater(StandardUpdater):
 
         def compute() -> _Computed:
             draw = static.draw(layer) if has_draw else None
-            return _compute(loss, model, optimizer.target, static, draw, scaled)
+            with self._silence():
+                return _compute(loss, model, optimizer.target, static, draw, scaled)
 
         try:
             if key not in self._replays:
@@ -217,6 +235,11 @@ class GraphUpdater(StandardUpdater):
             values[_LAM] = static.weights.mean
         chainer.report(values)
         return True
+
+    def _silence(self) -> contextlib.AbstractContextManager:
+        if not self._communicator:
+            return contextlib.nullcontext()
+        return silence(self._communicator, self._links(True))
 
     def _give_up(self, reason: str) -> None:
         if self.reason is None:

@@ -5,6 +5,7 @@ import functools
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import chainer
 import chainer.functions as F
@@ -668,15 +669,13 @@ def test_no_warm_up_is_refused():
         make(GraphUpdater, classify(), n_warmup=0)
 
 
-def test_ranks_are_refused():
-    class MultiNodeOptimizer:
-        def __init__(self, optimizer):
-            self.communicator = None
-            self.setup = optimizer.setup
-
-    optimizer = MultiNodeOptimizer(chainer.optimizers.MomentumSGD())
-    with pytest.raises(ValueError, match="multi-node optimizer: use StandardUpdater"):
-        make(GraphUpdater, classify(), optimizer=optimizer)
+def test_ranks_on_gpus_are_refused():
+    optimizer = SimpleNamespace(
+        communicator=object(), target=SimpleNamespace(device="@cupy:0")
+    )
+    iterator = iterators.SerialIterator(TupleDataset(X, T), 8)
+    with pytest.raises(ValueError, match="on @cupy:0: use StandardUpdater there"):
+        GraphUpdater(iterator, optimizer)
 
 
 def test_loops_that_are_switched_off_later_are_not_replayed():

@@ -229,6 +229,23 @@ def _fetch(builder, address, write=False):
     builder.call(fetch, [pointer_at(builder, address, byte), *how])
 
 
+def _fetching(write: bool):
+    """Returns a function that asks for the line of memory at an address."""
+
+    @intrinsic
+    def fetch(typingctx, address):
+        def codegen(context, builder, signature, args):
+            _fetch(builder, args[0], write)
+            return context.get_dummy_value()
+
+        return types.void(types.intp), codegen
+
+    return fetch
+
+
+fetch_to_read, fetch_to_write = _fetching(False), _fetching(True)
+
+
 def _multiplying(count: int, parts: bool = False, ahead: bool = False):
     """Returns a function that computes ROWS x (count * LANES) elements of a product.
 

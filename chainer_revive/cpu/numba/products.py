@@ -14,15 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from chainer_revive.cpu import steps
-from chainer_revive.cpu.buffers import zeros
+from chainer_revive.cpu.buffers import LINE, zeros
 from chainer_revive.cpu.numba.geometry import Geometry
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
     HALF,
     LANES,
     ROWS,
+    VECTORS,
     copy_lanes,
     copy_vector,
+    fetch_to_read,
+    fetch_to_write,
     floats,
     gather_lanes,
     integers,
@@ -44,6 +47,7 @@ _STEPS_OUTER = 128
 _SEEN = 96  # channels that are copied at a time
 _CLOSE = 1 << 13  # results of a tap for which channels need no copy
 _MANY = 16  # tiles for which a panel is packed, so that it stays in the nearest cache
+_AHEAD = 4  # channels, of which memory is asked for before their turn
 _SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
 _NONE, _ONE = np.int64(0), np.int64(1)
@@ -191,15 +195,29 @@ def _pack_taps(a, first, out):
     vectors = np.empty((TAPS * TAPS, LANES), np.float32)
     last = TAPS * TAPS - 1
     start = a.w if a.stride_x > 0 else a.w - 4 * last
-    for k in range(a.depth):
-        for q in range(0, COLUMNS, LANES):
-            at = start + 4 * (k * a.stride_k + (first + q) * a.stride_n)
-            read_taps(at, 4 * a.stride_n, vectors.ctypes.data)
-            for tap in range(TAPS * TAPS):
-                place = tap if a.stride_x > 0 else last - tap
-                y, x = place // TAPS, place % TAPS
-                for lane in range(LANES):
-                    out[y, x, k, q + lane] = vectors[tap, lane]
+    for i in range(a.depth * VECTORS):
+        k, q = _along(i, a.depth, a.stride_k, a.stride_n)
+        at = start + 4 * (k * a.stride_k + (first + q) * a.stride_n)
+        if a.stride_k > a.stride_n:
+            for line in range(0, 4 * LANES * a.stride_n, LINE):
+                fetch_to_read(at + 4 * a.stride_k + line)
+        read_taps(at, 4 * a.stride_n, vectors.ctypes.data)
+        for tap in range(TAPS * TAPS):
+            place = tap if a.stride_x > 0 else last - tap
+            y, x = place // TAPS, place % TAPS
+            for lane in range(LANES):
+                out[y, x, k, q + lane] = vectors[tap, lane]
+
+
+@jit
+def _along(i, depth, sk, sn):
+    """Returns the i-th row and columns in the order in which they lie in memory.
+
+    In another order there are more streams at a time than a processor foresees.
+    """
+    if sk < sn:
+        return i % depth, i // depth * LANES
+    return i // VECTORS, i % VECTORS * LANES
 
 
 @jit
@@ -217,11 +235,11 @@ def _pack(address, sk, sn, found, out):
                 from_ = address + 4 * (k + q * sn)
                 to = out.ctypes.data + 4 * (k * COLUMNS + q)
                 read_eight(from_, 4 * sn, to, 4 * COLUMNS)
-        for k in range(whole, depth):
-            for q in range(0, COLUMNS, LANES):
-                from_ = address + 4 * (k * sk + q * sn)
-                to = out.ctypes.data + 4 * (k * COLUMNS + q)
-                gather_lanes(from_, 4 * sn, to)
+        for i in range((depth - whole) * VECTORS):
+            k, q = _along(i, depth - whole, sk, sn)
+            from_ = address + 4 * ((whole + k) * sk + q * sn)
+            to = out.ctypes.data + 4 * ((whole + k) * COLUMNS + q)
+            gather_lanes(from_, 4 * sn, to)
     else:
         for k in range(depth):
             for q in range(found):
@@ -497,9 +515,13 @@ def transpose(arguments, start, stop):
         for j in range(first, whole, LANES):
             for q in range(c):
                 for tap in range(taps):
+                    following = (tap * c + q + _AHEAD) * d + j
+                    fetch_to_read(t.source + 4 * following)
                     for lane in range(LANES):
                         vectors[tap, lane] = a[tap, q, j + lane]
                 to = t.result + 4 * (j * c + q) * taps
+                for lane in range(LANES):
+                    fetch_to_write(to + 4 * taps * (lane * c + _AHEAD))
                 write_taps(vectors.ctypes.data, to, 4 * c * taps)
         for q in range(c):
             for j in range(whole, last):

@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -15,7 +16,7 @@ from chainer.serializers import load_npz
 from chainer.training import StandardUpdater, Trainer, extensions
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
-from chainer_mmix.training import SGD
+from chainer_mmix.training import SGD, GraphUpdater
 from chainer_mmix.training.extensions import CalibrationEvaluator, Evaluator
 from chainer_mmix.training.multinode import (
     ObservationMean,
@@ -275,6 +276,78 @@ def check_an_error_of_one_is_that_of_all():
         assert str(e) == "rank 1: no file"
     else:
         raise AssertionError("no error")
+
+
+def trained(updater, optimizer, wrap=lambda model: model, **options):
+    """Trains some steps; returns the updater, and all that they leave behind."""
+    net = Net()
+    wrap(net)
+    policy = MixupPolicy(1.0, seed=0)
+    model = ManifoldMixupClassifier(
+        MixupLayers(net, ["input", "l1"]), policy=policy, **options
+    )
+    optimizer = chainermn.create_multi_node_optimizer(optimizer.setup(model), comm)
+    order = SharedOrder(comm, np.random.RandomState(2))
+    data = chainer.datasets.TupleDataset(X, T)
+    iterator = SerialIterator(data, 5 * comm.size, order_sampler=order)
+    updater = updater(iterator, optimizer)
+    found = []
+    for _ in range(40):
+        observed: dict = {}
+        reporter = chainer.Reporter()
+        reporter.add_observer("main", model)
+        reporter.add_observers("main", model.namedlinks(skipself=True))
+        with reporter.scope(observed):
+            updater.update()
+        found += [chainer.as_array(value) for _, value in sorted(observed.items())]
+        layer = model.draw.layer_mix
+        found.append(layer)
+    for _, param in sorted(model.namedparams()):
+        found += [param.array, param.grad, *param.update_rule.state.values()]
+    found += [net.bn.avg_mean, net.bn.avg_var]
+    return updater, [np.asarray(value).tobytes() for value in found]
+
+
+def check_replayed_steps_are_the_usual_ones():
+    if compiled.loops(np.dtype("f")) is None:
+        return
+    for make in (
+        lambda: chainer.optimizers.MomentumSGD(0.1),
+        lambda: chainer.optimizers.Adam(),
+    ):
+        updater, found = trained(GraphUpdater, make())
+        assert updater.reason is None
+        assert len(updater._replays) == 2  # one for each layer
+        _, wanted = trained(StandardUpdater, make())
+        assert found == wanted
+
+
+def check_ranks_may_replay_while_others_do_not():
+    if compiled.loops(np.dtype("f")) is None:
+        return
+    usual = StandardUpdater if comm.rank == 1 else GraphUpdater
+    updater, found = trained(usual, chainer.optimizers.MomentumSGD(0.1))
+    assert comm.rank == 1 or updater.reason is None
+    assert found == trained(StandardUpdater, chainer.optimizers.MomentumSGD(0.1))[1]
+
+
+def check_what_exchanges_numbers_is_not_replayed():
+    if compiled.loops(np.dtype("f")) is None:
+        return
+
+    def synchronize(net):
+        synchronize_statistics(net, comm)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        options = {"wrap": synchronize}
+        updater, found = trained(
+            GraphUpdater, chainer.optimizers.MomentumSGD(0.1), **options
+        )
+    assert "exchanges numbers with other ranks" in updater.reason
+    assert sum("exchanges" in str(w.message) for w in caught) == 1
+    sgd = chainer.optimizers.MomentumSGD(0.1)
+    assert found == trained(StandardUpdater, sgd, **options)[1]
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def assert_close(out, expected):
             assert error <= 2e-5 * scale, key
 
 
-@pytest.mark.parametrize("n, more", [(2, ["--gpus=-1,-1"]), (3, ["--workers", "1"])])
+@pytest.mark.parametrize(
+    "n, more", [(2, ["--gpus=-1,-1", "--graph"]), (3, ["--workers", "1"])]
+)
 def test_ranks_do_what_one_process_does(n, more, in_ranks, tmp_path):
     with mixing_in_groups(n):
         words = [*QUICK, "--common-draw", "--optimizer", "sgd"]

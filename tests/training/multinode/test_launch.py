@@ -43,11 +43,17 @@ def test_a_communicator_of_gpus_is_not_for_cpus(name):
         multinode.join(name)
 
 
-def test_what_is_wrong_on_all_ranks_is_said_once(in_ranks):
-    words = "-m", "chainer_mmix.cli", "train", "--communicator", "pure_nccl"
-    done = in_ranks(2, *words)
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--communicator", "pure_nccl"), "pure_nccl is for GPUs"),
+        (("--graph", "--sync-bn"), "--graph cannot replay"),
+    ],
+)
+def test_what_is_wrong_on_all_ranks_is_said_once(words, said, in_ranks):
+    done = in_ranks(2, "-m", "chainer_mmix.cli", "train", *words)
     assert done.returncode == 2
-    assert done.stderr.count("pure_nccl is for GPUs") == 1
+    assert done.stderr.count(said) == 1
 
 
 def test_without_nccl_there_is_a_way(monkeypatch):
