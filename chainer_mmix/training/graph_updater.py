@@ -224,7 +224,7 @@ class GraphUpdater(StandardUpdater):
             return False
         params = initialized(optimizer.target)
         for param, grad in zip(params, computed.grads, strict=True):
-            param.grad = grad
+            param._set_grad_without_check(grad)  # checked when it was recorded
             if grad is not None:
                 param._loss_scale = scale
         for name, value in computed.attributes.items():
