@@ -54,7 +54,7 @@ class EvaluationGraphs:
 
     def __setstate__(self, state: dict) -> None:
         self.reason: str | None = state["reason"]
-        self.places: dict[tuple[int, str], np.ndarray] = {}
+        self.places: dict[Hashable, np.ndarray] = {}
         self._target: chainer.Link | None = None
 
     def _start(self, target: chainer.Link) -> None:

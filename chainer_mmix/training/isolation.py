@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import chainer
 import numpy as np
@@ -14,7 +14,7 @@ from chainer import initializers
 
 @contextlib.contextmanager
 def isolated(
-    link: chainer.Link, places: dict[tuple[int, str], np.ndarray] | None = None
+    link: chainer.Link, places: dict[Hashable, np.ndarray] | None = None
 ) -> Iterator[None]:
     """Undoes what the ``with`` block changes in a link and its children.
 
@@ -81,7 +81,7 @@ def _has_state(link: chainer.Link) -> bool:
 
 
 def _copies_in(
-    places: dict[tuple[int, str], np.ndarray], links: list[chainer.Link]
+    places: dict[Hashable, np.ndarray], links: list[chainer.Link]
 ) -> dict[int, np.ndarray]:
     """Returns copies of persistent arrays, by the ``id`` of these."""
     copies = {}
@@ -90,18 +90,12 @@ def _copies_in(
             array = link.__dict__.get(name)
             if type(array) is not np.ndarray:
                 continue
-            place = places.get((id(link), name))
-            if place is None or (place.shape, place.dtype) != (
-                array.shape,
-                array.dtype,
-            ):
-                place = places[id(link), name] = np.empty_like(array)
-            place[...] = array
-            copies[id(array)] = place
+            key = id(link), name, array.shape, array.dtype
+            if key not in places:
+                places[key] = np.empty_like(array)
+            places[key][...] = array
+            copies[id(array)] = places[key]
     return copies
-
-
-_NOWHERE = np.empty((0, 0, 0), np.void)
 
 
 def _copy(value, memo: dict):

@@ -47,15 +47,14 @@ class Evaluator(extensions.Evaluator):
             :class:`~chainer_mmix.training.GraphUpdater` does with steps, with the same
             numbers bit for bit. The first three batches of a shape in an evaluation
             run as usual, then one is recorded, and two replays are compared with the
-            usual computation. A smaller last batch runs as usual.
-            It is for a CPU with compiled loops and targets that are a
-            :class:`~chainer.links.Classifier` or a
-            :class:`~chainer_mmix.ManifoldMixupClassifier`; on a GPU, with an
+            usual computation. A smaller last batch runs as usual. It is for a CPU with
+            compiled loops and targets that are a :class:`~chainer.links.Classifier` or
+            a :class:`~chainer_mmix.ManifoldMixupClassifier`; on a GPU, with an
             ``eval_func``, with hooks and in debug mode all runs as usual. If a batch
             cannot be replayed, a warning says why, once. Other Python code in the
-            target runs once for each record, so that a network which decides by the
-            numbers of a batch what to compute must be evaluated without. The default
-            is ``False``.
+            target runs once for each record, so a network that decides by the numbers
+            of a batch what to compute must be evaluated without. The default is
+            ``False``.
 
     Raises:
         ValueError: If there are no examples, or ``graph`` is true on a CPU without

@@ -265,7 +265,8 @@ def _follow(memory, looks):
 def _take_part(memory, one):
     """Does another part, if there is one: from the front (1) or from behind (_MOST).
 
-    Threads so meet again what they had in their own caches before.
+    Threads so meet again what they had in their own caches before. Every other piece
+    of work is done from the middle outwards: its parts there are the last ones used.
     """
     while True:
         taken = load(memory + _NEXT)
@@ -280,6 +281,9 @@ def _take_part(memory, one):
         if exchange(memory + _NEXT, taken, taken + one):
             break
     i = front if one == 1 else parts - 1 - behind
+    if taken // _LIMIT % 2:
+        middle = parts // 2
+        i = middle - 1 - i if i < middle else parts - 1 - (i - middle)
     call(task, arguments, i * step, min(n, (i + 1) * step))
     add(memory + _DONE, 1)
     return True
