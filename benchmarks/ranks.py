@@ -1,6 +1,6 @@
 """Two ranks of one thread against one process of two threads, the same total batch.
 
-In turns of four steps, in one start of mpiexec: while rank 0 makes the steps of one
+In turns of a few steps, in one start of mpiexec: while rank 0 makes the steps of one
 process, rank 1 sleeps. Also how long the exchange of gradients takes, as it is and as
 ChainerMN makes it, and messages of several sizes.
 """
@@ -20,7 +20,7 @@ from chainer_mmix import ManifoldMixupClassifier
 from chainer_mmix.models import PreActResNet18, ResNet50
 from chainer_revive.cpu import blas
 
-BATCH = 64
+BATCHES = 64, 128, 256
 
 
 def main() -> None:
@@ -37,16 +37,17 @@ class Steps:
     def __init__(self, network, comm) -> None:
         import chainermn
 
-        rng = np.random.RandomState(0)
         self.comm = comm
-        self.x = rng.rand(BATCH, 3, 32, 32).astype(np.float32)
-        self.t = rng.randint(0, 10, BATCH).astype(np.int32)
         np.random.seed(0)
         self.model = ManifoldMixupClassifier(network(10), seed=0)
         optimizer = chainer.optimizers.MomentumSGD(1e-3).setup(self.model)
         self.alone = optimizer
         self.together = chainermn.create_multi_node_optimizer(optimizer, comm)
-        self.exchange: list[float] = []
+
+    def take(self, batch: int) -> None:
+        rng = np.random.RandomState(0)
+        self.x = rng.rand(batch, 3, 32, 32).astype(np.float32)
+        self.t = rng.randint(0, 10, batch).astype(np.int32)
 
     def of_one(self) -> None:
         if self.comm.rank == 0:
@@ -55,7 +56,7 @@ class Steps:
             blas.controller().set_num_threads(1)
 
     def of_all(self) -> None:
-        own = np.arange(self.comm.rank, BATCH, self.comm.size)
+        own = slice(self.comm.rank, None, self.comm.size)
         self.together.update(self.model, self.x[own], self.t[own])
 
     def of_exchange(self) -> None:
@@ -81,31 +82,40 @@ def run_rank() -> None:
             print(f"  {4 * n:10d} bytes {1e3 * statistics.median(seconds):10.3f} ms")
     for network in (ResNet50, PreActResNet18):
         steps = Steps(network, comm)
-        kinds = {
-            "one process": steps.of_one,
-            "two ranks": steps.of_all,
+        kinds = {"one process": steps.of_one, "two ranks": steps.of_all}
+        exchanges = {
             "exchange alone": steps.of_exchange,
             "ChainerMN's own": steps.of_chainermn,
         }
-        for _ in range(2):  # the first step on ranks only sends the weights
-            for step in kinds.values():
-                timed(comm, step, 1)
-        times: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for _ in range(7):
-            for kind, step in kinds.items():
-                # The first finds the caches as another kind has left them.
-                times[kind].append(statistics.median(timed(comm, step, 4)[1:]))
-        if comm.rank == 0:
-            size = sum(p.size for p in steps.model.params()) * 4e-6
-            print(
-                f"{network.__name__}, batch {BATCH}, 32x32, {size:.1f} MB of gradients"
-            )
-            for kind, seconds in times.items():
-                ratio = statistics.median(
-                    a / b for a, b in zip(seconds, times["one process"], strict=True)
-                )
-                median = 1e3 * statistics.median(seconds)
-                print(f"  {kind:<20} {median:9.1f} ms  ratio {ratio:.3f}")
+        for batch in BATCHES:
+            steps.take(batch)
+            if batch == BATCHES[0]:
+                # The first step on ranks only sends the weights.
+                compare(comm, steps, {**kinds, **exchanges}, warm_up=2, rounds=5, n=4)
+            else:
+                compare(comm, steps, kinds, warm_up=1, rounds=3, n=2)
+
+
+def compare(comm, steps, kinds, warm_up: int, rounds: int, n: int) -> None:
+    for _ in range(warm_up):
+        for step in kinds.values():
+            timed(comm, step, 1)
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(rounds):
+        for kind, step in kinds.items():
+            # The first finds the caches as another kind has left them.
+            times[kind].append(statistics.median(timed(comm, step, n)[1:]))
+    if comm.rank:
+        return
+    size = sum(p.size for p in steps.model.params()) * 4e-6
+    name = type(steps.model.predictor).__name__
+    print(f"{name}, batch {len(steps.x)}, 32x32, {size:.1f} MB of gradients")
+    for kind, seconds in times.items():
+        ratio = statistics.median(
+            a / b for a, b in zip(seconds, times["one process"], strict=True)
+        )
+        median = 1e3 * statistics.median(seconds)
+        print(f"  {kind:<20} {median:9.1f} ms  ratio {ratio:.3f}", flush=True)
 
 
 def messages(comm, array: np.ndarray, n: int) -> list[float]:
