@@ -212,7 +212,7 @@ class GraphUpdater(StandardUpdater):
 
         def compute() -> _Computed:
             draw = static.draw(layer) if has_draw else None
-            with self._silence():
+            with silence() if self._communicator else contextlib.nullcontext():
                 return _compute(loss, model, optimizer.target, static, draw, scaled)
 
         try:
@@ -235,11 +235,6 @@ class GraphUpdater(StandardUpdater):
             values[_LAM] = static.weights.mean
         chainer.report(values)
         return True
-
-    def _silence(self) -> contextlib.AbstractContextManager:
-        if not self._communicator:
-            return contextlib.nullcontext()
-        return silence(self._communicator, self._links(True))
 
     def _give_up(self, reason: str) -> None:
         if self.reason is None:

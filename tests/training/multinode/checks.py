@@ -338,9 +338,20 @@ def check_what_exchanges_numbers_is_not_replayed():
     def synchronize(net):
         synchronize_statistics(net, comm)
 
+    other = chainermn.create_communicator("naive")  # which no link holds
+
+    def exchange(net):
+        forward = net.l1.forward
+        net.l1.forward = lambda x: forward(x * other.allreduce_obj(0.5))
+
+    for wrap in (synchronize, exchange):
+        what_exchanges_numbers_is_not_replayed(wrap)
+
+
+def what_exchanges_numbers_is_not_replayed(wrap):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        options = {"wrap": synchronize}
+        options = {"wrap": wrap}
         updater, found = trained(
             GraphUpdater, chainer.optimizers.MomentumSGD(0.1), **options
         )
