@@ -10,6 +10,7 @@ import numpy as np
 from chainer import backend, reporter
 
 from chainer_mmix.links import ManifoldMixupClassifier
+from chainer_mmix.training.multinode.silence import silence
 from chainer_mmix.training.replay import (
     MANY,
     Static,
@@ -106,6 +107,7 @@ class EvaluationGraphs:
         static.fill(args, kwargs, None, None)
         try:
             if kind.replay is None:
+                _check_links(target)
                 compute = functools.partial(_compute, target, static)
                 kind.replay = capture(self._graphs, compute, static.arrays())
             values = kind.replay()
@@ -141,11 +143,22 @@ class _Kind:
         self.replay: Callable[[], dict[str, Any]] | None = None
 
 
+def _check_links(target: chainer.Link) -> None:
+    """Sees whether all links are children: others are new copies in each evaluation.
+
+    Raises:
+        CannotReplayError: They are not.
+    """
+    every = {link for root in links_of(target, target, True) for link in root.links()}
+    if len(every) > len(list(target.links())):
+        raise CannotReplayError("a link, or the loss, holds links that are no children")
+
+
 def _compute(target: chainer.Link, static: Static) -> dict[str, Any]:
     """Returns what a target reports."""
     observation: dict[str, Any] = {}
     # Other than chainer.report_scope, it ends if there is an error.
-    with reporter.get_current_reporter().scope(observation):
+    with reporter.get_current_reporter().scope(observation), silence():
         target(*static.args, **static.kwargs)
     _forget(target)
     return reported(observation, np)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -212,7 +211,7 @@ class GraphUpdater(StandardUpdater):
 
         def compute() -> _Computed:
             draw = static.draw(layer) if has_draw else None
-            with silence() if self._communicator else contextlib.nullcontext():
+            with silence():
                 return _compute(loss, model, optimizer.target, static, draw, scaled)
 
         try:

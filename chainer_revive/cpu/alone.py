@@ -27,7 +27,7 @@ def is_alone(variables: tuple[Variable, ...], i: int) -> bool:
 
 
 def is_alone_in(holder: list) -> bool:
-    """Tells whether nobody but a list of one array has that, or its memory.
+    """Tells whether only a list of one array refers to that, and that to its memory.
 
     The array is a view of all that another one owns, as images of these functions are.
     """

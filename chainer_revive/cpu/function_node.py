@@ -9,6 +9,8 @@ import numpy as np
 from chainer import Variable
 from chainer.variable import VariableNode
 
+from chainer_revive.registry import is_own
+
 WATCHED = "gradients of gradients, a hook, debug mode or a schedule need Chainer's own"
 
 
@@ -66,6 +68,11 @@ def variable(array: np.ndarray, requires_grad: bool = True) -> Variable:
     node.dtype = array.dtype
     node.shape = array.shape
     return x
+
+
+def has_own_backward(func) -> bool:
+    """Tells whether a function goes back as Chainer's or this package's code does."""
+    return is_own(type(func).backward) and "backward" not in vars(func)
 
 
 def gradients(arrays):

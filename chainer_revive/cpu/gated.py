@@ -1,4 +1,4 @@
-"""Gradients that ReLU has still to let through, or not.
+"""Gradients to which ReLU has still to be applied.
 
 The gradient of the batch normalisation before ReLU does so in its first pass over
 memory, in place where nobody else has the array.
@@ -11,14 +11,14 @@ from types import ModuleType
 import numpy as np
 from chainer import Variable
 from chainer.functions.activation.relu import ReLU
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization.batch_normalization import BatchNormalization
 
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.alone import is_alone_in
-from chainer_revive.cpu.function_node import unwatched, variable
+from chainer_revive.cpu.function_node import has_own_backward, unwatched, variable
 from chainer_revive.cpu.layout import covered, is_channels_last
-from chainer_revive.registry import is_own
 
 
 class Gated(list):
@@ -28,7 +28,8 @@ class Gated(list):
 
     Attributes:
         y (array): The output of ReLU; ``None`` if nothing waits any more.
-        shared (bool): Whether several functions get this gradient.
+        shared (bool): Whether both terms of a sum get it, so that the array must hold
+            this gradient, and not the next one.
     """
 
     def __init__(self, gy: np.ndarray, y: np.ndarray, loops: ModuleType) -> None:
@@ -60,7 +61,7 @@ class Gated(list):
 
 def backward(func, indexes, gys) -> tuple[Variable, ...] | None:
     """Returns gradients that wait, or ``None`` for what does not pay or cannot wait."""
-    if not is_own(type(func).backward):
+    if not has_own_backward(func):
         return None
     if type(func) is ReLU:
         return _of_relu(func, gys[0])
@@ -91,6 +92,8 @@ def _of_relu(func, gy: Variable) -> tuple[Variable] | None:
 def _of_sum(func, indexes, gy: Variable) -> tuple[Variable, ...] | None:
     if type(gy._data) is not Gated or not _is_sum(func):
         return None
+    if not all([_reads(func.inputs[i]._creator_node) for i in indexes]):
+        return None
     gy._data.shared = gy._data.shared or len(indexes) > 1
     return (gy,) * len(indexes)
 
@@ -100,8 +103,18 @@ def _is_normalised(node) -> bool:
     creator = node._creator_node
     if type(creator) is Add:
         nodes = creator.inputs if _is_sum(creator) else ()
-        return any([type(x._creator_node) is BatchNormalization for x in nodes])
-    return type(creator) is BatchNormalization
+        return any([_normalises(x._creator_node) for x in nodes])
+    return _normalises(creator)
+
+
+def _normalises(creator) -> bool:
+    return type(creator) is BatchNormalization and has_own_backward(creator)
+
+
+def _reads(creator) -> bool:
+    """Tells whether who gets a gradient neither keeps it nor hands it on as it is."""
+    known = Add, BatchNormalization, Convolution2DFunction, ReLU
+    return creator is None or (type(creator) in known and has_own_backward(creator))
 
 
 def _is_sum(func) -> bool:

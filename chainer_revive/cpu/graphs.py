@@ -5,8 +5,9 @@ It is to a CPU what :mod:`chainer_revive.cuda.graphs` is to a GPU.
 
 from __future__ import annotations
 
-import collections
+import argparse
 import contextlib
+import enum
 import functools
 import gc
 import hashlib
@@ -14,8 +15,8 @@ import operator
 import pickle
 import random
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 import chainer
@@ -58,6 +59,7 @@ class CpuGraphs:
         self._links = links
         self._read_then: list[Any] = []  # links and their arrays
         self._version = 0
+        self._everywhere = False  # whether links are read that are no children
         self._memory = np.empty(0, np.uint8)
         self._plans: weakref.WeakSet[Plan] = weakref.WeakSet()
 
@@ -72,7 +74,7 @@ class CpuGraphs:
         own, common = settings()
         if loops is None or watched(own, common) or chainer._get_link_hooks():
             return None
-        links = _all_of(self._links())
+        links = _all_of(self._links(self._everywhere))
         read = [*links, *(value for *_, value in _arrays_of(links))]
         then = self._read_then
         if len(read) != len(then) or any(map(operator.is_not, read, then)):
@@ -80,11 +82,12 @@ class CpuGraphs:
             self._version += 1
             for plan in self._plans:
                 plan.clear()
-        attributes = [_each_plain(vars(link).values()) for link in links]
-        config = [_each_plain(c.values()) for c in (own, vars(common))]
+        classes = dict.fromkeys(c for link in links for c in _own_classes(type(link)))
         return (
             *(loops.threads.count(), winograd_wanted(), of_thread.name, self._version),
-            *(*config, *attributes),
+            *[_items(values, 3) for values in (own, vars(common))],
+            *[_items(vars(cls), 3) for cls in classes],
+            *map(_attributes, links),
         )
 
     @contextlib.contextmanager
@@ -113,9 +116,10 @@ class CpuGraphs:
         """
         inputs = list(inputs)
         links = _all_of(self._links(True))
+        self._everywhere = len(links) > len(_all_of(self._links()))
         recording = Recording([*inputs, *(a for *_, a in _arrays_of(links))])
         with _unchanged(links, inputs), steps.recorded_by(recording):
-            result = _each(np.ndarray, recording.view, function())
+            result = _each(np.ndarray, recording.result, function())
         gc.collect()
         plan = recording.plan()
         self._plans.add(plan)
@@ -209,35 +213,95 @@ def _persistent(links: Iterable[chainer.Link]) -> list[np.ndarray]:
     return [array for link in links for *_, array in _persistent_of(link)]
 
 
-_PLAIN = {bool, int, float, str, type(None)}
-# Most of what else links have: to look at all of it takes as long as some loops.
-_LEFT_OUT = {set, np.ndarray, chainer.Parameter, type(_FLOAT32)}
+# What classifiers keep of a step.
+_OF_A_STEP = {"y", "loss", "accuracy", "draw", "_scores"}
+_LISTED = {"_params", "_persistent", "_children"}  # names of what is looked at
+_PLAIN = {bool, int, float, str, complex, bytes, range, type(None)}
+_MANY = 100  # items; more are data
+_FEW = 16  # numbers that Python may read one by one
 
 
-def _plain(value: Any, depth: int = 1) -> Any:
-    """Returns what tells a number, a word or a function from others."""
+def _attributes(link: chainer.Link) -> tuple:
+    """Returns what tells the numbers, words and functions of a link from others."""
+    own = vars(link)
+    left_out = _LISTED
+    if isinstance(link, chainer.links.Classifier):
+        left_out = _LISTED | _OF_A_STEP
+    params = own["_params"]
+    return tuple(own), *[
+        value
+        if type(value) in _PLAIN
+        else None
+        if name in params or name in left_out
+        else _plain(value, 3)
+        for name, value in own.items()
+    ]
+
+
+@functools.lru_cache(256)
+def _own_classes(cls: type) -> tuple[type, ...]:
+    """Returns the classes of a user's of which a class is made."""
+    common = "chainer", "chainer_mmix", "chainermn", "builtins", "abc"
+    return tuple([c for c in cls.__mro__ if c.__module__.split(".")[0] not in common])
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """Returns what tells a number, a word, a function or some of them from others."""
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if kind in _LEFT_OUT:
+    if kind is np.ndarray:  # Steps follow what becomes of numbers that are not whole.
+        few = value.size <= _FEW and value.dtype.kind in "biu"
+        return value.tobytes() if few else None
+    if isinstance(value, (chainer.Link, chainer.Variable)) or not depth:
         return None
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, (chainer.Link, chainer.Variable, np.ndarray)):
+    if kind is slice:
+        return _each_plain((value.start, value.stop, value.step), depth)
+    if isinstance(value, np.dtype):
+        return value
+    if isinstance(value, enum.Enum):
+        return Same(value)
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if isinstance(value, (tuple, list, dict, set, frozenset)):
+        if len(value) > _MANY:
+            return None
+        if isinstance(value, dict):
+            return _items(value, depth - 1)
+        items = _each_plain(value, depth - 1)
+        return frozenset(items) if isinstance(value, (set, frozenset)) else items
+    if kind is functools.partial:
+        held = value.func, value.args, value.keywords
+        return _each_plain(held, depth - 1)
+    if kind is MethodType:
+        return _each_plain((value.__func__, value.__self__), depth - 1)
+    if kind is FunctionType:
+        held = value.__defaults__, value.__kwdefaults__, vars(value)
+        cells = [_content(cell) for cell in value.__closure__ or ()]
+        return Same(value), *_each_plain((*held, *cells), depth - 1)
+    if callable(value) and hasattr(value, "__dict__"):
+        own = _items(vars(value), depth - 1)
+        # A copy does the same if all that it has is known.
+        known = all([type(v) in _PLAIN for v in vars(value).values()])
+        return kind if known and not isinstance(value, type) else Same(value), own
+    return Same(value) if callable(value) else None
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # an empty one
         return None
-    if kind in (tuple, list, collections.OrderedDict):
-        return _each_plain(value, depth - 1) if depth > 0 else None
-    if kind is functools.partial:  # evaluators compute with copies
-        held = value.func, *value.args, *value.keywords.values()
-        if all([type(v) in _PLAIN or type(v) is FunctionType for v in held]):
-            return len(value.args), *value.keywords, *held
-    if callable(value):
-        own = getattr(value, "__dict__", {}) if depth > 0 else {}
-        return Same(value), *_each_plain(own.values(), depth - 1)
-    return None
 
 
-def _each_plain(values: Iterable[Any], depth: int = 1) -> tuple:
+def _items(values: Mapping[Any, Any], depth: int) -> tuple:
+    names = tuple([k if type(k) in _PLAIN else Same(k) for k in values])
+    return names, *_each_plain(values.values(), depth)
+
+
+def _each_plain(values: Iterable[Any], depth: int) -> tuple:
     return tuple([v if type(v) in _PLAIN else _plain(v, depth) for v in values])
 
 
@@ -247,6 +311,8 @@ def _disturb(links: Iterable[chainer.Link]) -> None:
     for *_, array in _arrays_of(links):
         if array.dtype.kind == "f":
             array *= generator.uniform(0.9, 1.1, array.shape).astype(array.dtype)
+            # Zero is not left zero.
+            array += generator.uniform(0, 1e-3, array.shape).astype(array.dtype)
 
 
 def _values(result: Any, links: Iterable[chainer.Link]) -> list[bytes]:
@@ -254,10 +320,6 @@ def _values(result: Any, links: Iterable[chainer.Link]) -> list[bytes]:
     arrays: list[np.ndarray] = []
     _each(np.ndarray, arrays.append, result)
     return [_digest(array) for array in (*arrays, *(a for *_, a in _arrays_of(links)))]
-
-
-# What classifiers keep of a step.
-_OF_A_STEP = {"y", "loss", "accuracy", "draw", "_scores"}
 
 
 @contextlib.contextmanager

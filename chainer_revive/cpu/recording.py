@@ -94,7 +94,7 @@ class Recording:
                     f"{function.label} reads an array that no function has computed, "
                     "and that is neither a parameter nor a persistent value of a link"
                 )
-        # What given statistics are turned into is computed without steps.
+        # Its forward mixes steps and NumPy, so that it is called again as a whole.
         is_whole = type(function) is FixedBatchNormalization
         with steps.recorded_by(None if is_whole else self):
             outputs = compute()
@@ -127,6 +127,16 @@ class Recording:
             raise CannotReplayError(
                 f"{function.label} computes its gradient outside of functions"
             )
+
+    def result(self, a: np.ndarray) -> View:
+        """Returns what tells where a result is.
+
+        Raises:
+            CannotReplayError: It does not come from a step.
+        """
+        if not self._knows(a):
+            raise CannotReplayError("it returns an array that no function has computed")
+        return self.view(a)
 
     def _knows(self, a: np.ndarray) -> bool:
         owner = _owner(a)

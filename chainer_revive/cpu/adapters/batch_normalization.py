@@ -80,7 +80,7 @@ def gradient(self, indexes, grad_outputs):
         return declined(WATCHED)
     x, gamma = self.inputs[0].data, self.inputs[1].data
     gate = grad_outputs[0]._data
-    if type(gate) is Gated and gate.y is not None and _can_gate(self, gamma, x, gate.y):
+    if type(gate) is Gated and _can_gate(self, gamma, x, gate.y):
         return gradients(_backward_through(gate, x, gamma, self.mean, self.inv_std))
     gy = grad_outputs[0].raw_array
     if not type(x) is type(gamma) is type(gy) is np.ndarray or (

@@ -17,6 +17,7 @@ from chainer_revive.cpu.function_node import (
     WATCHED,
     chosen,
     gradients,
+    has_own_backward,
     unwatched,
 )
 from chainer_revive.cpu.layout import (
@@ -102,6 +103,7 @@ def _axes_to_add(self, before, grad_output) -> tuple | None:
         # Others may need fewer products.
         or self.inputs[1].shape[2:] != (1, 1)
         or not unwatched()
+        or not has_own_backward(self)
         or not is_alone(before, 0)
         or compiled.loops(before[0].dtype) is None
     ):

@@ -265,8 +265,8 @@ def _follow(memory, looks):
 def _take_part(memory, one):
     """Does another part, if there is one: from the front (1) or from behind (_MOST).
 
-    Threads so meet again what they had in their own caches before. Every other piece
-    of work is done from the middle outwards: its parts there are the last ones used.
+    So a thread meets what the last loop left in its cache. Every other piece of work
+    is done from the middle outwards: its parts there are the last ones used.
     """
     while True:
         taken = load(memory + _NEXT)

@@ -1,5 +1,6 @@
 """The gradient of ReLU, made by that of the batch normalisation before it."""
 
+import contextlib
 from unittest import mock
 
 import chainer
@@ -19,7 +20,7 @@ class Keep(FunctionNode):
     """Hands a gradient on, and keeps it."""
 
     def forward(self, inputs):
-        return (inputs[0].copy(),)
+        return (inputs[0].copy("K"),)
 
     def backward(self, indexes, grad_outputs):
         self.kept = grad_outputs[0]
@@ -57,12 +58,29 @@ def twice(x, W, p, q):
 
 
 def broadcast(x, W, p, q):
-    yield F.relu(normalise(x, p) + F.mean(x, axis=0, keepdims=True))
+    h = normalise(F.convolution_2d(x, W), p)
+    yield F.relu(h + F.convolution_2d(x[:1], W))
 
 
 def sum_of_one(x, W, p, q):
     h = normalise(x, p)
     yield F.relu(h + h)
+
+
+class Plus(FunctionNode):
+    """A sum of another's, which gives both terms one gradient."""
+
+    def forward(self, inputs):
+        return (inputs[0] + inputs[1],)
+
+    def backward(self, indexes, grad_outputs):
+        return grad_outputs[0], grad_outputs[0]
+
+
+def beside_what_needs_no_gradient(x, W, p, q):
+    h = normalise(F.convolution_2d(x.array, W.array), (p[0].array, p[1].array))
+    (both,) = Plus().apply((normalise(x, p), normalise(F.sin(x), q)))
+    yield F.relu(h + both)
 
 
 def kept_by_a_function(x, W, p, q):
@@ -71,6 +89,7 @@ def kept_by_a_function(x, W, p, q):
 
 NETWORKS = [
     *(one, block, block_with_two, twice, broadcast, sum_of_one, kept_by_a_function),
+    beside_what_needs_no_gradient,
 ]
 
 
@@ -128,6 +147,105 @@ def test_as_in_chainer(network, retain_grad, chainers_own):
 def test_one_pass_less(network, wanted, passes):
     gradients(network, "f")
     assert passes == wanted
+
+
+def test_retained_gradients_are_those_of_normalisation(chainers_own):
+    kept = []
+
+    def network(x, W, p, q):
+        kept.append(normalise(F.convolution_2d(x, W), p))
+        yield F.relu(kept[-1])
+
+    for dtype in "fd":
+        with chainers_own() if dtype == "d" else contextlib.nullcontext():
+            gradients(network, dtype, retain_grad=True)
+    found, right = [h.grad for h in kept]
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=2e-5 * abs(right).max())
+
+
+def test_a_backward_of_the_users_is_called(chainers_own):
+    """As for guided backpropagation."""
+
+    def guided(x, W, p, q):
+        y = F.relu(normalise(F.convolution_2d(x, W), p))
+
+        def backward(indexes, gys):
+            gy = gys[0].array
+            return (chainer.Variable(gy * (y.array > 0) * (gy > 0)),)
+
+        y.creator.backward = backward
+        yield y
+
+    def doubled(x, W, p, q):
+        h = normalise(F.convolution_2d(x, W), p) + x
+        h.creator.backward = lambda indexes, gys: (gys[0] * 2, gys[0] * 3)
+        yield F.relu(h)
+
+    def tripled(x, W, p, q):
+        h = normalise(x, p)
+        y = F.convolution_2d(h, W)
+        backward = y.creator.backward
+        y.creator.backward = lambda i, gys: backward(i, (gys[0] * 3,))
+        yield F.relu(normalise(y, q) + h)
+
+    def watched(x, W, p, q):
+        h = normalise(F.convolution_2d(x, W), p)
+        backward = h.creator.backward
+        h.creator.backward = lambda i, gys: (kept.append(gys[0]), backward(i, gys))[1]
+        yield F.relu(h)
+
+    kept: list[chainer.Variable] = []
+    for network in (guided, doubled, tripled, watched):
+        with chainers_own():
+            wanted = gradients(network, "d")
+        for g, right in zip(gradients(network, "f"), wanted, strict=True):
+            atol = 2e-5 * abs(right).max()
+            np.testing.assert_allclose(g, right, rtol=1e-5, atol=atol)
+    right, found = [gy.array for gy in kept]
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=2e-5 * abs(right).max())
+
+
+def test_a_wrong_gradient_is_an_error_as_in_chainer(chainers_own):
+    class Cast(FunctionNode):
+        def forward(self, inputs):
+            return (inputs[0].astype("f"),)
+
+        def backward(self, indexes, grad_outputs):
+            return grad_outputs
+
+    def run():
+        x, W, *p = [np.ones(n, "f") for n in ((9, _C, 7, 7), (_C, _C, 1, 1), _C, _C)]
+        z = chainer.Variable(x.astype("d"))
+        h = F.batch_normalization(F.convolution_2d(chainer.Variable(x), W), *p)
+        y = F.relu(h + Cast().apply((z,))[0])
+        with pytest.raises(TypeError) as error:
+            F.sum(F.convolution_2d(y, W)).backward()
+        return str(error.value).splitlines()[-1]
+
+    with chainers_own():
+        wanted = run()
+    assert run() == wanted
+
+
+def test_a_gradient_does_not_wait_after_the_way_back():
+    random = np.random.RandomState(0)
+    W = random.randn(_C, _C, 1, 1).astype("f")
+    p = np.ones(_C, "f"), np.zeros(_C, "f")
+    x = chainer.Variable(random.randn(9, _C, 7, 7).astype("f"))
+
+    class Stop(Keep):
+        def backward(self, indexes, grad_outputs):
+            self.kept = grad_outputs[0]
+            return (None,)
+
+    stop = Stop()
+    h = F.batch_normalization(F.convolution_2d(x, W), *p)
+    y = F.relu(h + stop.apply((h * 2,))[0])
+    F.sum(F.sin(F.convolution_2d(y, W))).backward()
+    positive = y.array > 0
+    y.array[...] = 0
+    np.testing.assert_array_equal(stop.kept.array[~positive], 0)
+    assert (stop.kept.array[positive] != 0).any()
 
 
 def test_an_output_that_was_changed_lets_through_what_it_is_then(chainers_own):
