@@ -1,5 +1,8 @@
 """What is recorded outside of training, and done again with other numbers."""
 
+import argparse
+import enum
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -8,6 +11,7 @@ import pytest
 
 import chainer_revive
 from chainer_revive.cpu.graphs import CpuGraphs
+from chainer_revive.cpu.steps import CannotReplayError
 
 pytest.importorskip("numba")
 
@@ -49,3 +53,119 @@ def test_an_evaluation_is_done_again_with_other_statistics():
             shake(net, random)
             x[:] = random.standard_normal(x.shape)
             assert replay().tobytes() == net(x).array.tobytes()
+
+
+class Colour(enum.Enum):
+    RED, BLUE = range(2)
+
+
+def scaled(x, by=1.0):
+    return x * by
+
+
+def scaled_by(by):
+    return lambda x: x * by
+
+
+class Scale:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, x):
+        return x * self.by
+
+    def method(self, x):
+        return x * self.by
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (1.0, 2.0),
+        (1j, 2j),
+        (b"a", b"b"),
+        ("a", "b"),
+        (slice(1), slice(2)),
+        (range(1), range(2)),
+        (np.dtype("f"), np.dtype("e")),
+        (np.float32(1), np.float32(2)),
+        (np.array([1, 2]), np.array([1, 3])),
+        (Colour.RED, Colour.BLUE),
+        ({"a": 1}, {"a": 2}),
+        ({"a": 1}, {"b": 1}),
+        ({1}, {2}),
+        ([[1]], [[2]]),
+        (argparse.Namespace(a=1), argparse.Namespace(a=2)),
+        (scaled, scaled_by),
+        (scaled_by(1), scaled_by(2)),
+        (Scale(1), Scale(2)),
+        (Scale(1).method, Scale(2).method),
+    ],
+)
+def test_a_setting_tells_what_python_may_read(before, after):
+    net = Net()
+    graphs = CpuGraphs(lambda every=False: [net])
+    net.own = before
+    first = graphs.setting()
+    assert graphs.setting() == first
+    assert hash(graphs.setting()) == hash(first)
+    net.own = after
+    assert graphs.setting() != first
+
+
+def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
+    class Own(Net):
+        scale = 1.0
+
+    net = Own()
+    net.table, net.numbers = {"a": 1}, np.array([1, 2])
+    net.add_persistent("step", np.array(0))
+    graphs = CpuGraphs(lambda every=False: [net])
+
+    def changes():
+        net.table["a"] = 2
+        yield
+        net.numbers += 1
+        yield
+        net.step += 1
+        yield
+        monkeypatch.setattr(Own, "scale", 2.0)
+        yield
+        monkeypatch.setattr(scaled, "__defaults__", (2.0,))
+        yield
+
+    net.function = scaled
+    before = graphs.setting()
+    for _ in changes():
+        now = graphs.setting()
+        assert now != before
+        before = now
+
+
+def test_a_setting_tells_names():
+    net = Net()
+    graphs = CpuGraphs(lambda every=False: [net])
+    found = []
+    for name in ("a", "b"):
+        setattr(net, name, True)
+        with chainer.using_config(f"flag_{name}", True):
+            found.append(graphs.setting())
+        delattr(net, name)
+    assert found[0] != found[1]
+
+
+def test_a_number_that_python_reads_and_that_is_zero_is_found():
+    net, x = Net(), np.ones((2, 3, 8, 8), "f")
+    net.add_persistent("offset", np.zeros(1, "f"))
+    graphs = CpuGraphs(lambda every=False: [net])
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        replay = graphs.capture(lambda: (net(x) + float(net.offset[0])).array, [x])
+        with pytest.raises(CannotReplayError, match="not all of its numbers"):
+            replay()
+
+
+def test_a_result_must_have_been_computed():
+    net, x = Net(), np.ones((2, 3, 8, 8), "f")
+    graphs = CpuGraphs(lambda every=False: [net])
+    with chainer.no_backprop_mode(), pytest.raises(CannotReplayError, match="returns"):
+        graphs.capture(lambda: (net(x).array, np.array((x > 4).any())), [x])

@@ -356,6 +356,24 @@ class Updating(Net):
         return super().forward(x)
 
 
+class Teaching(Net):
+    """Holds a link that is no child."""
+
+    def __init__(self):
+        super().__init__()
+        self.teachers = [L.Linear(192, 5)]
+
+    def forward(self, x, *_, **__):
+        return super().forward(x) + self.teachers[0](x)
+
+
+class Comparing(Net):
+    def forward(self, x, *_, **__):
+        y = super().forward(x)
+        chainer.report({"is_large": np.array((x > 4).any())}, self)
+        return y
+
+
 class OwnForward(L.Classifier):
     def forward(self, x, t):
         return super().forward(x, t)
@@ -368,6 +386,8 @@ class OwnForward(L.Classifier):
         (Drawing, L.Classifier, "random numbers"),
         (ReadingNumbers, L.Classifier, "not all of its numbers"),
         (OnTheHost, L.Classifier, "largest is reported as a number of the host"),
+        (Comparing, L.Classifier, "returns an array that no function has computed"),
+        (Teaching, L.Classifier, "holds links that are no children"),
         (Net, OwnForward, "OwnForward has a forward of its own"),
     ],
 )
@@ -384,6 +404,15 @@ def test_what_cannot_be_replayed_is_said_once_and_runs_as_usual(net, cls, reason
             both = [functools.partial(seeded, e) for e in (ours, usual)]
             assert_same(*both)
     assert len(warned) == 1
+
+
+def test_a_link_that_is_no_child_may_change():
+    target = classify(Teaching)
+    ours, usual = evaluators(target)
+    with pytest.warns(UserWarning, match="no children"):
+        before = assert_same(ours, usual)
+    target.predictor.teachers[0].W.array *= 3
+    assert assert_same(ours, usual) != before
 
 
 def test_a_network_that_counts_its_batches_is_never_replayed():

@@ -361,6 +361,32 @@ def what_exchanges_numbers_is_not_replayed(wrap):
     assert found == trained(StandardUpdater, sgd, **options)[1]
 
 
+def check_an_evaluation_that_exchanges_numbers_is_the_usual_one():
+    """The batches of two ranks pair up, though only one has enough to record them."""
+    if compiled.loops(np.dtype("f")) is None or comm.size != 2:
+        return
+    net = Net()
+    forward = net.l1.forward
+
+    def exchange(x):
+        h = forward(x)
+        parts = chainermn.functions.allgather(comm, F.mean(h, axis=0))
+        return h - sum(parts) / comm.size
+
+    net.l1.forward = exchange
+    n = 40 if comm.rank == 0 else 38
+    data = chainer.datasets.TupleDataset(X[:n], T[:n])
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for graph in (False, True):
+            iterator = SerialIterator(data, 10, repeat=False, shuffle=False)
+            model = ManifoldMixupClassifier(net, mixup_hidden=False)
+            evaluator = Evaluator(iterator, model, graph=graph)
+            found.append([evaluator() for _ in range(2)])
+    assert found[0] == found[1]
+
+
 if __name__ == "__main__":
     chainermn.global_except_hook.add_hook()
     for name, check in list(globals().items()):
