@@ -66,9 +66,10 @@ class CpuGraphs:
     def setting(self) -> tuple | None:
         """Returns what a record depends on besides the function.
 
-        That is the configuration, the number of threads, and attributes of links that
-        are numbers, words or functions. It is ``None`` if a hook, debug mode or a
-        static graph looks on, or the loops are switched off.
+        That is the configuration, the number of threads, and attributes of links, and
+        of a user's classes, that are numbers, words or functions, or some of them. It
+        is ``None`` if a hook, debug mode or a static graph looks on, or the loops are
+        switched off.
         """
         loops = compiled.loops(_FLOAT32)
         own, common = settings()

@@ -111,6 +111,27 @@ def have_met():
     return False
 
 
+@threads.Task
+def mark(arguments, start, stop):
+    """Counts a part, and waits until another thread has one, too."""
+    here = unpack(arguments, Counts).counts
+    add(here + 8 * (1 + start), 1)
+    add(here, 1)
+    for _ in range(1_000_000):
+        if load(here) >= 2:
+            return
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_threads_that_work_at_the_same_time_have_each_part_once(n):
+    with mock.patch.object(threads, "count", lambda: 2):
+        assert have_met()
+        for _ in range(20):
+            counts = np.zeros(1 + n, np.int64)
+            threads.run(mark, n, 1, Counts(counts))
+            assert counts.tolist() == [n] + n * [1]
+
+
 def send_whether_met(connection):
     connection.send(have_met())
 
