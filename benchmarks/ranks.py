@@ -70,6 +70,7 @@ class Steps:
 def run_rank() -> None:
     import chainermn
 
+    chainermn.global_except_hook.add_hook()
     comm = chainermn.create_communicator("naive")
     blas.controller().set_num_threads(1)
     if comm.rank == 0:
