@@ -152,8 +152,7 @@ class CpuGraphs:
             return
         for root in self._links():
             for param in root.params():
-                grad = param.grad if param.is_initialized else None
-                if grad is not None and np.may_share_memory(grad, self._memory):
+                if _has_gradient_in(param, self._memory):
                     param.cleargrad()
         for plan in self._plans:
             plan.unbind()
@@ -188,6 +187,11 @@ class CpuGraphs:
             raise steps.CannotReplayError(
                 "not all of its numbers are computed in compiled loops or functions"
             )
+
+
+def _has_gradient_in(param: chainer.Parameter, memory: np.ndarray) -> bool:
+    grad = param.grad if param.is_initialized else None
+    return grad is not None and np.may_share_memory(grad, memory)
 
 
 def _all_of(roots: Iterable[chainer.Link]) -> list[chainer.Link]:

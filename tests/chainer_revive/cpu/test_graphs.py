@@ -2,6 +2,7 @@
 
 import argparse
 import enum
+import weakref
 
 import chainer
 import chainer.functions as F
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import chainer_revive
+from chainer_revive.cpu import heap
 from chainer_revive.cpu.graphs import CpuGraphs
 from chainer_revive.cpu.steps import CannotReplayError
 
@@ -169,3 +171,18 @@ def test_a_result_must_have_been_computed():
     graphs = CpuGraphs(lambda every=False: [net])
     with chainer.no_backprop_mode(), pytest.raises(CannotReplayError, match="returns"):
         graphs.capture(lambda: (net(x).array, np.array((x > 4).any())), [x])
+
+
+def test_memory_is_free_before_it_is_given_back(monkeypatch):
+    net, x = Net(), np.ones((2, 3, 8, 8), "f")
+    graphs = CpuGraphs(lambda every=False: [net])
+    with chainer.no_backprop_mode():
+        graphs.capture(lambda: net(x).array, [x])()
+    for param in net.params():
+        param.grad = np.ndarray(param.shape, "f", graphs._memory)
+    own = net.norm.beta.grad = np.ones(16, "f")
+    memory, freed = weakref.ref(graphs._memory.base), []
+    monkeypatch.setattr(heap, "give_back", lambda: freed.append(memory() is None))
+    graphs.free()
+    assert freed == [True]
+    assert net.norm.beta.grad is own and net.conv.W.grad is None
