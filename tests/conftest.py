@@ -47,6 +47,15 @@ def path(request):
     use_what_the_environment_asks_for()
 
 
+@pytest.fixture
+def compiled_loops():
+    """Has compiled loops compute, whatever the environment asks for."""
+    before = chainer_revive.state()["cpu"]
+    chainer_revive.use(cpu="numba")
+    yield
+    chainer_revive.use(cpu=before)
+
+
 @contextmanager
 def in_parts():
     from chainer_revive.cpu.numba import threads

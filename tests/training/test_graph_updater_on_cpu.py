@@ -31,18 +31,12 @@ from chainer_revive.cpu.numba import threads
 
 pytest.importorskip("numba")
 
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+
 random = np.random.RandomState(0)
 X = random.standard_normal((44, 3, 8, 8)).astype("f")
 T = random.randint(0, 5, 44).astype("i")
 ONE_HOT = np.eye(5, dtype="f")[T]
-
-
-@pytest.fixture(autouse=True)
-def compiled_loops():
-    before = chainer_revive.state()["cpu"]
-    chainer_revive.use(cpu="numba")
-    yield
-    chainer_revive.use(cpu=before)
 
 
 class Net(chainer.Chain):

@@ -10,20 +10,13 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-import chainer_revive
 from chainer_revive.cpu import heap
 from chainer_revive.cpu.graphs import CpuGraphs
 from chainer_revive.cpu.steps import CannotReplayError
 
 pytest.importorskip("numba")
 
-
-@pytest.fixture(autouse=True)
-def compiled_loops():
-    before = chainer_revive.state()["cpu"]
-    chainer_revive.use(cpu="numba")
-    yield
-    chainer_revive.use(cpu=before)
+pytestmark = pytest.mark.usefixtures("compiled_loops")
 
 
 class Net(chainer.Chain):

@@ -20,18 +20,12 @@ from chainer_mmix.training.extensions import Evaluator
 
 pytest.importorskip("numba")
 
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+
 random = np.random.RandomState(0)
 X = random.standard_normal((53, 3, 8, 8)).astype("f")
 T = random.randint(0, 5, 53).astype("i")
 IGNORED = np.where(random.rand(53) < 0.4, -1, T).astype("i")
-
-
-@pytest.fixture(autouse=True)
-def compiled_loops():
-    before = chainer_revive.state()["cpu"]
-    chainer_revive.use(cpu="numba")
-    yield
-    chainer_revive.use(cpu=before)
 
 
 class Net(chainer.Chain):
