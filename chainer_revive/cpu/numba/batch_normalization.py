@@ -11,7 +11,13 @@ from chainer_revive.cpu import steps
 from chainer_revive.cpu.buffers import constant
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.numba.elementwise import part
-from chainer_revive.cpu.numba.intrinsics import doubles, floats, jit, unpack
+from chainer_revive.cpu.numba.intrinsics import (
+    doubles,
+    floats,
+    jit,
+    unpack,
+    unpack_both,
+)
 from chainer_revive.cpu.numba.later import carray
 from chainer_revive.cpu.numba.threads import Task
 
@@ -44,21 +50,14 @@ class Blocks(NamedTuple):
     rows: int
 
 
-class GatedBlocks(NamedTuple):
-    """The same, of gradients that ReLU lets through first.
+class Gate(NamedTuple):
+    """What lets gradients through first.
 
     Attributes:
         y: float32 (m, c), the output of ReLU.
         gated: float32 (m, c), written: gy where y is above 0; it may be gy.
     """
 
-    x: int
-    gy: int
-    mean: int
-    sums: int
-    m: int
-    c: int
-    rows: int
     y: int
     gated: int
 
@@ -258,7 +257,7 @@ def backward(
     if y is None:
         sums, _ = _of_blocks(_products, x, gy, mean)
     else:
-        sums, _ = _of_blocks(_gated_products, x, gy, mean, y, gated)
+        sums, _ = _of_blocks(_gated_products, x, gy, mean, Gate(y, gated))
         gy = gated
     blocks = sums.shape[1]
     values = np.empty((4, c), np.float32)
@@ -282,14 +281,14 @@ def _add_up(sums, total) -> None:
     total[...] = sums.sum(0)
 
 
-def _of_blocks(task, x, gy=0, mean=0, *gate):
+def _of_blocks(task, x, gy=0, mean=0, gate=()):
     """Returns two sums of each block of rows, and how many rows a block has."""
     m, c = x.shape
     rows = max(1, min(_ROWS, _BLOCK // c))
     blocks = -(-m // rows)
     sums = np.empty((2, blocks, c))
-    arguments = (GatedBlocks if gate else Blocks)(x, gy, mean, sums, m, c, rows, *gate)
-    threads.run(task, blocks, -(-_GRAIN // (rows * c)), arguments)
+    arguments = Blocks(x, gy, mean, sums, m, c, rows)
+    threads.run(task, blocks, -(-_GRAIN // (rows * c)), arguments, gate)
     return sums, rows
 
 
@@ -493,12 +492,12 @@ def _products(arguments, start, stop):
 @_summing
 def _gated_products(arguments, start, stop):
     """The same sums; gy is set to 0 where the output of ReLU is."""
-    a = unpack(arguments, GatedBlocks)
+    a, gate = unpack_both(arguments, Blocks, Gate)
     m, c, rows = a.m, a.c, a.rows
     x = carray(floats(a.x), (m, c))
-    y = carray(floats(a.y), (m, c))
+    y = carray(floats(gate.y), (m, c))
     gy = carray(floats(a.gy), (m, c))
-    gated = carray(floats(a.gated), (m, c))
+    gated = carray(floats(gate.gated), (m, c))
     mean = carray(floats(a.mean), c)
     sums = carray(doubles(a.sums), (2, -(-m // rows), c))
     product, part = np.empty(c, np.float32), np.empty(c, np.float32)
