@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 import chainer
@@ -13,6 +13,7 @@ from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.training.multinode.silence import silence
 from chainer_mmix.training.replay import (
     MANY,
+    Kind,
     Static,
     capture,
     copied,
@@ -61,7 +62,7 @@ class EvaluationGraphs:
     def _start(self, target: chainer.Link) -> None:
         self._graphs = CpuGraphs(functools.partial(links_of, target, target))
         self._target = target
-        self._kinds: dict[Hashable, _Kind] = {}
+        self._kinds: dict[Hashable, Kind[dict[str, Any]]] = {}
         self._statics: dict[Hashable, Static] = {}
 
     def report(self, target: chainer.Link, args: tuple, kwargs: dict) -> bool:
@@ -95,9 +96,7 @@ class EvaluationGraphs:
         accuracy = getattr(target, "compute_accuracy", None)
         if len(self._kinds) > MANY:  # of batches that are never alike
             self._start(target)
-        kind = self._kinds.setdefault(
-            (form, setting, accuracy, *names.items()), _Kind()
-        )
+        kind = self._kinds.setdefault((form, setting, accuracy, *names.items()), Kind())
         kind.n += 1
         if kind.n <= _N_WARMUP:
             return False
@@ -133,14 +132,6 @@ class EvaluationGraphs:
             f"usual, with the same results ({reason})",
             stacklevel=2,
         )
-
-
-class _Kind:
-    """Batches that may have one record."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.replay: Callable[[], dict[str, Any]] | None = None
 
 
 def _check_links(target: chainer.Link) -> None:

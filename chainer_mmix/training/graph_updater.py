@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from chainer_mmix.links.held import links_in
 from chainer_mmix.training.multinode.silence import silence
 from chainer_mmix.training.replay import (
     MANY,
+    Kind,
     Static,
     capture,
     copied,
@@ -98,9 +98,13 @@ class GraphUpdater(StandardUpdater):
         self.n_warmup = n_warmup
         self.reason: str | None = None
         self._graphs = graphs
-        self._steps: Counter[Hashable] = Counter()
-        self._replays: dict[Hashable, Callable[[], _Computed]] = {}
+        self._kinds: dict[Hashable, Kind[_Computed]] = {}
         self._static: Static | None = None
+
+    @property
+    def n_graphs(self) -> int:
+        """How many graphs are captured."""
+        return sum(kind.replay is not None for kind in self._kinds.values())
 
     @property
     def _communicator(self):
@@ -130,8 +134,7 @@ class GraphUpdater(StandardUpdater):
 
     def __getstate__(self) -> dict:
         """Leaves out what was captured, for copies capture anew."""
-        state = {**self.__dict__, "_replays": {}, "_static": None, "_graphs": None}
-        return {**state, "_steps": Counter()}
+        return {**self.__dict__, "_kinds": {}, "_static": None, "_graphs": None}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -193,17 +196,17 @@ class GraphUpdater(StandardUpdater):
             self._static = Static(args, kwargs)
         static = self._static
         if not static.fits(args, kwargs):
-            if not self._replays:
+            if not self.n_graphs:
                 self._static = None  # The next batch may be like others.
             return False
         has_draw, layer = draw is not None, draw and draw.layer_mix
         scaled, form = scale is not None, _form(model, optimizer.target)
         key = has_draw, layer, scaled, setting, form
-        if len(self._steps) > MANY:  # of settings that change in each step
-            self._steps.clear()
-            self._replays.clear()
-        self._steps[key] += 1
-        if self._steps[key] <= self.n_warmup:
+        if len(self._kinds) > MANY:  # of settings that change in each step
+            self._kinds.clear()
+        kind = self._kinds.setdefault(key, Kind())
+        kind.n += 1
+        if kind.n <= self.n_warmup:
             return False
         static.fill(args, kwargs, draw, scale)
         if self._graphs.keeps_arrays:
@@ -215,9 +218,9 @@ class GraphUpdater(StandardUpdater):
                 return _compute(loss, model, optimizer.target, static, draw, scaled)
 
         try:
-            if key not in self._replays:
-                self._replays[key] = capture(self._graphs, compute, static.arrays())
-            computed = self._replays[key]()
+            if kind.replay is None:
+                kind.replay = capture(self._graphs, compute, static.arrays())
+            computed = kind.replay()
         except CannotReplayError as e:
             self._give_up(str(e))
             return False
@@ -238,7 +241,7 @@ class GraphUpdater(StandardUpdater):
     def _give_up(self, reason: str) -> None:
         if self.reason is None:
             self.reason = reason
-            self._replays.clear()
+            self._kinds.clear()
             warnings.warn(
                 "a training step cannot be captured and replayed, so all steps run as "
                 f"usual, with the same results ({reason})",

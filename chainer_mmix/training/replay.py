@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import chainer
 import numpy as np
@@ -96,6 +96,14 @@ def capture(
 def _comparable(state: Any) -> tuple:
     name, keys, *rest = state
     return name, keys.tobytes(), *rest
+
+
+class Kind(Generic[Result]):
+    """Steps, or batches, of a kind: what they compute may be replayed by one graph."""
+
+    def __init__(self) -> None:
+        self.n = 0  # there have been
+        self.replay: Callable[[], Result] | None = None  # once it is captured
 
 
 class Static:

@@ -572,7 +572,7 @@ def test_on_a_gpu():
         options = {"graphs": None} if updater is GraphUpdater else {}
         trained.append(run(updater, classify(), device="@cupy:0", epoch=10, **options))
     ours, standard = trained
-    assert ours.updater.reason is None and len(ours.updater._replays) == 3
+    assert ours.updater.reason is None and ours.updater.n_graphs == 3
     saved, wanted = state(ours), state(standard)
     for key, value in saved.items():
         np.testing.assert_allclose(value, wanted[key], 1e-4, 1e-5, err_msg=key)

@@ -174,7 +174,7 @@ def test_a_training_is_that_of_a_standard_updater(name):
         assert "on the host" in updater.reason
         return
     assert updater.reason is None
-    assert len(updater._replays) == LAYERS.get(name, 3)
+    assert updater.n_graphs == LAYERS.get(name, 3)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_classifiers_of_chainer():
         return L.Classifier(Net())
 
     updater = both(model)
-    assert updater.reason is None and len(updater._replays) == 1
+    assert updater.reason is None and updater.n_graphs == 1
 
 
 def squared_error(y, t):
@@ -258,7 +258,7 @@ def test_one_thread_and_another_number_of_them_later(monkeypatch):
         )
         trainer.run()
         trained.append(trainer)
-    assert len(trained[0].updater._replays) == 2
+    assert trained[0].updater.n_graphs == 2
     assert_same(*trained)
 
 
@@ -298,7 +298,7 @@ def test_what_is_changed_between_steps_counts():
         trainer.run()
         trained.append(trainer)
     ours = trained[0].updater
-    assert ours.reason is None and len(ours._replays) >= 3
+    assert ours.reason is None and ours.n_graphs >= 3
     found, wanted = map(numbers, trained)
     for name, value in wanted.items():
         assert value is None or np.array_equal(found[name], value), name
@@ -325,7 +325,7 @@ def test_hooks_and_debug_mode_see_every_function():
 def test_a_label_out_of_range_is_an_error_as_usual():
     trainer = make(GraphUpdater, classify())
     trainer.run()
-    assert trainer.updater._replays
+    assert trainer.updater.n_graphs
     trainer.updater.converter = lambda batch, device: (X[:8], np.full(8, 9, "i"))
     with pytest.raises(ValueError, match="9"):
         trainer.updater.update()
@@ -460,7 +460,7 @@ def test_what_cannot_be_replayed_is_said_once_and_runs_as_usual(net, reason):
 
 
 def test_a_network_that_counts_its_steps_is_never_replayed():
-    assert not both(lambda: classify(Counting))._replays
+    assert not both(lambda: classify(Counting)).n_graphs
 
 
 class Hidden(Net):
@@ -641,7 +641,7 @@ def test_a_first_batch_that_is_smaller_than_others():
     trainer.updater.converter = lambda batch, device: batches.pop(0)
     while batches:
         trainer.updater.update()
-    assert trainer.updater._replays
+    assert trainer.updater.n_graphs
 
 
 def test_remix_computes_with_lambda_on_the_host():
@@ -696,7 +696,7 @@ def test_a_function_that_comes_where_another_one_was_is_another_one():
 
         trainer.run()
         trained.append(trainer)
-    assert len(trained[0].updater._replays) > 3
+    assert trained[0].updater.n_graphs > 3
     assert_same(*trained)
 
 

@@ -317,7 +317,7 @@ def check_replayed_steps_are_the_usual_ones():
     ):
         updater, found = trained(GraphUpdater, make())
         assert updater.reason is None
-        assert len(updater._replays) == 2  # one for each layer
+        assert updater.n_graphs == 2  # one for each layer
         _, wanted = trained(StandardUpdater, make())
         assert found == wanted
 
