@@ -21,7 +21,10 @@ from chainer_revive.cpu.numba.transposes import TAPS
 _WIDTH = 16  # Channels are a multiple of this.
 _CHANNELS = 40  # harmonic mean of both numbers of channels that pays for transforms
 _GAIN = 1.4  # products saved that do
-_GAIN_FOUR = 1.2  # products saved by larger tiles that do
+_GAIN_FOUR = 4 / 3  # products saved by larger tiles that do
+# Channels over which larger tiles sum with at most twice the error of direct sums, if
+# there are several in each image.
+_EXACT = range(64, 1025)
 _FEW = 32  # tiles; gradients by a kernel are as exact from so many on
 _BLOCK = 1 << 18  # transformed channels of tiles, at all points, that stay in the cache
 _LEAST = 96  # tiles for which a large kernel is read from memory
@@ -62,8 +65,11 @@ def step(
         return 0
     if products < _GAIN * points(2) * tiles:
         return 0
-    saves = points(2) * tiles >= _GAIN_FOUR * points(4) * _count_tiles(n, axes, 4)
-    return 4 if wanted == 4 and saves else 2
+    fewer = _count_tiles(n, axes, 4)
+    saves = points(2) * tiles >= _GAIN_FOUR * points(4) * fewer
+    exact = not outer and _EXACT.start <= c < _EXACT.stop and fewer > n
+    larger = wanted == 4 or (wanted != 2 and exact)
+    return 4 if larger and saves else 2
 
 
 def _met(axis: Axis):

@@ -30,7 +30,7 @@ def wherever_it_can(size):
 
 def results(function, x, W, b, gy=None, **options):
     """Returns the output and the gradients by x, W and b."""
-    inputs = [chainer.Variable(a) for a in (x, W, b)]
+    inputs = [chainer.Variable(a) for a in (x, W, b) if a is not None]
     y = function(*inputs, **options)
     if gy is None:
         gy = np.random.RandomState(9).randn(*y.shape).astype(x.dtype)
@@ -152,6 +152,26 @@ def test_same_on_several_threads(size, taken):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    "x_shape, W_shape, sizes",
+    [
+        (X, W, (4, 4, 2)),
+        ((32, 64, 4, 4), W, (2, 2, 2)),  # one tile would be less exact
+        ((4, 32, 16, 16), (64, 32, 3, 3), (2, 4, 2)),  # and so would few channels
+        ((32, 64, 10, 10), W, (2, 2, 2)),  # many products beyond the image
+    ],
+)
+def test_default_tiles(x_shape, W_shape, sizes):
+    random = np.random.RandomState(0)
+    x, W_ = (random.randn(*shape).astype("f") for shape in (x_shape, W_shape))
+    found = {}
+    for wanted in (True, 2, 4):
+        with chainer.using_config("winograd", wanted):
+            found[wanted] = results(F.convolution_2d, x, W_, None, pad=1)
+    for i, size in enumerate(sizes):
+        np.testing.assert_array_equal(found[True][i], found[size][i])
+
+
 @pytest.mark.parametrize("check", ["check_backward", "numerical_grad"])
 def test_not_under_a_gradient_check(check):
     random = np.random.RandomState(0)
@@ -174,7 +194,10 @@ def test_not_under_a_gradient_check(check):
             function(x, W_)
 
 
-SHAPES = [(8, 64, 64, 32), (16, 64, 128, 8), (8, 512, 512, 4), (2, 320, 160, 16)]
+SHAPES = [
+    *((8, 64, 64, 32), (16, 64, 128, 8), (8, 512, 512, 4), (2, 320, 160, 16)),
+    *((4, 1024, 64, 8), (8, 32, 64, 16)),
+]
 
 
 @pytest.mark.parametrize("n, c, d, size", SHAPES)
