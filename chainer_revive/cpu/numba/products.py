@@ -41,7 +41,8 @@ from chainer_revive.cpu.numba.threads import Task
 from chainer_revive.cpu.numba.transposes import TAPS, read_eight, read_taps, write_taps
 
 _EIGHT = 8
-_DEPTH = 128  # rows of a panel that are packed at a time, to stay in the cache
+_SLICE = max(128, 4096 // COLUMNS)  # rows of a panel that stay in the nearest cache
+_COPIED = 4  # panels for which a copy of the other matrix pays
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
 _SEEN = 96  # channels that are copied at a time
@@ -309,24 +310,35 @@ def multiply_columns(arguments, start, stop):
     p = unpack(arguments, Columns)
     row = np.empty(-(-p.m // ROWS) * ROWS, np.int64)
     out = np.empty_like(row)
+    # Rows that lie far apart are copied, for they have few places in the cache.
+    copies = p.k > _SLICE and stop - start >= _COPIED
+    apart = _SLICE if copies else p.k
     for i in range(len(row)):
-        row[i], out[i] = min(i, p.m - 1) * p.k, min(i, p.m - 1) * p.n
-    col, line = np.arange(_DEPTH), np.arange(_DEPTH) * COLUMNS
+        row[i], out[i] = min(i, p.m - 1) * apart, min(i, p.m - 1) * p.n
+    col, line = np.arange(_SLICE), np.arange(_SLICE) * COLUMNS
     parts = np.zeros((1, 2), np.int64)
-    panel = np.empty((_DEPTH, COLUMNS), np.float32)
-    for j in range(start * COLUMNS, min(stop * COLUMNS, p.n), COLUMNS):
-        found = min(COLUMNS, p.n - j)
-        for at in range(0, p.k, _DEPTH):
-            depth = min(_DEPTH, p.k - at)
-            parts[0, 1] = depth
+    panel = np.empty((_SLICE, COLUMNS), np.float32)
+    seen = np.empty((p.m if copies else 1, _SLICE), np.float32)
+    for at in range(0, p.k, _SLICE):
+        depth = min(_SLICE, p.k - at)
+        parts[0, 1] = depth
+        left = p.a
+        if copies:
+            for i in range(p.m):
+                to = seen.ctypes.data + 4 * i * _SLICE
+                _copy(p.a + 4 * (i * p.k + at), depth, to)
+            left = np.intp(seen.ctypes.data)
+        for j in range(start * COLUMNS, min(stop * COLUMNS, p.n), COLUMNS):
+            found = min(COLUMNS, p.n - j)
             address = p.w + 4 * (at * p.stride_k + j * p.stride_n)
             _pack(address, p.stride_k, p.stride_n, found, panel[:depth])
             first = p.first + 4 * j if p.first and not at else _NONE
             addresses = np.intp(col.ctypes.data), np.intp(panel.ctypes.data)
             multiply(
-                *(p.a + 4 * at, row, p.m, *addresses, depth, line, parts, _ONE),
+                *(left, row, p.m, *addresses, depth, line, parts, _ONE),
                 *(first, p.c + 4 * j, out, found),
             )
+    seen[0, 0] = 0  # Numba frees an array after its last use.
 
 
 @jit
