@@ -246,7 +246,12 @@ def _fetching(write: bool):
 fetch_to_read, fetch_to_write = _fetching(False), _fetching(True)
 
 
-def _multiplying(count: int, parts: bool = False, ahead: bool = False):
+def _multiplying(
+    count: int,
+    parts: bool = False,
+    results_ahead: bool = False,
+    left_ahead: bool = False,
+):
     """Returns a function that computes ROWS x (count * LANES) elements of a product.
 
     Rows may lie anywhere. For all i < ROWS and j < count * LANES, with all indexes in
@@ -257,9 +262,11 @@ def _multiplying(count: int, parts: bool = False, ahead: bool = False):
 
     It takes the addresses of float32 a, b, start and c, the addresses of int64 row,
     col, line and out, n (at least one) and step (0 or 1). If ``parts``, n is a multiple
-    of PART, and so many products at a time are added up before the rest is added. If
-    ``ahead``, ROWS * n elements from row[ROWS] on are asked for, to be in the cache
-    for the next tile.
+    of PART, and so many products at a time are added up before the rest is added.
+
+    Places in c are asked for before their turn: those of this tile or, if
+    ``results_ahead``, of the next one, at out[ROWS] and on. If ``left_ahead``, so are
+    ROWS * n elements from row[ROWS] on.
     """
     vector = ir.VectorType(_FLOAT, LANES)
 
@@ -290,11 +297,13 @@ def _multiplying(count: int, parts: bool = False, ahead: bool = False):
                 ir.FunctionType(vector, [vector] * 3),
                 f"llvm.fmuladd.v{LANES}f32",
             )
-            for offset in outs:
-                for v in range(count):
-                    at = builder.gep(c, [builder.add(offset, _INT(v * LANES))])
+            for i in range(ROWS):
+                place = _INT(i + ROWS * results_ahead)
+                written = builder.load(builder.gep(out, [place]))
+                for v in range(0, count, 16 // LANES):
+                    at = builder.gep(c, [builder.add(written, _INT(v * LANES))])
                     _fetch(builder, builder.ptrtoint(at, _INT), write=True)
-            if ahead:
+            if left_ahead:
                 following = builder.load(builder.gep(row, [_INT(ROWS)]))
                 following = builder.ptrtoint(builder.gep(a, [following]), _INT)
             undefined = ir.Constant(vector, ir.Undefined)
@@ -336,7 +345,7 @@ def _multiplying(count: int, parts: bool = False, ahead: bool = False):
                         for v in range(count)
                     ]
                 )
-            if ahead:
+            if left_ahead:
                 at = builder.mul(k, _INT(4 * ROWS))
                 _fetch(builder, builder.add(following, at))
             next_k = builder.add(k, _INT(1))
@@ -377,7 +386,8 @@ def _multiplying(count: int, parts: bool = False, ahead: bool = False):
 
 
 multiply_tile = _multiplying(VECTORS)
-multiply_tile_ahead = _multiplying(VECTORS, ahead=True)
+multiply_tile_ahead = _multiplying(VECTORS, results_ahead=True)
+multiply_tile_all_ahead = _multiplying(VECTORS, results_ahead=True, left_ahead=True)
 multiply_half = _multiplying(VECTORS // 2)
 multiply_tile_in_parts = _multiplying(VECTORS, parts=True)
 multiply_half_in_parts = _multiplying(VECTORS // 2, parts=True)

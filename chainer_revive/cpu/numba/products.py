@@ -33,6 +33,7 @@ from chainer_revive.cpu.numba.intrinsics import (
     multiply_half,
     multiply_tile,
     multiply_tile_ahead,
+    multiply_tile_all_ahead,
     unpack,
     unpack_both,
 )
@@ -258,7 +259,7 @@ def correlate(arguments, start, stop):
     k = c.k
     line = np.arange(k) * COLUMNS
     lines = max(1, _STEPS // g.out_w)
-    row = np.empty(lines * g.out_w + ROWS, np.int64)
+    row = np.empty(lines * g.out_w + 2 * ROWS, np.int64)
     out = np.empty(len(row), np.int64)
     # Where each part of the kernel begins and ends.
     parts = np.empty((k, 2), np.int64)
@@ -281,7 +282,7 @@ def correlate(arguments, start, stop):
                         m += 1
                 if m == 0:
                     continue
-                for r in range(m, m + ROWS):
+                for r in range(m, m + 2 * ROWS):
                     row[r], out[r] = row[m - 1], out[m - 1]
                 if i0 == i1 or j0 == j1:  # nothing but padding
                     if c.first:
@@ -308,7 +309,7 @@ def correlate(arguments, start, stop):
 def multiply_columns(arguments, start, stop):
     """Computes panels of COLUMNS of a product, whose kernels are packed in turn."""
     p = unpack(arguments, Columns)
-    row = np.empty(-(-p.m // ROWS) * ROWS, np.int64)
+    row = np.empty(p.m + 2 * ROWS, np.int64)
     out = np.empty_like(row)
     # Rows that lie far apart are copied, for they have few places in the cache.
     copies = p.k > _SLICE and stop - start >= _COPIED
@@ -322,7 +323,7 @@ def multiply_columns(arguments, start, stop):
     for at in range(0, p.k, _SLICE):
         depth = min(_SLICE, p.k - at)
         parts[0, 1] = depth
-        left = p.a
+        left = p.a + 4 * at
         if copies:
             for i in range(p.m):
                 to = seen.ctypes.data + 4 * i * _SLICE
@@ -345,10 +346,11 @@ def multiply_columns(arguments, start, stop):
 def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
     """Sets c to the product with the panels, plus what each column begins with.
 
-    Where ``first`` is 0, it adds the product to c.
+    Where ``first`` is 0, it adds the product to c. After m elements of ``row`` and
+    ``out`` come the last ones again, 2 * ROWS times.
     """
     edge = np.empty((ROWS, COLUMNS), np.float32)
-    edges = np.arange(ROWS) * COLUMNS
+    edges = np.arange(2 * ROWS) % ROWS * COLUMNS
     rows, outs, lines = row.ctypes.data, out.ctypes.data, line.ctypes.data
     for j in range(0, n, COLUMNS):
         panel = panels + 4 * j * k
@@ -375,9 +377,9 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
                     and i + ROWS < m
                     and row[i + ROWS] - row[i] == ROWS * (end - at)
                 ):  # What follows has not been read yet.
-                    multiply_tile_ahead(*tile)
+                    multiply_tile_all_ahead(*tile)
                 else:
-                    multiply_tile(*tile)
+                    multiply_tile_ahead(*tile)
                 if found in (COLUMNS, HALF):
                     continue
                 for r in range(min(ROWS, m - i)):  # what follows is the last again
