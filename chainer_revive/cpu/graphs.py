@@ -5,7 +5,6 @@ It is to a CPU what :mod:`chainer_revive.cuda.graphs` is to a GPU.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import enum
 import functools
@@ -16,7 +15,7 @@ import pickle
 import random
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
 import chainer
@@ -63,13 +62,17 @@ class CpuGraphs:
         self._memory = np.empty(0, np.uint8)
         self._plans: weakref.WeakSet[Plan] = weakref.WeakSet()
 
-    def setting(self) -> tuple | None:
-        """Returns what a record depends on besides the function.
+    def setting(self, function: Callable | None = None) -> tuple | None:
+        """Returns what a record depends on besides the function that is recorded.
 
         That is the configuration, the number of threads, and attributes of links, and
-        of a user's classes, that are numbers, words or functions, or some of them. It
-        is ``None`` if a hook, debug mode or a static graph looks on, or the loops are
-        switched off.
+        of a user's classes, that are numbers, words or functions, or some of them, or
+        objects that have such attributes. It is ``None`` if a hook, debug mode or a
+        static graph looks on, or the loops are switched off.
+
+        Args:
+            function (callable): What that one calls, perhaps a function of a user's
+                with such attributes and closures.
         """
         loops = compiled.loops(_FLOAT32)
         own, common = settings()
@@ -89,6 +92,7 @@ class CpuGraphs:
             *[_items(values, 3) for values in (own, vars(common))],
             *[_items(vars(cls), 3) for cls in classes],
             *map(_attributes, links),
+            _plain(function, 3),
         )
 
     @contextlib.contextmanager
@@ -268,8 +272,6 @@ def _plain(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, enum.Enum):
         return Same(value)
-    if isinstance(value, argparse.Namespace):
-        value = vars(value)
     if isinstance(value, (tuple, list, dict, set, frozenset)):
         if len(value) > _MANY:
             return None
@@ -286,12 +288,14 @@ def _plain(value: Any, depth: int) -> Any:
         held = value.__defaults__, value.__kwdefaults__, vars(value)
         cells = [_content(cell) for cell in value.__closure__ or ()]
         return Same(value), *_each_plain((*held, *cells), depth - 1)
-    if callable(value) and hasattr(value, "__dict__"):
-        own = _items(vars(value), depth - 1)
-        # A copy does the same if all that it has is known.
-        known = all([type(v) in _PLAIN for v in vars(value).values()])
-        return kind if known and not isinstance(value, type) else Same(value), own
-    return Same(value) if callable(value) else None
+    if not hasattr(value, "__dict__") or isinstance(value, ModuleType):
+        return Same(value) if callable(value) else None
+    own = _items(vars(value), depth - 1)
+    if not callable(value):
+        return kind, own
+    # A copy does the same if all that it has is known.
+    known = all([type(v) in _PLAIN for v in vars(value).values()])
+    return kind if known and not isinstance(value, type) else Same(value), own
 
 
 def _content(cell: CellType) -> Any:

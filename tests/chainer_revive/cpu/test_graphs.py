@@ -1,8 +1,8 @@
 """What is recorded outside of training, and done again with other numbers."""
 
-import argparse
 import enum
 import weakref
+from types import SimpleNamespace
 
 import chainer
 import chainer.functions as F
@@ -90,7 +90,8 @@ class Scale:
         ({"a": 1}, {"b": 1}),
         ({1}, {2}),
         ([[1]], [[2]]),
-        (argparse.Namespace(a=1), argparse.Namespace(a=2)),
+        (SimpleNamespace(a=1), SimpleNamespace(a=2)),
+        (SimpleNamespace(a=[1]), SimpleNamespace(a=[2])),
         (scaled, scaled_by),
         (scaled_by(1), scaled_by(2)),
         (Scale(1), Scale(2)),
@@ -114,6 +115,7 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
 
     net = Own()
     net.table, net.numbers = {"a": 1}, np.array([1, 2])
+    net.options = SimpleNamespace(a=1)
     net.add_persistent("step", np.array(0))
     graphs = CpuGraphs(lambda every=False: [net])
 
@@ -121,6 +123,8 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
         net.table["a"] = 2
         yield
         net.numbers += 1
+        yield
+        net.options.a = 2
         yield
         net.step += 1
         yield
