@@ -255,14 +255,19 @@ def _own_classes(cls: type) -> tuple[type, ...]:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """Returns what tells a number, a word, a function or some of them from others."""
+    """Returns what tells a number, a word, a function or some of them from others.
+
+    Of links and parameters, it tells which they are.
+    """
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind is np.ndarray:  # Steps follow what becomes of numbers that are not whole.
         few = value.size <= _FEW and value.dtype.kind in "biu"
         return value.tobytes() if few else None
-    if isinstance(value, (chainer.Link, chainer.Variable)) or not depth:
+    if isinstance(value, (chainer.Link, chainer.Parameter)):
+        return Same(value)  # one of several that are looked at themselves
+    if isinstance(value, chainer.Variable) or not depth:
         return None
     if isinstance(value, np.generic):
         return value.item()

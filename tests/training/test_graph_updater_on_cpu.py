@@ -528,6 +528,10 @@ class Negative(chainer.Link):
         return -h
 
 
+def another_child(model):
+    model.predictor.chosen = model.predictor.negative
+
+
 def child(model):
     del model.predictor.child
     with model.predictor.init_scope():
@@ -543,15 +547,21 @@ class Adjustable(Net):
         self.add_persistent("temperature", 1.0)
         with self.init_scope():
             self.child = Identity()
+            self.negative = Negative()
+        self.chosen = self.child
 
     def second(self, h):
         factor = self.scale * self.temperature * getattr(chainer.config, "own_scale", 1)
-        return super().second(self.child(self.activation(h) * factor))
+        h = self.chosen(self.child(self.activation(h) * factor))
+        return super().second(h)
 
 
 @pytest.mark.parametrize(
     "change",
-    [decay, eps, scale, activation, persistent, configuration, hook, loss, child],
+    [
+        *(decay, eps, scale, activation, persistent, configuration, hook, loss, child),
+        another_child,
+    ],
 )
 @pytest.mark.parametrize("classifier", [classify, lambda net: L.Classifier(net())])
 def test_what_a_user_sets_between_steps_counts(change, classifier):

@@ -116,6 +116,8 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
     net = Own()
     net.table, net.numbers = {"a": 1}, np.array([1, 2])
     net.options = SimpleNamespace(a=1)
+    net.order = [net.norm, net.first]
+    net.chosen = net.conv.W
     net.add_persistent("step", np.array(0))
     graphs = CpuGraphs(lambda every=False: [net])
 
@@ -125,6 +127,10 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
         net.numbers += 1
         yield
         net.options.a = 2
+        yield
+        net.order.reverse()
+        yield
+        net.chosen = net.conv.b
         yield
         net.step += 1
         yield
