@@ -14,6 +14,7 @@ import operator
 import pickle
 import random
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
@@ -236,6 +237,8 @@ def _attributes(link: chainer.Link) -> tuple:
     left_out = _LISTED
     if isinstance(link, chainer.links.Classifier):
         left_out = _LISTED | _OF_A_STEP
+    if isinstance(link, chainer.Chain):
+        left_out = left_out | own["_children"]
     params = own["_params"]
     return tuple(own), *[
         value
@@ -277,7 +280,7 @@ def _plain(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, enum.Enum):
         return Same(value)
-    if isinstance(value, (tuple, list, dict, set, frozenset)):
+    if isinstance(value, (tuple, list, deque, dict, set, frozenset)):
         if len(value) > _MANY:
             return None
         if isinstance(value, dict):
@@ -293,14 +296,29 @@ def _plain(value: Any, depth: int) -> Any:
         held = value.__defaults__, value.__kwdefaults__, vars(value)
         cells = [_content(cell) for cell in value.__closure__ or ()]
         return Same(value), *_each_plain((*held, *cells), depth - 1)
-    if not hasattr(value, "__dict__") or isinstance(value, ModuleType):
+    if isinstance(value, ModuleType):
+        return Same(value)
+    slots = _slots(kind)
+    if not slots and not hasattr(value, "__dict__"):
         return Same(value) if callable(value) else None
-    own = _items(vars(value), depth - 1)
+    held = {
+        **getattr(value, "__dict__", {}),
+        **{k: getattr(value, k, None) for k in slots},
+    }
+    own = [_items(each, depth - 1) for each in (held, *map(vars, _own_classes(kind)))]
     if not callable(value):
-        return kind, own
+        return kind, *own
     # A copy does the same if all that it has is known.
-    known = all([type(v) in _PLAIN for v in vars(value).values()])
-    return kind if known and not isinstance(value, type) else Same(value), own
+    known = all([type(v) in _PLAIN for v in held.values()])
+    return kind if known and not isinstance(value, type) else Same(value), *own
+
+
+@functools.lru_cache(256)
+def _slots(cls: type) -> tuple[str, ...]:
+    """Returns the names of attributes that lie outside of ``__dict__``."""
+    every = [vars(c).get("__slots__", ()) for c in cls.__mro__]
+    names = [name for s in every for name in ((s,) if isinstance(s, str) else s)]
+    return tuple([name for name in names if not name.startswith("__")])
 
 
 def _content(cell: CellType) -> Any:

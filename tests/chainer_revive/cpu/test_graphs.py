@@ -2,6 +2,8 @@
 
 import enum
 import weakref
+from collections import deque
+from fractions import Fraction
 from types import SimpleNamespace
 
 import chainer
@@ -63,6 +65,8 @@ def scaled_by(by):
 
 
 class Scale:
+    unit = 1.0
+
     def __init__(self, by):
         self.by = by
 
@@ -92,6 +96,8 @@ class Scale:
         ([[1]], [[2]]),
         (SimpleNamespace(a=1), SimpleNamespace(a=2)),
         (SimpleNamespace(a=[1]), SimpleNamespace(a=[2])),
+        (deque([1]), deque([2])),
+        (Fraction(1), Fraction(2)),
         (scaled, scaled_by),
         (scaled_by(1), scaled_by(2)),
         (Scale(1), Scale(2)),
@@ -117,6 +123,7 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
     net.table, net.numbers = {"a": 1}, np.array([1, 2])
     net.options = SimpleNamespace(a=1)
     net.order = [net.norm, net.first]
+    net.factor = Scale(1)
     net.chosen = net.conv.W
     net.add_persistent("step", np.array(0))
     graphs = CpuGraphs(lambda every=False: [net])
@@ -135,6 +142,8 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
         net.step += 1
         yield
         monkeypatch.setattr(Own, "scale", 2.0)
+        yield
+        monkeypatch.setattr(Scale, "unit", 2.0)
         yield
         monkeypatch.setattr(scaled, "__defaults__", (2.0,))
         yield
