@@ -59,9 +59,10 @@ class GraphUpdater(StandardUpdater):
     What the forward computation does besides happens once for each graph. A model that
     decides anew in each step what to compute, by the labels of the batch, say, must not
     be trained with this updater. On a CPU, numbers, words and functions that are
-    attributes of a link, its hooks and the configuration may change between steps: what
-    is captured for one setting is not replayed for another. A gradient is overwritten
-    in the next step: who keeps ``param.grad`` must copy it.
+    attributes of a link or of the loss function, or of objects in these, the hooks of a
+    link and the configuration may change between steps: what is captured for one
+    setting is not replayed for another. A gradient is overwritten in the next step: who
+    keeps ``param.grad`` must copy it.
 
     Args:
         iterator, optimizer, options: As for StandardUpdater. The optimizer's target or
@@ -187,7 +188,7 @@ class GraphUpdater(StandardUpdater):
             self._give_up("the inputs of the model are not arrays")
         if registry.is_left_off("graphs"):
             self._give_up("the check of this GPU leaves graphs off")
-        setting = self._graphs.setting()
+        setting = self._graphs.setting(model)
         if self.reason or setting is None or (draw and draw.center is not None):
             return False
         optimizer = self._optimizers["main"]

@@ -18,6 +18,7 @@ from chainer_revive.cpu.steps import CannotReplayError
 Result = TypeVar("Result")
 
 MANY = 100  # graphs
+_N_TRY = 3  # since another thread may draw random numbers meanwhile
 
 
 def links_of(
@@ -74,28 +75,35 @@ def capture(
     Raises:
         CannotReplayError: It cannot be captured, for whatever reason.
     """
-    state: Any = np.random.get_state()
-    python_state = random.getstate()
-    before = _comparable(state), python_state
+    before, replay = _random_state(), None
     try:
-        replay = graphs.capture(compute, inputs)
+        for _ in range(_N_TRY):
+            then = _random_state()
+            found = _capture(graphs, compute, inputs)
+            if _random_state() == then:
+                replay = found
+                return replay
+    finally:
+        if replay is None and _random_state() != before:
+            np.random.set_state(before[0])
+            random.setstate(before[1])
+    raise CannotReplayError("the forward computation draws random numbers")
+
+
+def _capture(graphs, compute, inputs):
+    try:
+        return graphs.capture(compute, inputs)
     except CannotReplayError:
         raise
     except Exception as e:
         raise CannotReplayError(f"{type(e).__name__}: {e}") from e
-    finally:
-        changed = (_comparable(np.random.get_state()), random.getstate()) != before
-        if changed:
-            np.random.set_state(state)
-            random.setstate(python_state)
-    if changed:
-        raise CannotReplayError("the forward computation draws random numbers")
-    return replay
 
 
-def _comparable(state: Any) -> tuple:
+def _random_state() -> tuple:
+    """Returns the states of both global generators, which can be compared."""
+    state: Any = np.random.get_state()
     name, keys, *rest = state
-    return name, keys.tobytes(), *rest
+    return (name, tuple(keys.tolist()), *rest), random.getstate()
 
 
 class Kind(Generic[Result]):

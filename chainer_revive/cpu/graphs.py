@@ -5,7 +5,6 @@ It is to a CPU what :mod:`chainer_revive.cuda.graphs` is to a GPU.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import enum
 import functools
@@ -15,8 +14,9 @@ import operator
 import pickle
 import random
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
 import chainer
@@ -63,13 +63,17 @@ class CpuGraphs:
         self._memory = np.empty(0, np.uint8)
         self._plans: weakref.WeakSet[Plan] = weakref.WeakSet()
 
-    def setting(self) -> tuple | None:
-        """Returns what a record depends on besides the function.
+    def setting(self, function: Callable | None = None) -> tuple | None:
+        """Returns what a record depends on besides the function that is recorded.
 
         That is the configuration, the number of threads, and attributes of links, and
-        of a user's classes, that are numbers, words or functions, or some of them. It
-        is ``None`` if a hook, debug mode or a static graph looks on, or the loops are
-        switched off.
+        of a user's classes, that are numbers, words or functions, or some of them, or
+        objects that have such attributes. It is ``None`` if a hook, debug mode or a
+        static graph looks on, or the loops are switched off.
+
+        Args:
+            function (callable): What that one calls, perhaps a function of a user's
+                with such attributes and closures.
         """
         loops = compiled.loops(_FLOAT32)
         own, common = settings()
@@ -89,6 +93,7 @@ class CpuGraphs:
             *[_items(values, 3) for values in (own, vars(common))],
             *[_items(vars(cls), 3) for cls in classes],
             *map(_attributes, links),
+            _plain(function, 3),
         )
 
     @contextlib.contextmanager
@@ -232,6 +237,8 @@ def _attributes(link: chainer.Link) -> tuple:
     left_out = _LISTED
     if isinstance(link, chainer.links.Classifier):
         left_out = _LISTED | _OF_A_STEP
+    if isinstance(link, chainer.Chain):
+        left_out = left_out | own["_children"]
     params = own["_params"]
     return tuple(own), *[
         value
@@ -251,14 +258,19 @@ def _own_classes(cls: type) -> tuple[type, ...]:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """Returns what tells a number, a word, a function or some of them from others."""
+    """Returns what tells a number, a word, a function or some of them from others.
+
+    Of links and parameters, it tells which they are.
+    """
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind is np.ndarray:  # Steps follow what becomes of numbers that are not whole.
         few = value.size <= _FEW and value.dtype.kind in "biu"
         return value.tobytes() if few else None
-    if isinstance(value, (chainer.Link, chainer.Variable)) or not depth:
+    if isinstance(value, (chainer.Link, chainer.Parameter)):
+        return Same(value)  # one of several that are looked at themselves
+    if isinstance(value, chainer.Variable) or not depth:
         return None
     if isinstance(value, np.generic):
         return value.item()
@@ -268,9 +280,7 @@ def _plain(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, enum.Enum):
         return Same(value)
-    if isinstance(value, argparse.Namespace):
-        value = vars(value)
-    if isinstance(value, (tuple, list, dict, set, frozenset)):
+    if isinstance(value, (tuple, list, deque, dict, set, frozenset)):
         if len(value) > _MANY:
             return None
         if isinstance(value, dict):
@@ -286,12 +296,29 @@ def _plain(value: Any, depth: int) -> Any:
         held = value.__defaults__, value.__kwdefaults__, vars(value)
         cells = [_content(cell) for cell in value.__closure__ or ()]
         return Same(value), *_each_plain((*held, *cells), depth - 1)
-    if callable(value) and hasattr(value, "__dict__"):
-        own = _items(vars(value), depth - 1)
-        # A copy does the same if all that it has is known.
-        known = all([type(v) in _PLAIN for v in vars(value).values()])
-        return kind if known and not isinstance(value, type) else Same(value), own
-    return Same(value) if callable(value) else None
+    if isinstance(value, ModuleType):
+        return Same(value)
+    slots = _slots(kind)
+    if not slots and not hasattr(value, "__dict__"):
+        return Same(value) if callable(value) else None
+    held = {
+        **getattr(value, "__dict__", {}),
+        **{k: getattr(value, k, None) for k in slots},
+    }
+    own = [_items(each, depth - 1) for each in (held, *map(vars, _own_classes(kind)))]
+    if not callable(value):
+        return kind, *own
+    # A copy does the same if all that it has is known.
+    known = all([type(v) in _PLAIN for v in held.values()])
+    return kind if known and not isinstance(value, type) else Same(value), *own
+
+
+@functools.lru_cache(256)
+def _slots(cls: type) -> tuple[str, ...]:
+    """Returns the names of attributes that lie outside of ``__dict__``."""
+    every = [vars(c).get("__slots__", ()) for c in cls.__mro__]
+    names = [name for s in every for name in ((s,) if isinstance(s, str) else s)]
+    return tuple([name for name in names if not name.startswith("__")])
 
 
 def _content(cell: CellType) -> Any:

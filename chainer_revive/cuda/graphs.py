@@ -27,7 +27,7 @@ class CudaGraphs:
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._pool = cupy.cuda.MemoryPool()
 
-    def setting(self) -> tuple:
+    def setting(self, function: Callable | None = None) -> tuple:
         """Returns what a graph depends on besides the function: nothing."""
         return ()
 

@@ -44,7 +44,7 @@ class Recorder:
 
     keeps_arrays = True
 
-    def setting(self):
+    def setting(self, function=None):
         return ()
 
     def free(self):

@@ -528,6 +528,10 @@ class Negative(chainer.Link):
         return -h
 
 
+def another_child(model):
+    model.predictor.chosen = model.predictor.negative
+
+
 def child(model):
     del model.predictor.child
     with model.predictor.init_scope():
@@ -543,15 +547,21 @@ class Adjustable(Net):
         self.add_persistent("temperature", 1.0)
         with self.init_scope():
             self.child = Identity()
+            self.negative = Negative()
+        self.chosen = self.child
 
     def second(self, h):
         factor = self.scale * self.temperature * getattr(chainer.config, "own_scale", 1)
-        return super().second(self.child(self.activation(h) * factor))
+        h = self.chosen(self.child(self.activation(h) * factor))
+        return super().second(h)
 
 
 @pytest.mark.parametrize(
     "change",
-    [decay, eps, scale, activation, persistent, configuration, hook, loss, child],
+    [
+        *(decay, eps, scale, activation, persistent, configuration, hook, loss, child),
+        another_child,
+    ],
 )
 @pytest.mark.parametrize("classifier", [classify, lambda net: L.Classifier(net())])
 def test_what_a_user_sets_between_steps_counts(change, classifier):
@@ -574,6 +584,46 @@ def test_what_a_user_sets_between_steps_counts(change, classifier):
             vars(chainer.config._local).pop("own_scale", None)
         trained.append(trainer)
     assert_same(*trained)
+
+
+class Weighted:
+    def __init__(self, net):
+        self.net, self.weight = net, 1.0
+
+    def __call__(self, x, t):
+        return self.weight * F.softmax_cross_entropy(self.net(x), t)
+
+    def change(self):
+        self.weight = 2.0
+
+
+def weighted_by_a_closure(net):
+    weights = [1.0]
+
+    def loss(x, t):
+        return weights[0] * F.softmax_cross_entropy(net(x), t)
+
+    loss.change = lambda: weights.append(weights.pop() + 1)
+    return loss
+
+
+@pytest.mark.parametrize("make_loss", [Weighted, weighted_by_a_closure])
+def test_what_a_user_sets_of_a_loss_function_counts(make_loss):
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        np.random.seed(0)
+        net = Net()
+        loss = make_loss(net)
+        trainer = make(updater, net, epoch=3, loss_func=loss)
+        for i in range(12):
+            if i == 8:
+                loss.change()
+            trainer.updater.update()
+        trained.append((net, trainer.updater))
+    (own, ours), (other, _) = trained
+    assert len(ours._replays) == 2
+    for param, wanted in zip(own.params(), other.params(), strict=True):
+        np.testing.assert_array_equal(param.array, wanted.array)
 
 
 def test_arrays_that_a_user_replaced_are_left_alone():

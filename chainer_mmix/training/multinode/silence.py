@@ -8,6 +8,9 @@ from typing import Any
 
 from chainer_revive.cpu.steps import CannotReplayError
 
+_NAME = "chainermn.communicators.mpi_communicator_base"
+_silent: set[int] = set()  # threads
+
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
@@ -19,20 +22,27 @@ def silence() -> Iterator[None]:
     Raises:
         CannotReplayError: If a communicator is used in the context.
     """
-    name = "chainermn.communicators.mpi_communicator_base"
-    if name not in sys.modules:  # there is none to use
+    if _NAME not in sys.modules:  # there is none to use
         yield
         return
+    cls: Any = sys.modules[_NAME].MpiCommunicatorBase
+    # It comes before what each instance has, and stays: other threads may need it.
+    cls.mpi_comm = property(_mpi_comm, _set_mpi_comm)
     thread = threading.get_ident()
-
-    def mpi_comm(communicator: Any) -> Any:
-        if threading.get_ident() == thread:
-            raise CannotReplayError("it exchanges numbers with other ranks")
-        return vars(communicator)["mpi_comm"]  # for a watchdog, at any time
-
-    cls: Any = sys.modules[name].MpiCommunicatorBase
-    cls.mpi_comm = property(mpi_comm)  # comes before what each instance has
+    is_outermost = thread not in _silent
+    _silent.add(thread)
     try:
         yield
     finally:
-        del cls.mpi_comm
+        if is_outermost:
+            _silent.remove(thread)
+
+
+def _mpi_comm(communicator: Any) -> Any:
+    if threading.get_ident() in _silent:
+        raise CannotReplayError("it exchanges numbers with other ranks")
+    return vars(communicator)["mpi_comm"]
+
+
+def _set_mpi_comm(communicator: Any, mpi_comm: Any) -> None:
+    vars(communicator)["mpi_comm"] = mpi_comm

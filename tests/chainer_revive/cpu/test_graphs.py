@@ -1,8 +1,10 @@
 """What is recorded outside of training, and done again with other numbers."""
 
-import argparse
 import enum
 import weakref
+from collections import deque
+from fractions import Fraction
+from types import SimpleNamespace
 
 import chainer
 import chainer.functions as F
@@ -63,6 +65,8 @@ def scaled_by(by):
 
 
 class Scale:
+    unit = 1.0
+
     def __init__(self, by):
         self.by = by
 
@@ -90,7 +94,10 @@ class Scale:
         ({"a": 1}, {"b": 1}),
         ({1}, {2}),
         ([[1]], [[2]]),
-        (argparse.Namespace(a=1), argparse.Namespace(a=2)),
+        (SimpleNamespace(a=1), SimpleNamespace(a=2)),
+        (SimpleNamespace(a=[1]), SimpleNamespace(a=[2])),
+        (deque([1]), deque([2])),
+        (Fraction(1), Fraction(2)),
         (scaled, scaled_by),
         (scaled_by(1), scaled_by(2)),
         (Scale(1), Scale(2)),
@@ -114,6 +121,10 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
 
     net = Own()
     net.table, net.numbers = {"a": 1}, np.array([1, 2])
+    net.options = SimpleNamespace(a=1)
+    net.order = [net.norm, net.first]
+    net.factor = Scale(1)
+    net.chosen = net.conv.W
     net.add_persistent("step", np.array(0))
     graphs = CpuGraphs(lambda every=False: [net])
 
@@ -122,9 +133,17 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
         yield
         net.numbers += 1
         yield
+        net.options.a = 2
+        yield
+        net.order.reverse()
+        yield
+        net.chosen = net.conv.b
+        yield
         net.step += 1
         yield
         monkeypatch.setattr(Own, "scale", 2.0)
+        yield
+        monkeypatch.setattr(Scale, "unit", 2.0)
         yield
         monkeypatch.setattr(scaled, "__defaults__", (2.0,))
         yield

@@ -1,0 +1,55 @@
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from chainer_mmix.training.replay import capture
+from chainer_revive.cpu.steps import CannotReplayError
+
+
+def draw():
+    return np.random.rand(), random.random()
+
+
+class Graphs:
+    """Captures nothing, but something is done meanwhile."""
+
+    def __init__(self, *meanwhile):
+        self.meanwhile = list(meanwhile)
+
+    def capture(self, compute, inputs):
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        compute()
+        return compute
+
+
+def test_what_another_thread_draws_is_left_alone():
+    drawn = []
+
+    def another():
+        thread = threading.Thread(target=lambda: drawn.append(draw()))
+        thread.start()
+        thread.join()
+
+    compute = drawn.copy
+    assert capture(Graphs(another), compute, []) is compute
+    assert drawn[0] != draw()
+
+
+def fail():
+    draw()
+    raise OSError
+
+
+@pytest.mark.parametrize("compute", [draw, fail])
+def test_what_a_step_draws_is_drawn_again(compute):
+    np.random.seed(0)
+    random.seed(0)
+    with pytest.raises(CannotReplayError, match=r"draws random|OSError"):
+        capture(Graphs(), compute, [])
+    found = draw()
+    np.random.seed(0)
+    random.seed(0)
+    assert found == draw()
