@@ -12,9 +12,9 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageFile
 
-from chainer_mmix.atomic import write_atomically
 from chainer_mmix.datasets.picture import UnreadablePictureError, read_picture
 from chainer_mmix.progress import Progress
+from chainer_revive.atomic import write_atomically
 
 _CHUNK = 64  # pictures between two lines of progress
 
