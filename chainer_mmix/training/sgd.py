@@ -12,8 +12,7 @@ from chainer.optimizer import (
 
 from chainer_revive import registry
 from chainer_revive.cpu import compiled
-from chainer_revive.cpu.adapters.optimizers import KINDS, Kind
-from chainer_revive.cpu.layout import covered
+from chainer_revive.cpu.adapters.optimizers import KINDS, Kind, covers
 from chainer_revive.cuda import optimizers as one_kernel
 
 
@@ -39,7 +38,7 @@ class SGDRule(UpdateRule):
         if grad is None:
             return
         v, loops = self.state["velocity"], compiled.loops(p.dtype)
-        if loops is not None and _fit(p, grad, v):
+        if loops is not None and covers((p, grad, v)):
             loops.optimizers.sgd([(p, grad, v)], [_rates(self)])
         else:
             self._update_plainly(param)
@@ -164,13 +163,3 @@ one_kernel.add_rule(
         param -= lr * (t.rates[3] ? d + momentum * v : v);
         t.s0[i] = v;""",
 )
-
-
-def _fit(p, grad, v) -> bool:
-    """Tells whether compiled loops take them."""
-    return (
-        covered(p, grad, v)
-        and all(a.flags.c_contiguous and a.shape == p.shape for a in (p, grad, v))
-        and p.flags.writeable
-        and v.flags.writeable
-    )
