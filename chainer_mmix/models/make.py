@@ -3,11 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 from chainer_mmix.lookup import lookup
-
-from .preactresnet import PreActResNet
-from .resnet import ResNet
-from .staged import Staged
-from .wideresnet import WideResNet
+from chainer_mmix.models.preactresnet import PreActResNet
+from chainer_mmix.models.resnet import ResNet
+from chainer_mmix.models.staged import Staged
+from chainer_mmix.models.wideresnet import WideResNet
 
 
 def make_model(
@@ -35,7 +34,7 @@ def make_model(
     Raises:
         ValueError: If there is no such model, or it has no such option.
     """
-    from . import MODELS
+    from chainer_mmix.models import MODELS
 
     model_class: Any = lookup(MODELS, name, "model")
     more: dict[str, Any] = {}

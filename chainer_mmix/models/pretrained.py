@@ -10,10 +10,9 @@ import chainer.links as L
 import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 
+from chainer_mmix.models.resnet import ResNet50
+from chainer_mmix.models.torchvision import from_torchvision, is_torchvisions
 from chainer_mmix.runs.files import printable
-
-from .resnet import ResNet50
-from .torchvision import from_torchvision, is_torchvisions
 
 # Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
 _PREFIXES = ("updater/model:main/predictor/", "predictor/", "")

@@ -8,7 +8,7 @@ import chainer
 import numpy as np
 from chainer.serializers import DictionarySerializer
 
-from .resnet import ResNet
+from chainer_mmix.models.resnet import ResNet
 
 MARK = "torchvision"  # in the weights of a model that is made so
 _VALUES = {
