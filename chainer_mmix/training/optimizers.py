@@ -22,7 +22,7 @@ def make_optimizer(
     nesterov: bool = False,
     grad_clip: float | None = None,
 ) -> chainer.GradientMethod:
-    """Makes an optimizer by name and sets it up.
+    """Makes an optimizer by its name and sets it up.
 
     Args:
         name (str): ``"adam"``, ``"adamw"``, ``"rmsprop"`` (with the constants of
@@ -30,16 +30,17 @@ def make_optimizer(
             ``"nesterov"`` (Chainer's).
         model (~chainer.Link): What to optimize.
         lr (float): Learning rate.
-        weight_decay (float): For ``"adamw"`` decoupled from the gradient: each step
-            takes ``lr * weight_decay`` of a weight away (arXiv 1711.05101). For the
-            others an L2 penalty; but for ``"sgd"``, it is a
+        weight_decay (float): For ``"adamw"``, it is decoupled from the gradient: each
+            step subtracts ``lr * weight_decay`` of a weight (arXiv 1711.05101). For the
+            others, it is an L2 penalty: part of the rule of ``"sgd"``, else a
             :class:`chainer.optimizer_hooks.WeightDecay`. The default is 0.
-        momentum (float): Of the last three; the others have none. The default is 0.9.
-        nesterov (bool): Whether ``"sgd"`` has Nesterov's momentum. The default is
+        momentum (float): For the last three; the others have none. The default is 0.9.
+        nesterov (bool): Whether ``"sgd"`` uses Nesterov's momentum. The default is
             ``False``.
-        grad_clip (float): The L2 norm that the gradient of all parameters together is
-            scaled down to where it is larger
-            (:class:`~chainer.optimizer_hooks.GradientClipping`). The default is none.
+        grad_clip (float): The largest L2 norm of the gradient of all parameters
+            together; a larger one is scaled down to it
+            (:class:`~chainer.optimizer_hooks.GradientClipping`). The default is
+            ``None``: no clipping.
 
     Returns:
         chainer.GradientMethod: The optimizer of ``model``.
