@@ -23,12 +23,13 @@ from chainer_revive.worker_signals import outlast_signals
 
 
 def example_random() -> Any:
-    """Returns the generator for the example that is being read.
+    """Returns the random generator for the example that is being read.
 
-    While one of Chainer's iterators reads an example, it is a :class:`random.Random`
-    that depends on the seed of the iterator and on how many examples it has read
-    before, so the result does not depend on who reads it. The seed comes from
-    :mod:`random`, once for an iterator. Elsewhere it is the module :mod:`random`.
+    While one of Chainer's iterators reads an example, this is a :class:`random.Random`
+    that depends only on the seed of the iterator and on the number of examples that it
+    has read before, so the result is the same in every process and thread. An iterator
+    draws its seed once, from :mod:`random`. Elsewhere, the module :mod:`random` is
+    returned.
     """
     reading = _local.reading
     if reading is None:
