@@ -4,6 +4,7 @@ import chainer
 from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
+from chainer_mmix.lookup import lookup
 from chainer_mmix.training.sgd import SGD
 
 # Name: the default learning rate.
@@ -44,7 +45,11 @@ def make_optimizer(
 
     Returns:
         chainer.GradientMethod: The optimizer of ``model``.
+
+    Raises:
+        ValueError: If there is no optimizer of that name.
     """
+    lookup(OPTIMIZERS, name, "optimizer")
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
         optimizer = optimizers.AdamW(alpha=lr, weight_decay_rate=lr * weight_decay)
@@ -54,12 +59,10 @@ def make_optimizer(
         optimizer = optimizers.Adam(lr)
     elif name == "rmsprop":
         optimizer = optimizers.RMSprop(lr, alpha=0.9, eps=1e-7)
+    elif name == "momentum_sgd":
+        optimizer = optimizers.MomentumSGD(lr, momentum)
     else:
-        make = {
-            "momentum_sgd": optimizers.MomentumSGD,
-            "nesterov": optimizers.NesterovAG,
-        }[name]
-        optimizer = make(lr, momentum)
+        optimizer = optimizers.NesterovAG(lr, momentum)
     optimizer.setup(model)
     if grad_clip is not None:
         optimizer.add_hook(GradientClipping(grad_clip))
