@@ -44,7 +44,7 @@ LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
 
 
 class Tag(enum.Flag):
-    """What an option is."""
+    """Properties of an option."""
 
     SETTING = enum.auto()  # what is trained, and how
     MIXING = enum.auto()  # how it is mixed, which --mixup none refuses

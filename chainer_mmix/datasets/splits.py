@@ -26,7 +26,7 @@ class Splits(NamedTuple):
 
     @property
     def held_out(self) -> Sequence:
-        """The set to evaluate in training: validation if there is one, else test."""
+        """The set to evaluate in training, validation if there is one, else test."""
         return getattr(self, self.held_out_name)
 
     @property

@@ -1,4 +1,4 @@
-"""What images are standardised by: means and standard deviations of a training set."""
+"""Constants that standardise images: means and deviations of a training set."""
 
 from __future__ import annotations
 

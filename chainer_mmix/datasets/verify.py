@@ -1,4 +1,4 @@
-"""Which files are no pictures, found before a training meets them."""
+"""Finds pictures that cannot be read, before a training meets them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _state(path: str) -> list[int] | None:
 
 
 def _readers() -> list:
-    """What decides beside the file: another Pillow may read more, or less."""
+    """Returns what decides besides the file: another Pillow may read more or less."""
     return [
         PIL.__version__,
         Image.MAX_IMAGE_PIXELS,

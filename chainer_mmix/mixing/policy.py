@@ -187,7 +187,7 @@ class MixupPolicy:
 
     @property
     def pastes(self) -> tuple[str, ...]:
-        """Those of ``cutmix``, ``fmix`` and ``resizemix`` that it has."""
+        """The methods among ``cutmix``, ``fmix`` and ``resizemix`` that are on."""
         is_on = (
             ("cutmix", self.cutmix_alpha > 0 or self.cutmix_minmax),
             ("fmix", self.fmix_alpha > 0),

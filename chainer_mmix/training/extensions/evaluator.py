@@ -135,7 +135,7 @@ class Evaluator(extensions.Evaluator):
 
 
 class _OwnState(np.random.RandomState):
-    """What a sampler draws from in place of numpy.random."""
+    """The generator of a sampler in place of numpy.random."""
 
 
 def _shares_state(sampler) -> bool:

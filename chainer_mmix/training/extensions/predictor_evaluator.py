@@ -78,7 +78,7 @@ class PredictorEvaluator(Evaluator):
 
     @property
     def _mn_communicator(self) -> None:
-        """What :func:`chainermn.create_multi_node_evaluator` sets."""
+        """Set by :func:`chainermn.create_multi_node_evaluator`, which is refused."""
 
     @_mn_communicator.setter
     def _mn_communicator(self, communicator: object) -> None:
@@ -95,7 +95,7 @@ class PredictorEvaluator(Evaluator):
 
     @property
     def name(self) -> str | None:
-        """What it reports begins with this."""
+        """The prefix of the reported values."""
         return self._prefix
 
     @name.setter
