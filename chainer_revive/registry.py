@@ -1,4 +1,4 @@
-"""The table of Chainer's methods that are replaced, in layers, and by which functions.
+"""The table of the methods of Chainer that are replaced, by layers of functions.
 
 A function in a layer replaces Chainer's method in its row, and takes the same
 arguments. If it returns ``NotImplemented``, the call goes to the layer below, and at

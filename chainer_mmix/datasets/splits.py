@@ -31,7 +31,7 @@ class Splits(NamedTuple):
 
     @property
     def held_out_name(self) -> str:
-        """``"validation"`` or ``"test"``: which one :attr:`held_out` is."""
+        """The name of :attr:`held_out`, ``"validation"`` or ``"test"``."""
         return "test" if self.validation is None else "validation"
 
 
