@@ -18,21 +18,22 @@ def make_model(
     published: bool = False,
     stem_stride: int = 1,
 ) -> Staged:
-    """Makes a model by its name, with the options that some alone have.
+    """Makes a model by its name, with options that only some models have.
 
     Args:
         name (str): A name in ``MODELS``.
         n_class (int): The number of outputs.
-        stem (str): Of the ResNets.
-        downsample_fb (bool): Of the ResNets.
-        published (bool): Of the PreActResNets and WideResNets.
-        stem_stride (int): Of the PreActResNets and WideResNets.
+        stem (str): For the ResNets. The default is ``"imagenet"``.
+        downsample_fb (bool): For the ResNets. The default is ``False``.
+        published (bool): For the PreActResNets and WideResNets. The default is
+            ``False``.
+        stem_stride (int): For the PreActResNets and WideResNets. The default is 1.
 
     Returns:
         ~chainer.Chain: The network.
 
     Raises:
-        ValueError: If there is no such model, or it has no such option.
+        ValueError: If there is no such model, or it lacks an option that is given.
     """
     from chainer_mmix.models import MODELS
 
