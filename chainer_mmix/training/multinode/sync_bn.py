@@ -44,4 +44,7 @@ def synchronize_statistics(model: chainer.Link, communicator: Any) -> None:
             else:
                 parent.__dict__[child.name] = new
     if not found:
-        raise ValueError("there is no batch normalisation whose statistics to share")
+        raise ValueError(
+            "the model has no batch normalisation whose statistics the processes "
+            "could share: train it without synchronizing them"
+        )
