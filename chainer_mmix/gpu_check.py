@@ -1,4 +1,4 @@
-"""What ``chainer_revive.gpu_check`` is to check of this package."""
+"""The functions of this package that ``chainer_revive.gpu_check`` checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from chainer_revive.gpu_check.case import TF32, Case, Unit, numbers
 
 
 def make_graphs(model: chainer.Link):
-    """Returns what captures; ``None`` for CUDA graphs."""
+    """Returns the graphs that capture; ``None`` for CUDA graphs."""
     return None
 
 
@@ -62,7 +62,7 @@ def _augment() -> Iterator[Case]:
 
 
 def _sgd(step) -> Callable[[], Iterator[Case]]:
-    """Returns what computes two steps, each by ``step(optimizer, param)``."""
+    """Returns the cases of two steps, each by ``step(optimizer, param)``."""
 
     def compute(array, *grads, nesterov):
         device = backend.get_device_from_array(array)

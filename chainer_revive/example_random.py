@@ -1,9 +1,8 @@
 """Random numbers for one example, the same whichever process or thread reads it.
 
-Chainer's iterators, patched, number the examples that they read and note a seed, both
-of which are in a snapshot. :func:`example_random` makes a generator of the two. In a
-worker process, which has :mod:`random` and :mod:`numpy.random` for itself, those are
-seeded anew for each example, too.
+Chainer's patched iterators number the examples that they read and keep a seed; both are
+in a snapshot, and :func:`example_random` makes a generator from them. A worker process
+also seeds its own :mod:`random` and :mod:`numpy.random` for each example.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ from chainer_revive.worker_signals import outlast_signals
 
 
 def example_random() -> Any:
-    """Returns the generator for the example that is being read.
+    """Returns the random generator for the example that is being read.
 
-    While one of Chainer's iterators reads an example, it is a :class:`random.Random`
-    that depends on the seed of the iterator and on how many examples it has read
-    before, so the result does not depend on who reads it. The seed comes from
-    :mod:`random`, once for an iterator. Elsewhere it is the module :mod:`random`.
+    While one of Chainer's iterators reads an example, this is a :class:`random.Random`
+    that depends only on the seed of the iterator and on the number of examples that it
+    has read before, so the result is the same in every process and thread. An iterator
+    draws its seed once, from :mod:`random`. Elsewhere, the module :mod:`random` is
+    returned.
     """
     reading = _local.reading
     if reading is None:
@@ -83,7 +83,7 @@ class Seeds:
 
 
 class Draws(NamedTuple):
-    """What the state of an iterator knows of random numbers."""
+    """The part of an iterator's state that concerns random numbers."""
 
     seeds: Seeds
     count: int = 0  # the examples read so far
@@ -163,7 +163,7 @@ def fetch(dataset: Sequence, indices: Sequence[int], draws: Draws) -> list:
 
 
 class Visit(NamedTuple):
-    """What a worker has to know to read an example."""
+    """All that a worker needs to read an example."""
 
     index: int
     number: int
@@ -180,7 +180,7 @@ def visits(indices: Sequence[int], draws: Draws) -> list[Visit]:
 
 
 def tasks(indices: Sequence[int], draws: Draws) -> list[Visit]:
-    """As :func:`visits`, for worker processes, which cannot choose the seeds."""
+    """Like :func:`visits`, for worker processes, which cannot choose the seeds."""
     draws.seeds.choose()
     return visits(indices, draws)
 

@@ -1,4 +1,4 @@
-"""Why calls ran through Chainer's own code."""
+"""Explains why calls ran through Chainer's own code."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Fallback(NamedTuple):
     """A call that a fast function did not cover.
 
     Attributes:
-        method: The method of Chainer's that ran instead, as ``ReLU.forward_cpu``.
-        layer: The layer that did not cover it, as ``cpu``.
+        method: Chainer's method that ran instead, such as ``ReLU.forward_cpu``.
+        layer: The layer that did not cover the call, such as ``cpu``.
         arrays: The dtypes and shapes of its arrays.
-        reason: Why.
+        reason: The reason.
     """
 
     method: str
@@ -33,12 +33,12 @@ class Fallback(NamedTuple):
 
 
 class Explanation:
-    """What :func:`explaining` has found; ``str`` gives one line for each.
+    """The findings of :func:`explaining`; ``str`` writes one line for each.
 
     Attributes:
         fallbacks: How often each :class:`Fallback` occurred.
-        products: How often compiled loops convolved, or multiplied matrices, by
-            ``"Winograd"`` and by ``"direct sums"``; gradients count as well.
+        products: How often compiled loops computed a convolution or matrix product with
+            ``"Winograd"`` and with ``"direct sums"``; gradients count as well.
     """
 
     def __init__(self) -> None:
@@ -82,9 +82,9 @@ def count_products(way: str) -> None:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[Explanation]:
-    """A context that notes which calls fall back to Chainer's own code, and why.
+    """A context that records which calls fall back to Chainer's own code, and why.
 
-    It holds for all threads of the process, and makes each call a little slower. ::
+    It applies to all threads of the process, and makes each call a little slower. ::
 
         with chainer_revive.explaining() as explanation:
             optimizer.update(model, x, t)

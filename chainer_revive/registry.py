@@ -1,9 +1,9 @@
-"""Which methods of Chainer's are replaced, and by what: one table, in layers.
+"""The table of the methods of Chainer that are replaced, by layers of functions.
 
-A function in a layer stands for the method of Chainer's in its row, and takes the same
-arguments. It returns ``NotImplemented`` for what it does not cover, and the call goes
-to the layer below, at last to Chainer's own code. Layers are put together when one is
-switched on or off, so that a call asks nobody which of them are on.
+A function in a layer replaces Chainer's method in its row, and takes the same
+arguments. If it returns ``NotImplemented``, the call goes to the layer below, and at
+last to Chainer's own code. The layers are composed when one is switched on or off, so a
+call need not check which of them are on.
 """
 
 from __future__ import annotations

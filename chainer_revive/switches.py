@@ -1,4 +1,4 @@
-"""What Chainer runs through on this machine: choosing it, and saying it."""
+"""Chooses the code that Chainer runs through on this machine, and describes it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def use(
     cuda: bool | str | None = None,
     cudnn: bool | str | None = None,
 ) -> None:
-    """Switches the whole process to other code; ``None`` leaves a part as it is.
+    """Switches the whole process to other code; ``None`` leaves a part unchanged.
 
     Args:
-        cpu (str): ``"chainer"`` for Chainer's own functions, ``"numpy"`` for fast ones
-            that need nothing else, or ``"numba"`` for these with compiled loops.
-        cuda (bool or str): Whether a step of an optimizer is one kernel on a GPU, and a
-            loss one; ``"auto"`` to check, at the GPU's first use, what of it computes
-            right there, and to use that.
+        cpu (str): ``"chainer"`` for Chainer's own functions, ``"numpy"`` for fast
+            functions that need only NumPy, or ``"numba"`` for compiled loops where
+            there are any.
+        cuda (bool or str): Whether an optimizer step and a loss are one kernel each on
+            a GPU; ``"auto"`` to check the kernels at the first use of the GPU, and use
+            those that compute correctly there.
         cudnn (bool or str): Whether convolution and batch normalisation on a GPU run
-            through cuDNN 9; ``"auto"`` likewise.
+            through cuDNN 9; ``"auto"`` as for ``cuda``.
 
     Raises:
-        ValueError: One of them is another word.
-        ImportError: What ``cuda`` or ``cudnn`` needs is not installed.
-
+        ValueError: If an argument has another value.
+        ImportError: If a package that ``cuda`` or ``cudnn`` needs is not installed.
     """
     import chainer  # noqa: F401  (switches all on that the environment asks for)
 
@@ -79,8 +79,7 @@ def use_what_the_environment_asks_for() -> None:
     """Calls :func:`use` as ``CHAINER_MMIX_CPU``, ``_CUDA`` and ``_CUDNN`` say.
 
     Raises:
-        ImportError: One of them has an unknown value, or a package is missing.
-
+        ImportError: If one of them has an unknown value, or a package is missing.
     """
     from chainer.backends import cuda
 
@@ -121,16 +120,20 @@ def _asked(part: str, known: tuple[str, ...], remedy: str) -> str:
 
 
 def state() -> dict[str, Any]:
-    """Returns what Chainer runs through, for the record of a run.
+    """Describes the code that Chainer runs through, for the record of a run.
 
     Returns:
-        dict: JSON can hold it. ``cpu`` is as in :func:`use`; ``numba``, its version or
-        ``None``; ``threads``, how many its loops run on, or ``None``; ``winograd``,
-        ``chainer.config.winograd``, or ``None``; ``blas``, the name, version and
-        number of threads of NumPy's BLAS, or ``None`` where
-        threadpoolctl is not installed or does not know it; ``cuda``, a bool;
-        ``cudnn``, its version or ``None``; ``left_off``, the functions of both that
-        this GPU has been seen to compute wrong.
+        dict: Values of JSON types:
+
+        - ``cpu``: as in :func:`use`;
+        - ``numba``: its version, or ``None`` if it is not used;
+        - ``threads``: the number of threads of its loops, or ``None``;
+        - ``winograd``: ``chainer.config.winograd``, or ``None``;
+        - ``blas``: name, version and number of threads of NumPy's BLAS, or ``None`` if
+          threadpoolctl is not installed or does not know it;
+        - ``cuda``: a bool;
+        - ``cudnn``: its version, or ``None`` if it is not used;
+        - ``left_off``: the functions of both that have failed the check on this GPU.
     """
     import chainer  # noqa: F401
     import numpy as np
@@ -170,7 +173,7 @@ def state() -> dict[str, Any]:
 
 
 def describe() -> str:
-    """Says in a few lines what Chainer runs through on this machine."""
+    """Returns a few lines about the code that Chainer runs through on this machine."""
     from chainer.backends import cuda
 
     now = state()

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from chainer_mmix.analysis.figure import save_figure
 from chainer_mmix.analysis.predictions import predict
-from chainer_mmix.atomic import write_atomically
 from chainer_mmix.datasets import add_label_noise, get_digits, take_subset
 from chainer_mmix.progress import Progress
+from chainer_revive.atomic import write_atomically
 
 try:
     import optuna

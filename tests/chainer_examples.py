@@ -177,7 +177,7 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := [name for name in args.names if name not in EXAMPLES]:
         parser.error(f"no such example: {unknown}; there are {[*EXAMPLES]}")
-    print("| example | with Numba | moved by 1e-7 | times as fast |")
+    print("| example | with Numba | changed by 1e-7 | times as fast |")
     print("|---|---|---|---|")
     failed = False
     for name in args.names or EXAMPLES:

@@ -167,7 +167,7 @@ class Soak:
             or any("another run" not in error for error in refused)
         ):
             self._fail(SECOND, out, str(ended))
-        self._counts["of them, refused"] += len(refused)
+        self._counts["second run, refused"] += len(refused)
         return 0 in codes
 
     def _end(self, kind, out, process):
@@ -237,7 +237,7 @@ class Soak:
         left = [p.name for p in out.iterdir() if p.name.startswith(("tmp", "."))]
         if left:
             self._fail("end", out, f"{left} are left")
-        self._counts["runs that ended as the undisturbed one"] += 1
+        self._counts["runs that ended like the undisturbed one"] += 1
 
     def _fail(self, kind, out, what):
         print(self.table())
@@ -245,9 +245,9 @@ class Soak:
 
     def table(self):
         """Returns the counts as a table of Markdown."""
-        rows = [*self._kinds, "of them, refused", DAMAGE]
+        rows = [*self._kinds, "second run, refused", DAMAGE]
         rows += [_starts(workers) for workers in WORKERS]
-        rows.append("runs that ended as the undisturbed one")
+        rows.append("runs that ended like the undisturbed one")
         lines = [f"| {row} | {self._counts[row]} |" for row in rows]
         lines.append(
             f"| longest time from a signal to the end | {self._longest:.1f} s |"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from chainer.training.extensions import PlotReport
 
-from chainer_mmix.atomic import write_atomically
+from chainer_revive.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,31 +24,32 @@ from chainer_mmix.mixing.functions import Mix
 def hidden_states(
     predictor: chainer.Link, layer: int | str, x, t: np.ndarray
 ) -> np.ndarray:
-    """Computes the hidden states of some samples at one place of a network.
+    """Computes the hidden states of samples at one layer of a network.
 
-    The place is one of
+    The layer is one of
 
-    - a mixing point of a predictor that obeys the contract: the state that it hands to
-      :func:`~chainer_mmix.mixup_data` there;
-    - the name of a link, as for :class:`~chainer_mmix.MixupLayers`, of a network that
-      need not know of mixing: what the first call of the link returns;
-    - ``"input"``, the input.
+    - a mixing point of a predictor that obeys the contract: the state is the argument
+      of :func:`~chainer_mmix.mixup_data` there;
+    - the name of a link of any network, as for :class:`~chainer_mmix.MixupLayers`: the
+      state is the result of the first call of the link;
+    - ``"input"``: the state is the input.
 
     Args:
-        predictor (~chainer.Link): The network. Nothing of it changes.
-        layer (int or str): The place.
-        x: The input, an array of shape (N, ...), or a tuple of all inputs, or a dict
-            of them by name, on the device of the network.
-        t (array): The targets, of shape (N, ...), which the contract asks for.
+        predictor (~chainer.Link): The network. It is not changed.
+        layer (int or str): The layer.
+        x: The input, an array of shape (N, ...), or a tuple of all inputs, or a dict of
+            inputs by name, on the device of the network.
+        t (array): The targets, of shape (N, ...), which the contract needs.
 
     Returns:
-        numpy.ndarray: The states, of shape (N, D), flattened; those of several parts
-        side by side.
+        numpy.ndarray: The states, flattened to shape (N, D); several parts are
+        concatenated.
 
     Raises:
-        RuntimeError: If the predictor does not come past the place.
-        TypeError: If the state is not of arrays.
-        ValueError: If there is no such place, or not one state a sample.
+        RuntimeError: If the predictor does not reach the layer.
+        TypeError: If the state contains no arrays.
+        ValueError: If there is no such layer, or the state does not have one row per
+            sample.
     """
     check_layer(predictor, layer)
     with in_test_mode():
@@ -74,12 +75,12 @@ def hidden_states(
 def all_hidden_states(
     classifier: chainer.Link, batches: Iterable[tuple], layer: int | str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the hidden states of all samples at one place of a network.
+    """Computes the hidden states of all samples at one layer of a network.
 
     Args:
         classifier (~chainer.Link): A link with a predictor.
-        batches (iterable of tuple): Inputs and targets, one class a sample.
-        layer (int or str): The place; see :func:`hidden_states`.
+        batches (iterable of tuple): Inputs and targets, one class per sample.
+        layer (int or str): The layer; see :func:`hidden_states`.
 
     Returns:
         tuple: The states, of shape (N, D), and the labels, of shape (N,), without the

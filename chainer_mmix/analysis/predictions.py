@@ -13,7 +13,7 @@ from chainer_mmix.mixing.criterion import ignored_label
 
 
 def call(predictor: chainer.Link, x, *args, **kwargs):
-    """Calls a predictor with its inputs, then with what else is given.
+    """Calls a predictor with its inputs, followed by further arguments.
 
     Args:
         predictor (~chainer.Link): The network.
@@ -63,8 +63,8 @@ def predict_all(
         batches (iterable of tuple): Inputs and targets; see :func:`counted`.
 
     Returns:
-        tuple: The scores, of shape (M, C), and the labels, of shape (M,), of what the
-        classifier does not ignore.
+        tuple: The scores, of shape (M, C), and the labels, of shape (M,), without those
+        that the classifier ignores.
     """
     label = ignored_by(classifier)
     found = [counted(predict(classifier.predictor, x), t, label) for x, t in batches]
@@ -75,7 +75,7 @@ def predict_all(
 def counted(
     scores, t, ignore_label: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scores and labels that belong together, one row each.
+    """Returns scores and labels with one row for each label that counts.
 
     Args:
         scores (array): Of shape (N, C, d1, ...), such as (N, C, H, W) for a map.
@@ -87,7 +87,8 @@ def counted(
         tuple: The scores, of shape (M, C), and the labels, of shape (M,), on the host.
 
     Raises:
-        TypeError: If there is not one score a class, or the targets are neither.
+        TypeError: If there is not one score per class, or the targets are neither
+            labels nor probabilities.
         ValueError: If a label is out of range.
     """
     if not hasattr(scores, "shape"):
@@ -127,7 +128,7 @@ def counted(
 
 
 def check_repeats(predictor: chainer.Link, x, what: str) -> None:
-    """Raises a TypeError if a second call with the same input gives something else."""
+    """Raises a TypeError if a second call with the same input gives another result."""
     first, second = predict(predictor, x), predict(predictor, x)
     if first.shape != second.shape or not np.allclose(first, second, 1e-3, 1e-4, True):
         raise TypeError(

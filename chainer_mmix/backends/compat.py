@@ -1,4 +1,4 @@
-"""What the start-up file of chainer-mmix 0.1 imports, as ``import chainer`` begins."""
+"""The module that the start-up file of chainer-mmix 0.1 imports before Chainer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ __all__ = ["PatchMismatch", "find_spec", "install"]
 
 
 def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
-    """As :func:`chainer_revive.compat.find_spec`.
+    """Like :func:`chainer_revive.compat.find_spec`, but loads no module again.
 
-    To import this module imports chainer_mmix, and so Chainer, which must not be loaded
-    again.
+    Importing this module imports chainer_mmix, and thus Chainer.
     """
     if target is None and name in sys.modules:
         return ModuleSpec(name, KeptModule(sys.modules[name]))

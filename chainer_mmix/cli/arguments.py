@@ -1,4 +1,4 @@
-"""What the arguments of the training command mean: their defaults, checks, names."""
+"""Defaults and checks of the training command's arguments, and names made of them."""
 
 from __future__ import annotations
 

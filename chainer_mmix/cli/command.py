@@ -1,4 +1,4 @@
-"""What the commands that read training runs share."""
+"""Parts that are common to the commands that read training runs."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from chainer_mmix.cli import command, predict
 from chainer_mmix.cli.argument_types import natural
 
 _DESCRIPTION = """\
-Evaluate the trained network of a run: accuracy, negative log likelihood, calibration
-error (ECE), Brier score, precision and recall of each class, and the most certain
+Evaluate the trained network of a run: accuracy, negative log-likelihood, calibration
+error (ECE), Brier score, precision and recall of each class, and the most confident
 errors. A folder gets evaluation.json and, as pictures, the confusion matrix, the
-reliability diagram and the most certain errors.
+reliability diagram and the most confident errors.
 """
 _EPILOG = """\
 examples:
@@ -54,7 +54,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=natural,
         default=10,
         metavar="N",
-        help="how many of the most certain errors to print (default: %(default)s)",
+        help="how many of the most confident errors to print (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -105,7 +105,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(f"\n{evaluation.by_class(as_text=True).rstrip()}\n")
     errors = evaluation.errors()
     if shown := errors[: args.errors]:
-        print(f"The {len(shown)} most certain of {len(errors)} errors:")
+        print(f"The {len(shown)} most confident of {len(errors)} errors:")
     elif not errors:
         print("No errors.")
     for error in shown:

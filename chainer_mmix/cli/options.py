@@ -44,7 +44,7 @@ LOSSES = {"ce": F.softmax_cross_entropy, "bce": softmax_binary_cross_entropy}
 
 
 class Tag(enum.Flag):
-    """What an option is."""
+    """Properties of an option."""
 
     SETTING = enum.auto()  # what is trained, and how
     MIXING = enum.auto()  # how it is mixed, which --mixup none refuses
@@ -176,14 +176,14 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("stem", SETTING | NAMED, "imagenet", _one_of(*STEMS)),
-            "how resnet18 to resnet152 begin: with a 7x7 convolution of stride 2 "
-            "and pooling, with a 3x3 convolution that keeps the size, or as "
-            "torchvision's and timm's, whose weights --pretrained reads then",
+            "the first layers of resnet18 to resnet152: a 7x7 convolution of stride 2 "
+            "and pooling, a 3x3 convolution that keeps the size, or those of "
+            "torchvision and timm, whose weights --pretrained can then read",
         ),
         Option(
             *("downsample_fb", SETTING | NAMED, False, {}),
-            "for resnet50, 101 and 152: stride in the 3x3 convolutions, as "
-            "weights of ChainerCV want it",
+            "for resnet50, 101 and 152: stride in the 3x3 convolutions, which weights "
+            "of ChainerCV need",
         ),
         Option(
             *("published", SETTING | NAMED, False, {}),
@@ -192,17 +192,17 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("pretrained", SETTING | NAMED, None, _value(types.path, "FILE")),
-            "begin with the weights in this file, but for the last layer: ImageNet "
+            "start from the weights in this file, except for the last layer: ImageNet "
             "weights of Chainer (ResNet-50-model.npz) or ChainerCV for resnet50, 101 "
             "and 152, of torchvision or timm (.safetensors, .pth) with --stem "
-            "torchvision, or what a run of the same model saved; the images "
-            "stay as they are, RGB in [0, 1], which ImageNet weights have to get used "
-            "to; for images in colour, as in folder:PATH, not for grey digits",
+            "torchvision, or weights that a run of the same model saved; images stay "
+            "RGB in [0, 1], to which ImageNet weights have to adapt; for colour "
+            "images, as in folder:PATH, not for grey digits",
         ),
         Option(
             *("stem_stride", SETTING | NEWER, 1, _value(types.positive_int, "N")),
             "for preactresnet18 to 152 and wideresnet28_10: stride of the first "
-            "convolution; the paper's code has 2 for tiny-imagenet",
+            "convolution; the paper's code uses 2 for tiny-imagenet",
         ),
         Option(
             *("standardise", SETTING | NEWER, None, _one_of(*datasets.STANDARDISE)),
@@ -247,8 +247,9 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("rotate", SETTING | NEWER, 0.0, _value(types.not_negative, "DEGREES")),
-            "rotate by up to so many degrees to either side; this and the next three "
-            "as the ImageDataGenerator of Keras: beyond the edge, the nearest pixel",
+            "rotate by up to this angle to either side; this option and the next three "
+            "are those of Keras's ImageDataGenerator: beyond the edge, the nearest "
+            "pixel is repeated",
         ),
         Option(
             *("width_shift", SETTING | NEWER, 0.0, _value(types.share, "P")),
@@ -260,7 +261,7 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("shear", SETTING | NEWER, 0.0, _value(types.not_negative, "DEGREES")),
-            "shear by up to so many degrees",
+            "shear by up to this angle",
         ),
         Option(
             *("brightness", SETTING | NEWER, None),
@@ -270,8 +271,8 @@ GROUPS: dict[str, Sequence[Option]] = {
         Option(
             *("colour_jitter", SETTING | NEWER, None),
             _value(types.not_negative, ("B", "C", "S", "H"), nargs=4),
-            "change brightness, contrast, saturation and hue at random, as the "
-            "ColorJitter(B, C, S, H) of torchvision",
+            "change brightness, contrast, saturation and hue at random, like "
+            "torchvision's ColorJitter(B, C, S, H)",
         ),
         Option(
             *("cutout", SETTING | NEWER, None, _value(types.positive_int, "N")),
@@ -291,7 +292,7 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("layer_mix", MIXING, None, _value(types.point, "K", nargs="+")),
-            f"layers to draw from, 0 being the input: {_points()}",
+            f"layers to draw from; 0 is the input: {_points()}",
         ),
         Option(
             *("alpha_end", MIXING | NAMED, None, _value(types.not_negative, "A")),
@@ -322,7 +323,7 @@ GROUPS: dict[str, Sequence[Option]] = {
         Option(
             *("cutmix_alpha", MIXING | NAMED, 0.0, _value(types.not_negative, "A")),
             "CutMix with lambda from Beta(A, A): in place of mixup with --alpha "
-            "0, else besides it; 0 means none",
+            "0, else beside it; 0 means none",
         ),
         Option(
             *("cutmix_minmax", MIXING | NEWER, None, _BOUNDS),
@@ -331,13 +332,13 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("fmix_alpha", MIXING | NEWER, None, _value(types.positive, "A")),
-            "FMix with lambda from Beta(A, A), in place of mixup or besides it as "
+            "FMix with lambda from Beta(A, A), in place of mixup or beside it, like "
             "CutMix (default: none)",
         ),
         Option(
             *("resizemix_minmax", MIXING | NEWER, None, _BOUNDS),
-            "ResizeMix, in place of mixup or besides it as CutMix: the partner, "
-            "resized by a factor between these, is pasted; the paper has 0.1 0.8 "
+            "ResizeMix, in place of mixup or beside it, like CutMix: the partner, "
+            "resized by a factor between these, is pasted; the paper uses 0.1 0.8 "
             "(default: none)",
         ),
         Option(
@@ -351,18 +352,19 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("clean_weight", MIXING | NEWER, None, _value(types.share, "W")),
-            "let the loss of the unmixed minibatch be this share of the loss, 0.5 as "
-            "in RegMixup; it is a second forward and backward pass (default: none)",
+            "give the loss of the unmixed minibatch this share of the loss (RegMixup: "
+            "0.5), which takes a second forward and backward pass (default: none)",
         ),
         Option(
             *("remix_kappa", MIXING | NEWER, None, _value(types.at_least_one, "K")),
-            "Remix, for classes of unequal size: a mixture has the label of the rare "
-            "class alone, if the other has K times as many images; the paper has 3 "
-            "(default: it has both)",
+            "Remix, for imbalanced classes: a mixture has only the label of the rare "
+            "class if the other class has K times as many images; the paper uses 3 "
+            "(default: it has both labels)",
         ),
         Option(
             *("remix_tau", MIXING | NEWER, None, _value(types.share, "T")),
-            "with --remix-kappa: if the weight of the other is below T (default: 0.5)",
+            "with --remix-kappa: only if the weight of the frequent class is below T "
+            "(default: 0.5)",
         ),
     ),
     "optimization": (
@@ -385,12 +387,13 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("optimizer", SETTING, "adam", _one_of(*training.OPTIMIZERS)),
-            "sgd is PyTorch's, with --nesterov that of the paper's code; momentum_sgd "
-            "and nesterov are Chainer's, which follow a drop of the learning rate late",
+            "sgd is PyTorch's, with --nesterov as in the paper's code; momentum_sgd "
+            "and nesterov are Chainer's, in which a drop of the learning rate takes "
+            "effect late",
         ),
         Option(
             *("momentum", SETTING, 0.9, _value(types.share)),
-            "of the last three",
+            "the momentum of sgd, momentum_sgd and nesterov",
         ),
         Option(
             *("nesterov", SETTING, False, {}),
@@ -411,8 +414,8 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("warmup", SETTING | NEWER, None, _value(types.natural, "N")),
-            "let the learning rate grow to its value in so many epochs (default: 0; "
-            "with --lr-scaling 5, or half of them all)",
+            "epochs over which the learning rate grows to its value (default: 0; with "
+            "--lr-scaling, 5 or half of all epochs, whichever is less)",
         ),
         Option(
             *("cosine", SETTING | NEWER, False, {}),
@@ -420,8 +423,8 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("grad_clip", SETTING | NEWER, None, _value(types.positive, "NORM")),
-            "scale gradients down to this L2 norm, that of all together (default: "
-            "they stay)",
+            "scale the gradient of all parameters together down to this L2 norm "
+            "(default: no clipping)",
         ),
         Option(
             *(
@@ -430,13 +433,13 @@ GROUPS: dict[str, Sequence[Option]] = {
                 0.0,
                 _value(types.not_negative, "RATE"),
             ),
-            "an L2 penalty; decoupled from the gradient for adamw, as a share of "
-            "the learning rate",
+            "an L2 penalty; for adamw, a decay that is decoupled from the gradient and "
+            "multiplied by the learning rate",
         ),
         Option(
             *("seed", INCIDENTAL, 0, _value(types.seed)),
-            "of all that is random: on a CPU, the same seed gives the same log to "
-            "the bit",
+            "seed of all random numbers; on a CPU, the same seed gives bit-for-bit the "
+            "same log",
         ),
     ),
     "where": (
@@ -446,12 +449,12 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("device", PLACE | EXCLUSIVE, None, _value(str, "SPEC")),
-            "the same as one of Chainer's specifiers: @numpy, @cupy:0, @intel64",
+            "in place of --gpu, one of Chainer's specifiers: @numpy, @cupy:0, @intel64",
         ),
         Option(
             *("dtype", SETTING | NAMED, "float32", _one_of(*training.DTYPES)),
-            "of the network; mixed16 is float16, with float32 copies of the "
-            "weights and for batch statistics",
+            "dtype of the network; mixed16 is float16 with float32 copies of the "
+            "weights and float32 batch statistics",
         ),
         Option(
             *("loss_scale", SETTING | NAMED, None, _value(types.positive, "S")),
@@ -482,20 +485,20 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("resume", PLACE, None, _value(str, "SNAPSHOT", nargs="?", const=True)),
-            "go on from a snapshot, or the newest good one in a folder, without a "
-            "value in the output folder; arguments that are not given are those of the "
-            "run's record; with auto, begin if there is nothing to go on from; on a "
-            "CPU, the result is that of a run without a break",
+            "resume from a snapshot, or from the newest good one in a folder (without "
+            "a value: in the output folder); arguments that are not given are taken "
+            "from the run's record; auto starts anew if there is nothing to resume; "
+            "on a CPU, the result equals that of an uninterrupted run",
         ),
         Option(
             *("top_k", PLACE, None, _value(types.positive_int, "K")),
-            "log the share of images whose class is among the K most probable, too, "
-            "as top5_accuracy and the like",
+            "also log the share of images whose class is among the K most probable, as "
+            "top5_accuracy for 5",
         ),
         Option(
             *("analyse", PLACE, False, {}),
-            "when trained, measure calibration and robustness too (FGSM, and "
-            "images rotated, sheared and zoomed) and draw mixed images, for "
+            "after training, also measure calibration and robustness (FGSM, and "
+            "rotated, sheared and zoomed images) and draw mixed images, for "
             "chainer-mmix report",
         ),
         Option(
@@ -534,7 +537,7 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("rank_timeout", PLACE, 6.0, _value(types.not_negative, "S")),
-            "end all ranks when one has not answered for so many seconds; 0 for never",
+            "end all ranks when one has not answered for S seconds; 0 for never",
         ),
     ),
     "what is kept": (

@@ -1,4 +1,4 @@
-"""The output folder of a training: what is found there, and how it is taken."""
+"""Finds a run in the output folder of a training, and takes over the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training command does where several processes run it."""
+"""The training command in several processes."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from chainer_mmix.atomic import write_atomically
     from chainer_mmix.runs.report import make_report
+    from chainer_revive.atomic import write_atomically
 
     out = command.check_out(args.out, ".html")
     groups, comparison = command.load(args)

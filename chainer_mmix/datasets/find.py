@@ -56,7 +56,7 @@ def find(
     seed: int = 0,
     skip_corrupt: bool = False,
 ) -> Dataset:
-    """Finds what to train on, by name or by path.
+    """Finds a dataset by its name or path.
 
     Args:
         name (str): A name in :data:`DATASETS`, ``"folder:PATH"`` for pictures (see
@@ -64,19 +64,19 @@ def find(
             last two are read at once.
         data_root (str or path-like): Where the files of a named dataset are, see
             :func:`chainer_mmix.datasets.download.fetch`.
-        size (int): Of pictures in a folder, see :func:`get_folder`.
+        size (int): For pictures in a folder, see :func:`get_folder`.
         validation_split (float): The share of the training set that becomes the
             validation set, stratified. The default is ``None``: none is split off.
-        seed (int): Fixes the split. The default is 0.
-        skip_corrupt (bool): Of pictures in a folder, see :func:`get_folder`.
+        seed (int): Determines the split. The default is 0.
+        skip_corrupt (bool): For pictures in a folder, see :func:`get_folder`.
 
     Returns:
-        Dataset: What :func:`load` and :func:`load_splits` take.
+        Dataset: The dataset, for :func:`load` and :func:`load_splits`.
 
     Raises:
-        ValueError: If there is none of that name, something does not apply to it, or
-            what it names is bad.
-        OSError: If what it names cannot be read.
+        ValueError: If there is no dataset of that name, an argument does not apply to
+            it, or its pictures or arrays are invalid.
+        OSError: If it cannot be read.
     """
     kind_of(name)
     kind, colon, path = name.partition(":")

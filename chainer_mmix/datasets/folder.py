@@ -40,14 +40,15 @@ def get_folder(
 ) -> Splits:
     """Gets pictures from folders, one folder a class.
 
-    Either the classes are below ``train/`` and ``val/`` (or ``validation/``) or
-    ``test/``, or they are directly below ``root`` and a validation set is split off.
-    Class names are sorted as strings, "10" before "2", as ChainerCV, Keras and
-    torchvision do, and the labels are their positions. Pictures may lie deeper, links
-    are followed, and names that begin with a dot do not count, nor ``__MACOSX``.
+    The classes are either below ``train/`` and ``val/`` (or ``validation/``) or
+    ``test/``, or directly below ``root``, in which case a validation set is split off.
+    Class names are sorted as strings, "10" before "2", as in ChainerCV, Keras and
+    torchvision, and the labels are their positions. Pictures may lie in subfolders,
+    links are followed, and names that begin with a dot, ``__MACOSX`` and ``@eaDir`` are
+    ignored.
 
-    All pictures are decoded before this returns. What has been found is remembered in
-    Chainer's dataset cache, so the next time only what has changed is.
+    All pictures are decoded before this returns. The results are remembered in
+    Chainer's dataset cache, so only changed files are decoded the next time.
 
     Args:
         root (str or path-like): The folder.
@@ -56,8 +57,8 @@ def get_folder(
             validation set, stratified. The default is ``None``: none is split off.
         seed (int): Fixes the split. The default is 0.
         skip_corrupt (bool): Whether to leave out pictures that cannot be read, with a
-            warning that lists them. If one turns bad later, another one of its class
-            takes its place. The default is ``False``: they are an error.
+            warning that lists them. If one breaks later, another picture of its class
+            replaces it. The default is ``False``: they raise an error.
 
     Returns:
         Splits: Each a :class:`PictureDataset` or ``None``.
@@ -65,8 +66,9 @@ def get_folder(
     Raises:
         FileNotFoundError: If there is no such folder.
         OSError: If pictures cannot be read; it lists all of them.
-        ValueError: If the folders are not as above, a class is empty or in one part
-            only, there is only one, or the split leaves a class empty.
+        ValueError: If the folders are not arranged as above, a class is empty or is
+            missing from one part, there is only one class, or the split leaves a class
+            empty.
     """
     # What is remembered, and the paths of the pictures, must hold in any folder.
     root = Path(root).expanduser().resolve()

@@ -49,24 +49,25 @@ def picture_formats() -> tuple[str, ...]:
 
 
 def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Image.Image:
-    """Reads a picture as a person sees it.
+    """Reads a picture as a viewer shows it.
 
-    It is turned as its EXIF tag says. What is transparent shows white. 16-bit values
-    become v / 257, so that white stays white. Of an animation, the first frame counts.
-    Colour profiles are not looked at.
+    It is rotated by its EXIF tag. Transparency is shown on white. 16-bit values become
+    v / 257, so that white stays white. Only the first frame of an animation is read.
+    Colour profiles are ignored.
 
     Args:
         path (str or path-like): A file of any format that Pillow reads by itself.
         shortest (float): A JPEG is decoded at a half, a quarter or an eighth of its
-            size, which is faster, as long as its shorter side keeps as many pixels. The
-            default is ``None``: at its size.
+            size, which is faster, if its shorter side keeps at least this number of
+            pixels. The default is ``None``: at its full size.
 
     Returns:
-        PIL.Image.Image: In mode RGB, 8 bits a channel.
+        PIL.Image.Image: The picture in mode RGB, with 8 bits per channel.
 
     Raises:
         UnreadablePictureError: If it is damaged, has more pixels than
-            ``PIL.Image.MAX_IMAGE_PIXELS``, or numbers whose white nobody knows.
+            ``PIL.Image.MAX_IMAGE_PIXELS``, or is in a format that does not define
+            white.
     """
     try:
         with Image.open(path, formats=picture_formats()) as image:
@@ -93,13 +94,13 @@ def read_picture(path: str | os.PathLike, shortest: float | None = None) -> Imag
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Makes a picture one in mode RGB, as :func:`read_picture` does.
+    """Converts a picture to mode RGB, as :func:`read_picture` does.
 
     Args:
-        image (PIL.Image.Image): A picture in any mode, which may be turned in place.
+        image (PIL.Image.Image): A picture in any mode, which may be rotated in place.
 
     Raises:
-        ValueError: If nobody knows what is white in it.
+        ValueError: If its format does not define white.
     """
     image.load()
     if (
@@ -182,10 +183,10 @@ def shortest_for(size: int) -> int:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resizes a picture and crops its centre, as ImageNet is evaluated.
+    """Resizes a picture and crops its centre, as in evaluation on ImageNet.
 
-    The shorter side becomes ``round(size * 256 / 224)`` pixels, and of the middle
-    ``size`` by ``size`` are kept. A picture of that size already stays as it is.
+    The shorter side is resized to ``round(size * 256 / 224)`` pixels, and the middle
+    ``size`` by ``size`` pixels are kept. A picture of the right size stays as it is.
 
     Args:
         image (PIL.Image.Image): A picture.
@@ -208,16 +209,19 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Crops a random part of a picture and resizes it, as ImageNet is trained.
+    """Crops a random part of a picture and resizes it, as in training on ImageNet.
+
+    Source: `Going deeper with convolutions <https://arxiv.org/abs/1409.4842>`_,
+    section 6, with as many attempts as torchvision's class of the same name.
 
     Attributes:
         size (int): Height and width of the result.
-        scale (tuple of float): Least and largest share of the area that is kept.
-        ratio (tuple of float): Least and largest width divided by height of the part.
-        flip (bool): Whether half of the pictures are mirrored left to right.
-
-    Source: `Going deeper with convolutions <https://arxiv.org/abs/1409.4842>`_,
-    section 6, with the tries of torchvision's class of the same name.
+        scale (tuple of float): Least and largest share of the area that is kept. The
+            default is (0.08, 1).
+        ratio (tuple of float): Least and largest ratio of width to height of the part.
+            The default is (3/4, 4/3).
+        flip (bool): Whether half of the pictures are mirrored left to right. The
+            default is ``True``.
     """
 
     size: int
@@ -246,12 +250,12 @@ class RandomResizedCrop:
         return to_array(self.crop(image, example_random())), label
 
     def centre(self, example: tuple) -> tuple[np.ndarray, np.int32]:
-        """Does to an example what evaluation does: :func:`centre_crop`."""
+        """Transforms one example as in evaluation, by :func:`centre_crop`."""
         image, label = example
         return to_array(centre_crop(image, self.size)), label
 
     def crop(self, image: Image.Image, rng) -> Image.Image:
-        """Transforms one picture. All that is random comes from ``rng``.
+        """Transforms one picture, with random numbers from ``rng``.
 
         Args:
             image (PIL.Image.Image): A picture.

@@ -23,27 +23,27 @@ from chainer_mmix.datasets.picture import (
 class PictureDataset(GetterDataset):
     """Pictures that are read from files when they are asked for.
 
+    An example is an image, float32 of shape (3, size, size) in [0, 1], and its label,
+    an int32.
+
     It has the attributes of
     :class:`chainercv.datasets.DirectoryParsingLabelDataset`, which takes hidden folders
-    for classes, knows five formats and reads what is not RGB in 8 bits wrongly.
+    for classes, knows only five formats, and misreads pictures that are not 8-bit RGB.
 
     Args:
         img_paths (sequence of str): The files.
-        labels (sequence of int): One a picture.
+        labels (sequence of int): The label of each picture.
         class_names (sequence of str): The name of each label.
         size (int): Height and width of the images, see :func:`centre_crop`; ``None``
-            for the whole pictures, each a PIL.Image.Image in mode RGB.
-        skip_corrupt (bool): Whether the next picture of the same class takes the place
-            of one that cannot be read, with a warning. The default is ``False``.
-        shortest (float): Of whole pictures, see :func:`read_picture`. The default is
+            for whole pictures, each a PIL.Image.Image in mode RGB.
+        skip_corrupt (bool): Whether to replace a picture that cannot be read by the
+            next one of its class, with a warning. The default is ``False``.
+        shortest (float): For whole pictures, see :func:`read_picture`. The default is
             ``None``.
 
     Attributes:
         img_paths, class_names: As given.
         labels (numpy.ndarray): int32, of shape (N,).
-
-    An example is an image, float32 of shape (3, size, size) in [0, 1], and its label,
-    an int32.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From files and arrays to inputs of a network, as its validation set was made."""
+"""Converts files and arrays to inputs of a network, as for its validation set."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def describe_inputs(examples: Sequence) -> dict[str, Any]:
         examples (sequence): Examples ``(image, label)`` to validate on.
 
     Returns:
-        dict: ``input_shape``, without the batch, and ``input_range``, the least and the
-        largest value of the first examples, as JSON has them.
+        dict: ``input_shape``, without the batch axis, and ``input_range``, the least
+        and the largest value of the first examples, of JSON types.
     """
     some = [examples[i][0] for i in range(min(len(examples), _N_LOOKED_AT))]
     low, high = min(x.min() for x in some), max(x.max() for x in some)
@@ -42,18 +42,19 @@ def describe_inputs(examples: Sequence) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Makes inputs of pictures and arrays, as those that a run validated on.
+    """Converts pictures and arrays to inputs like those that a run validated on.
 
     Attributes:
-        shape (tuple of int): Of one input, ``(C, H, W)`` for images; ``None`` if the
-            run's record does not tell.
-        range (tuple of float): Between which its values were; ``None`` likewise.
-        crops (bool): Whether the centre of a picture is cropped as
-            :func:`~chainer_mmix.datasets.centre_crop` does, for a run on pictures in
-            folders. Otherwise as much of the centre as has the images' ratio of the
-            sides is resized to their size.
-        invert (bool): Whether pictures become their negatives: a network that was
-            trained on bright digits on black needs it for ink on paper.
+        shape (tuple of int): The shape of one input, ``(C, H, W)`` for images; ``None``
+            if it is not in the run's record.
+        range (tuple of float): The least and the largest value of the run's inputs;
+            ``None`` if they are not in the record.
+        crops (bool): Whether the centre of a picture is cropped by
+            :func:`~chainer_mmix.datasets.centre_crop`, for a run on pictures in
+            folders. Otherwise, the largest centred part with the proportions of the
+            images is resized to their size.
+        invert (bool): Whether pictures are replaced by their negatives: a network that
+            was trained on bright digits on black needs this for ink on paper.
     """
 
     shape: tuple[int, ...] | None
@@ -106,7 +107,7 @@ class Preprocess:
             )
 
     def picture(self, source: str | os.PathLike | Image.Image) -> np.ndarray:
-        """Makes an input of a picture.
+        """Converts a picture to an input.
 
         Args:
             source (str, path-like or PIL.Image.Image): A file of any format that
@@ -116,7 +117,7 @@ class Preprocess:
             numpy.ndarray: float32, of the shape of an input, in [0, 1].
 
         Raises:
-            UnreadablePictureError: If it is no picture or damaged.
+            UnreadablePictureError: If it is not a picture, or is damaged.
             ValueError: If the network takes no pictures.
         """
         self.check_pictures()
@@ -139,19 +140,20 @@ class Preprocess:
         return to_array(image.convert("L").convert("RGB"))[:1]
 
     def array(self, x: np.ndarray, name: str = "x") -> np.ndarray:
-        """Makes inputs of an array.
+        """Converts an array to inputs.
 
         Args:
-            x (numpy.ndarray): A batch, as :func:`~chainer_mmix.datasets.get_npz` takes
-                it: of shape (N, C, H, W), (N, H, W) or (N, D), bytes from 0 to 255 or
-                floats that stay as they are.
+            x (numpy.ndarray): A batch, in the form that
+                :func:`~chainer_mmix.datasets.get_npz` reads: of shape (N, C, H, W),
+                (N, H, W) or (N, D), bytes from 0 to 255 or floats, which stay as they
+                are.
             name (str): What the errors call it.
 
         Returns:
             numpy.ndarray: float32, of shape (N, ...).
 
         Raises:
-            ValueError: If it is not as above, or not of the shape of the inputs.
+            ValueError: If it is not in this form, or does not have the input shape.
         """
         x = as_inputs(x, name)
         if self.shape is not None and x.shape[1:] != self.shape:

@@ -105,27 +105,29 @@ def load(
     augment: bool = False,
     seed: int = 0,
 ) -> tuple[Sequence, Sequence]:
-    """Loads a dataset, checks its labels, and changes the training set if asked to.
+    """Loads a dataset, checks its labels, and changes the training set as requested.
 
     The test set stays unchanged.
 
     Args:
-        dataset (Dataset): An entry of :data:`DATASETS`.
+        dataset (Dataset): An entry of :data:`DATASETS`, or the result of :func:`find`.
         name (str): What the errors call it.
         train_size (int): Train on a subset of this size, see :func:`take_subset`. The
             default is all.
         label_noise (float): Share of wrong training labels, see
             :func:`add_label_noise`. The default is 0.
-        augment (bool): Whether to transform the training images.
-        seed (int): Fixes the subset and the wrong labels. The default is 0.
+        augment (bool): Whether to augment the training images. The default is
+            ``False``.
+        seed (int): Determines the subset and the wrong labels. The default is 0.
 
     Returns:
-        tuple of sequences: The training set and what to evaluate on, examples
-        ``(image, label)``.
+        tuple of sequences: The training set, and the validation set if there is one,
+        else the test set; examples ``(image, label)``.
 
     Raises:
-        ValueError: If the labels are bad or ``train_size`` is too large.
-        OSError, ImportError: If the dataset cannot be had.
+        ValueError: If the labels are bad, ``train_size`` is too large, or the dataset
+            has no augmentation.
+        OSError, ImportError: If the dataset cannot be read.
     """
     splits = load_splits(
         dataset,
@@ -147,12 +149,12 @@ def load_splits(
     augment: bool = False,
     seed: int = 0,
 ) -> Splits:
-    """Does what :func:`load` does, and returns all parts of a dataset.
+    """Loads a dataset like :func:`load`, but returns all its parts.
 
-    Args and errors are those of :func:`load`.
+    The arguments and errors are those of :func:`load`.
 
     Returns:
-        Splits: The parts. Only the training set is made harder.
+        Splits: The parts. Only the training set is changed.
     """
     loaded = as_splits(dataset.load())
     for part, examples in zip(("training", "validation", "test"), loaded, strict=False):
@@ -175,16 +177,17 @@ def load_splits(
 
 
 def as_bytes(examples: Sequence) -> Sequence:
-    """Returns examples whose images stay bytes where pictures are read from files.
+    """Returns examples whose images stay bytes, if they are read from files.
 
-    A fourth as much has to be copied then. They are to be divided by 255 in float32.
+    Only a quarter of the memory then has to be copied. The images must later be divided
+    by 255 in float32.
 
     Args:
         examples (sequence): Examples ``(image, label)``.
 
     Returns:
-        sequence: Examples whose images are uint8; or ``examples`` where images are not
-        read from files, or something else is done to them than to crop them.
+        sequence: Examples whose images are uint8; or ``examples`` itself if the images
+        are not read from files, or are transformed other than by cropping.
     """
     return AsBytes(examples) if _are_from_files(examples) else examples
 

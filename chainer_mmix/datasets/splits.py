@@ -26,12 +26,12 @@ class Splits(NamedTuple):
 
     @property
     def held_out(self) -> Sequence:
-        """The set to evaluate on while training; for validation if there is one."""
+        """The set to evaluate in training, validation if there is one, else test."""
         return getattr(self, self.held_out_name)
 
     @property
     def held_out_name(self) -> str:
-        """``"validation"`` or ``"test"``: which one :attr:`held_out` is."""
+        """The name of :attr:`held_out`, ``"validation"`` or ``"test"``."""
         return "test" if self.validation is None else "validation"
 
 

@@ -1,4 +1,4 @@
-"""What images are standardised by: means and standard deviations of a training set."""
+"""Constants that standardise images: means and deviations of a training set."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def standardisation(kind: str, train: Sequence) -> Standardisation | None:
     """Finds the constants by which images are standardised.
 
     Args:
-        kind (str): ``"channel"`` and ``"all"`` measure mean and standard deviation of
-            the pixels, each channel for itself or all together; ``"half"`` is 0.5 for
-            both, which takes [0, 1] to [-1, 1]; ``"image"`` has no constants, since
-            each image is standardised by its own.
-        train (sequence): The training examples ``(image, label)``, not augmented, the
-            images of shape (C, H, W). They are read in threads, once.
+        kind (str): ``"channel"`` and ``"all"`` measure the mean and the standard
+            deviation of the pixels, of each channel or of all channels together;
+            ``"half"`` is 0.5 for both, which maps [0, 1] to [-1, 1]; ``"image"`` has no
+            constants, since each image is standardised by its own.
+        train (sequence): The training examples ``(image, label)``, without
+            augmentation, the images of shape (C, H, W). They are read once, in threads.
 
     Returns:
         Standardisation: The constants, or ``None`` for ``"image"``.
 
     Raises:
-        ValueError: If there is no such kind, the images are not of such a shape, or a
-            channel is the same everywhere.
+        ValueError: If there is no such kind, the images do not have three axes, or a
+            channel is constant.
     """
     if kind not in STANDARDISE:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which files are no pictures, found before a training meets them."""
+"""Finds pictures that cannot be read, before a training meets them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageFile
 
-from chainer_mmix.atomic import write_atomically
 from chainer_mmix.datasets.picture import UnreadablePictureError, read_picture
 from chainer_mmix.progress import Progress
+from chainer_revive.atomic import write_atomically
 
 _CHUNK = 64  # pictures between two lines of progress
 
@@ -89,7 +89,7 @@ def _state(path: str) -> list[int] | None:
 
 
 def _readers() -> list:
-    """What decides beside the file: another Pillow may read more, or less."""
+    """Returns what decides besides the file: another Pillow may read more or less."""
     return [
         PIL.__version__,
         Image.MAX_IMAGE_PIXELS,

@@ -1,4 +1,4 @@
-"""What a finished run is for: predictions, an evaluation, files for other programs."""
+"""Uses of a trained network: predictions, evaluation, files for other programs."""
 
 from chainer_mmix.inference.predictor import Predictor, load_predictor
 

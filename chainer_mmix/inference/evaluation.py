@@ -84,7 +84,7 @@ class Evaluation(NamedTuple):
         )
 
     def errors(self) -> list[dict[str, Any]]:
-        """Lists the wrong predictions, the most certain first."""
+        """Lists the wrong predictions, the most confident first."""
         names = self.predictor.class_names
         confidence, y, t = self.confidence, self.predicted, self.examples.labels
         wrong = np.flatnonzero(y != t)
@@ -234,7 +234,7 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
 
 
 def plot_errors(evaluation: Evaluation) -> Figure:
-    """Draws the wrong predictions that the network is most certain of."""
+    """Draws the wrong predictions of which the network is most confident."""
     from matplotlib.figure import Figure
 
     errors = evaluation.errors()[:_MOST_PICTURES]

@@ -20,17 +20,17 @@ from chainer_mmix.runs.record import read_record
 
 
 class Predictor:
-    """A trained network, and how its inputs are made; see :func:`load_predictor`.
+    """A trained network with its preprocessing; see :func:`load_predictor`.
 
     Attributes:
-        network (~chainer.Link): The network, which gives logits of shape (N, C).
+        network (~chainer.Link): The network, which returns logits of shape (N, C).
         class_names (tuple of str): The name of each class; numbers if they have none.
-        preprocess (~chainer_mmix.datasets.Preprocess): Makes inputs of pictures and
-            arrays, as they were when the run validated.
-        batchsize (int): Inputs a minibatch; by default as in the run.
-        snapshot (pathlib.Path): The file of the weights.
+        preprocess (~chainer_mmix.datasets.Preprocess): Converts pictures and arrays to
+            inputs, as in the validation of the run.
+        batchsize (int): Inputs per minibatch, by default as in the run.
+        snapshot (pathlib.Path): The file with the weights.
         record (dict): The content of ``run.json``.
-        dtype: What ``chainer.config.dtype`` was in the run.
+        dtype: The ``chainer.config.dtype`` of the run.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Predictor:
         """Computes the probability of each class.
 
         Args:
-            inputs: Pictures, each a file or a PIL.Image.Image, or one of them; or an
-                array of shape (N, ...), bytes from 0 to 255 or floats as the network
-                was trained on.
+            inputs: A picture or a sequence of pictures, each a file or a
+                PIL.Image.Image; or an array of shape (N, ...), with bytes from 0 to 255
+                or floats like those that the network was trained on.
 
         Returns:
-            numpy.ndarray: float64 of shape (N, C).
+            numpy.ndarray: The probabilities, float64 of shape (N, C).
 
         Raises:
-            RunError: If the network has not as many outputs as the classes have names.
-            ValueError: If the inputs are not as the network takes them.
+            RunError: If the network does not have one output per class name.
+            ValueError: If the inputs do not fit the network.
             UnreadablePictureError: If a picture cannot be read.
         """
         if isinstance(inputs, np.ndarray):
@@ -77,13 +77,14 @@ class Predictor:
         return softmax(self.scores(inputs).astype(np.float64), axis=1)
 
     def scores(self, inputs: Sequence) -> np.ndarray:
-        """Computes logits, a minibatch after the other.
+        """Computes logits, one minibatch after the other.
 
         Args:
-            inputs (sequence): Pictures as above, or arrays that are inputs already.
+            inputs (sequence): Pictures, as for a call, or arrays that are inputs
+                already.
 
         Returns:
-            numpy.ndarray: Of shape (N, C).
+            numpy.ndarray: The logits, of shape (N, C).
         """
         if not len(inputs):
             return np.empty((0, len(self.class_names)), np.float32)
@@ -123,32 +124,33 @@ def load_predictor(
     invert: bool = False,
     dtype: str | None = None,
 ) -> Predictor:
-    """Loads the trained network of a run, from its folder alone.
+    """Loads the trained network of a run from its folder.
 
-    ``run.json`` tells the model, the names of the classes and the preprocessing, a
-    snapshot has the weights. No code runs from either file.
+    ``run.json`` names the model, the classes and the preprocessing, and a snapshot has
+    the weights. No code in either file is executed.
 
     Args:
-        run (str or path-like): The output folder of a run. It may be at work: then its
-            last snapshot counts.
+        run (str or path-like): The output folder of a run. If the run is still
+            training, its last snapshot is used.
         which (str): ``"best"``, the default, for the snapshot of the best epoch, or
             ``"final"`` for the newest.
-        network (~chainer.Link): A predictor like the one that was trained, for a run
-            on a network of one's own, which is loaded into. By default it is the model
-            that the record names.
+        network (~chainer.Link): For a run on a network of your own, a predictor like
+            the one that was trained, into which the weights are loaded. By default, it
+            is the model that the record names.
         device (device specifier): Where to compute. The default is the CPU.
-        invert (bool): Whether pictures become their negatives first, see
+        invert (bool): Whether pictures are replaced by their negatives first, see
             :class:`~chainer_mmix.datasets.Preprocess`. The default is ``False``.
-        dtype (str): ``"float32"``, ``"float16"`` or ``"mixed16"``, to compute in. The
-            default is what the run computed in.
+        dtype (str): ``"float32"``, ``"float16"`` or ``"mixed16"``, the precision to
+            compute in. The default is that of the run.
 
     Returns:
-        Predictor: Which takes pictures and arrays.
+        Predictor: The network; it can be called with pictures and arrays.
 
     Raises:
         RunError: If there is no run, no snapshot or no record.
         SnapshotError: If the snapshot is damaged or of another network.
-        ValueError: If ``which`` is neither, or there is no such device or ``dtype``.
+        ValueError: If ``which`` is something else, or there is no such device or
+            ``dtype``.
     """
     folder = Path(run)
     record = _read(folder)

@@ -39,31 +39,32 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     ``chainer.config.train = False`` it is a :class:`chainer.links.Classifier`.
 
     The predictor is any link that can be called with
-    ``(x, target, mixup_hidden, lam, layer_mix)``. When ``mixup_hidden`` is true, it
-    calls :func:`~chainer_mmix.mixup_data` at the mixing point ``layer_mix``, there
-    only, and returns ``(y, target_a, target_b)``; else it returns ``y``. It may list
+    ``(x, target, mixup_hidden, lam, layer_mix)``. If ``mixup_hidden`` is true, it calls
+    :func:`~chainer_mmix.mixup_data` at the mixing point ``layer_mix``, and only there,
+    and returns ``(y, target_a, target_b)``; otherwise it returns ``y``. It may list
     its mixing points in a tuple ``mixup_layers``, and those drawn from by default in
-    ``default_layer_mix``; if it lists none, it gets ``layer_mix=None`` and chooses. It
-    gets the target in every training step, mixed or not, and never in evaluation.
+    ``default_layer_mix``. If it lists none, it gets ``layer_mix=None`` and chooses a
+    point itself. It gets the target in every training step, mixed or not, and never in
+    evaluation.
 
     In training it reports ``loss``, ``accuracy`` and ``lam`` (the mean over the
     batch, 1 without mixing), in evaluation ``loss`` and ``accuracy``. The accuracy is
     weighted (:func:`~chainer_mmix.mixing.mixup_score`): a prediction scores
     :math:`\lambda` if it is the first partner's label and :math:`1 - \lambda` if it is
-    the second's. Elements that the loss function ignores do not count. If it is
-    called again in the same step, the values of the earlier calls are kept as
+    the second's. Elements that the loss function ignores do not count. If the
+    classifier is called again in the same step, the values of earlier calls are kept as
     ``loss_1`` and so on.
 
-    Targets may be class labels, one-hot vectors or probabilities, several labels a
+    Targets may be class labels, one-hot vectors or probabilities, several labels per
     sample (with :func:`chainer.functions.sigmoid_cross_entropy` and
     :func:`chainer.functions.binary_accuracy`), or numbers to predict (with
     :func:`chainer.functions.mean_squared_error`, say, and ``accfun=None``). Targets of
-    a float dtype are mixed as the samples are. Several targets a sample form one float
+    a float dtype are mixed like the samples. Several targets per sample form one float
     array, which ``lossfun`` splits.
 
-    Several inputs are passed on as by :class:`chainer.links.Classifier`, the target
-    after them: ``predictor(a, b, target, mixup_hidden=True, ...)``, or, if inputs came
-    by name, ``predictor(a=a, b=b, target=target, mixup_hidden=True, ...)``.
+    Several inputs are passed on as by :class:`chainer.links.Classifier`, followed by
+    the target: ``predictor(a, b, target, mixup_hidden=True, ...)``, or, if the inputs
+    came by name, ``predictor(a=a, b=b, target=target, mixup_hidden=True, ...)``.
 
     Source: arXiv 1806.05236.
 
@@ -78,40 +79,41 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         lossfun (callable): Loss function, called as ``lossfun(y, target)``; for two
             targets see :func:`~chainer_mmix.mixing.mixup_criterion`. The default is
             :func:`chainer.functions.softmax_cross_entropy`.
-        accfun (callable): Accuracy function, called as ``accfun(y, target)``; for two
-            targets see :func:`~chainer_mmix.mixing.mixup_score`. ``None`` for none. The
-            default is :func:`chainer.functions.accuracy`.
-        seed (int): Seed of the policy, ``None`` for an unpredictable one.
-        policy (MixupPolicy): Replaces the policy made of ``mixup_alpha``,
-            ``layer_mix`` and ``seed``, none of which may be given then.
+        accfun (callable): Accuracy function, called as ``accfun(y, target)``, or
+            ``None`` for no accuracy; for two targets see
+            :func:`~chainer_mmix.mixing.mixup_score`. The default is
+            :func:`chainer.functions.accuracy`.
+        seed (int): Seed of the policy; ``None``, the default, for an unpredictable one.
+        policy (MixupPolicy): Replaces the policy made from ``mixup_alpha``,
+            ``layer_mix`` and ``seed``, none of which may be given with it. The default
+            is ``None``.
         label_smoothing (float): The share of each target that is spread evenly over
             the classes, in training. The default is 0.
-        label_key (int or str): Which argument of a call is the target, by its place
-            or its name. The default is -1, the last.
-        clean_weight (float): In :math:`[0, 1]`: the loss is this weight times the loss
-            of the unmixed minibatch, a second forward pass, plus one minus this weight
-            times the loss of the mixed one. It is reported as ``loss``, and what
-            belongs to the unmixed one as ``clean_loss`` and ``clean_accuracy``. 0.5 is
-            the published code of RegMixup (arXiv 2206.14502). The default is 0.
+        label_key (int or str): The argument of a call that is the target, by its
+            position or its name. The default is -1, the last argument.
+        clean_weight (float): The weight in :math:`[0, 1]` of the loss of the unmixed
+            minibatch, which takes a second forward pass; the loss of the mixed one
+            weighs one minus this. The sum is reported as ``loss``, and the values of
+            the unmixed minibatch as ``clean_loss`` and ``clean_accuracy``. The
+            published code of RegMixup (arXiv 2206.14502) has 0.5. The default is 0.
         remix (Remix): Gives mixtures of a frequent and a rare class the label of the
-            rare one, in loss and accuracy; ``lam`` is the weight of the sample still.
-            ``None``, the default, for the weights of the samples.
-        top_k (int): Also reports the accuracy that counts a target among the k classes
-            with the largest scores, such as ``top5_accuracy``. ``None``, the default,
-            for none.
+            rare one, in loss and accuracy; ``lam`` remains the weight of the samples.
+            The default is ``None``: labels weigh as much as their samples.
+        top_k (int): Also report how often the target is among the k classes with the
+            largest scores, as ``top5_accuracy`` for 5. The default is ``None``.
 
     Attributes:
         policy (MixupPolicy): Draws mixing points, :math:`\lambda` and partners.
-        draw (MixupDraw): The draw of the last call; ``None`` if it did not mix. After
-            places were pasted, its ``lam`` is the share of the map that was left.
+        draw (MixupDraw): The draw of the last call; ``None`` if it did not mix. If
+            regions were pasted, its ``lam`` is the share of the map that was left.
 
     Raises:
         TypeError: If the predictor does not accept the arguments of a mixing call, or
-            ``remix`` is no :class:`~chainer_mmix.mixing.Remix`.
-        ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor has no
-            such mixing point as in ``layer_mix``, ``label_smoothing`` is outside
-            :math:`[0, 1]`, as is ``clean_weight``, ``top_k`` is no whole number >= 1,
-            or ``policy`` comes together with one of the arguments that it replaces.
+            ``remix`` is not a :class:`~chainer_mmix.mixing.Remix`.
+        ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor lacks
+            a mixing point of ``layer_mix``, ``label_smoothing`` or ``clean_weight`` is
+            outside :math:`[0, 1]`, ``top_k`` is not a whole number >= 1, or ``policy``
+            comes together with an argument that it replaces.
     """
 
     def __init__(
@@ -189,32 +191,32 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     def forward(self, *args, **kwargs) -> chainer.Variable:
         """Computes the loss, with mixing in training.
 
-        It is :meth:`compute_loss` by :meth:`next_draw`.
+        It is :meth:`compute_loss` with the result of :meth:`next_draw`.
 
         Args:
             args: Inputs of shape :math:`(N, ...)` and their target, as ``label_key``
                 says: by default ``(x, target)``.
-            kwargs: The same, by name.
+            kwargs: Inputs, and perhaps the target, by name.
 
         Returns:
             ~chainer.Variable: The loss.
 
         Raises:
-            RuntimeError: If the predictor did not mix exactly once, or threw away the
+            RuntimeError: If the predictor did not mix exactly once, or discarded the
                 mixed state.
             TypeError: If the batch seems to have more than one target.
         """
         return self.compute_loss(self.next_draw(*args, **kwargs), *args, **kwargs)
 
     def next_draw(self, *args, **kwargs) -> MixupDraw | None:
-        """Draws what a batch mixes.
+        """Draws a mixing point, lambda and partners for a batch.
 
         Args:
             args, kwargs: The batch, as for :meth:`forward`.
 
         Returns:
-            MixupDraw: The draw, its mixing point as the predictor calls it; ``None``
-            outside of training, and if the batch is not to be mixed.
+            MixupDraw: The draw, with the mixing point under the predictor's own name;
+            ``None`` outside training, and if the batch is not to be mixed.
         """
         if not (chainer.config.train and self.mixup_hidden):
             return None
@@ -230,8 +232,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
     def use_communicator(self, communicator: Any) -> None:
         """Lets the policy draw for this rank.
 
-        A multi-node optimizer of :mod:`chainermn` calls it before its first step, if
-        this is its target, a child of that, or its loss function.
+        A multi-node optimizer of :mod:`chainermn` calls it before its first step if
+        this classifier is its target, a child of its target, or its loss function.
 
         Args:
             communicator (~chainermn.CommunicatorBase): The optimizer's.
@@ -243,7 +245,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         """Computes and reports the loss of a batch that is mixed by a given draw.
 
         Args:
-            draw (MixupDraw): What to mix; ``None`` for nothing.
+            draw (MixupDraw): The draw; ``None`` for no mixing.
             args, kwargs: The batch, as for :meth:`forward`.
 
         Returns:
@@ -392,12 +394,12 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             earlier[name] = value
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        """Saves or restores the weights, and in a snapshot of training the policy.
+        """Saves or restores the weights and, in a snapshot of a training, the policy.
 
-        In snapshots of a :class:`~chainer.training.Trainer` or an updater the state of
-        the policy's generator is beside the weights. A file of the link itself is
-        interchangeable with that of a :class:`chainer.links.Classifier`; loading
-        weights, from whichever file, leaves the policy alone.
+        In snapshots of a :class:`~chainer.training.Trainer` or an updater, the state of
+        the policy's generator is stored beside the weights. A file of the link itself
+        is interchangeable with one of a :class:`chainer.links.Classifier`; loading
+        weights, from either kind of file, leaves the policy as it is.
         """
         super().serialize(serializer)
         if is_of_training():

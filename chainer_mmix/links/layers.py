@@ -15,49 +15,49 @@ from chainer_mmix.mixing.points import resolve
 
 
 class MixupLayers(chainer.Chain):
-    """Makes any network mix the outputs of its links, chosen by their names.
+    """Makes any network mix the outputs of its links, chosen by name.
 
-    The network stays as it is, its ``forward`` too::
+    The network and its ``forward`` remain unchanged::
 
         net = chainercv.links.ResNet50(n_class=10)
         net.pick = "fc6"  # logits, not probabilities
         model = ManifoldMixupClassifier(MixupLayers(net, ["input", "res2", "res3"]))
 
-    Names are those of :meth:`chainer.Link.namedlinks` without the first slash:
+    The names are those of :meth:`chainer.Link.namedlinks` without the leading slash:
     ``"res2"``, ``"res2/a"``, ``"0"`` for the first link of a list (but a
     :class:`chainer.Sequential` numbers its links in its own way). ``"input"`` is the
     input of the network: all its arrays, which stay arrays as in evaluation. Only links
     have names; where a network calls functions, name the link before them.
 
-    A link may return a Variable or a tuple, list or dict of them, all of shape
+    A link may return a Variable, or a tuple, list or dict of Variables, all of shape
     (N, ...). If it is called several times, the result of the first call is mixed. If
-    training leaves it out at random, as stochastic depth does, such a step is not
-    mixed: each sample is its own partner.
+    training skips it at random, as with stochastic depth, the step is not mixed: each
+    sample is its own partner.
 
-    Mixing inside a branch is an error, since a shortcut would carry the unmixed state
-    past it. So is a mask or a length of the first partner that is used after the mixing
-    point, for a mixed sample has those of both. Each step searches the graph for such
-    paths. What is not in the graph, such as what NumPy computes, is looked for once at
-    each point, by calls of a copy of the network in test mode.
+    Mixing inside a branch raises an error, since a shortcut would carry the unmixed
+    state past it. So does the use, after the mixing point, of a mask or a length of the
+    first partner only, since a mixed sample has those of both. Each step searches the
+    graph for such paths. For paths that are not in the graph, such as computations in
+    NumPy, a copy of the network is called in test mode, once for each point.
 
-    A link called within :func:`chainer.functions.forget`, which calls it again later,
-    or within :func:`chainer.static_graph`, which replays its first call, is an error
-    too.
+    Mixing a link inside :func:`chainer.functions.forget`, which calls it again later,
+    or inside :func:`chainer.static_graph`, which replays its first call, also raises an
+    error.
 
-    The weights have the names that they have in ``net``, in snapshots and everywhere
-    else, so the wrapped network and the bare one can load each other's files.
+    The weights keep the names that they have in ``net``, in snapshots and everywhere
+    else, so the wrapped and the bare network can load each other's files.
 
     Args:
         net (~chainer.Link): The network.
-        layers: Names of links, ``"input"`` among them or not; or a function
-            ``f(name, link)`` that says which of the links to take.
+        layers: Names of links, which may include ``"input"``; or a function
+            ``f(name, link)`` that returns whether to take a link.
         pick (str): For the networks of :mod:`chainer.links` whose ``forward`` takes
             ``layers`` and returns a dict: the entry to compute and return, such as
-            ``"fc6"`` of :class:`chainer.links.ResNet50Layers`, unless a call asks for
-            ``layers`` itself. By default, the result is what ``net`` returns.
-        aside: Indices, keys or attributes of the outputs that the loss compares with no
-            target, such as the matrix of a penalty. They may come from unmixed samples.
-            The default is none.
+            ``"fc6"`` of :class:`chainer.links.ResNet50Layers`, unless a call passes
+            ``layers`` itself. By default, the result of ``net`` is returned as it is.
+        aside: Indices, keys or attributes of the outputs that the loss does not compare
+            with a target, such as the matrix of a penalty. They may come from unmixed
+            samples. The default is none.
 
     Attributes:
         mixup_layers (tuple of str): The names.
@@ -94,8 +94,8 @@ class MixupLayers(chainer.Chain):
         """Calls the network, and mixes at one point.
 
         Args:
-            args: The inputs of the network, then, when mixing, the target, unless it
-                comes by name.
+            args: The inputs of the network. When mixing, the target follows them,
+                unless it comes by name.
             mixup_hidden (bool): Whether to mix. The default is ``False``.
             lam (float or array): Weight of the first partner, a number or of shape
                 (N,).
@@ -105,15 +105,15 @@ class MixupLayers(chainer.Chain):
             kwargs: Further inputs of the network, by name.
 
         Returns:
-            What the network returns, ``y``, or ``(y, target_a, target_b)`` when mixing.
+            The result ``y`` of the network, or ``(y, target_a, target_b)`` when mixing.
 
         Raises:
             RuntimeError: If the link is never called, or lies in a branch, under
                 ``static_graph`` or before a cut of the graph.
-            TypeError: If there is no target, the state is not of float arrays, or the
-                input has masks or lengths that differ.
+            TypeError: If there is no target, the state does not consist of float
+                arrays, or the input has masks or lengths that differ among samples.
             ValueError: If there is no such mixing point, or the state does not have
-                one row a sample.
+                one row per sample.
         """
         if not mixup_hidden:
             return self._call(self.net, *args, **kwargs)
@@ -159,14 +159,15 @@ class MixupLayers(chainer.Chain):
     def suggest(net: Link, x) -> list[str]:
         """Prints where a network can mix, and proposes the points that the paper uses.
 
-        The table has the input and the links that every path from input to output leads
-        through, with the shapes of their outputs and the numbers of their parameters.
-        A star marks the proposal: the input and, of the outermost links with shortcuts
-        or parallel branches inside (or with weights, if nowhere are branches), the last
-        one of the first and of the second size of feature maps. If there are only two
-        sizes, as in a dilated network, another number of channels counts as another
-        size; if all are of one size, it is the first two. Links that no parameters
-        follow are not proposed, since mixing there would mix logits.
+        The table lists the input and the links that every path from input to output
+        passes through, with the shapes of their outputs and their numbers of
+        parameters. A star marks the proposal: the input and, among the outermost links
+        that contain shortcuts or parallel branches (or, without any branches, among
+        those with weights), the last one of the first and of the second size of feature
+        maps. If there are only two sizes, as in a dilated network, another number of
+        channels counts as another size; if all have the same size, the first two links
+        are proposed. Links that no parameters follow are not proposed, since mixing
+        there would mix logits.
 
         It calls copies of the network in test and in training mode.
 
@@ -183,7 +184,7 @@ class MixupLayers(chainer.Chain):
             ``MixupLayers(net, MixupLayers.suggest(net, x))``.
 
         Raises:
-            ValueError: If ``x`` is a sample without the axis of a batch.
+            ValueError: If ``x`` is a single sample without a batch axis.
         """
         table, proposal = survey(net, x if isinstance(x, tuple) else (x,))
         print(table)

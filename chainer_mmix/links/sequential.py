@@ -12,26 +12,26 @@ from chainer_mmix.mixing.points import resolve
 class MixupSequential(chainer.Sequential):
     """A :class:`chainer.Sequential` that can mix between its layers.
 
-    It is made of (layer, eligible) pairs, a layer being a link or any other callable.
-    ``eligible`` says that the layer's *input* may be mixed. In the paper's words,
+    It is made from (layer, eligible) pairs; a layer is a link or any other callable.
+    ``eligible`` says whether the layer's *input* may be mixed. In the paper's terms,
     mixing point ``k`` is :math:`g_{k-1}`, the output of layer ``k - 1``; point 0 is
     the input of the network::
 
         net = MixupSequential(
             (L.Linear(None, 1024), False),
             (F.relu, False),
-            (L.Linear(1024, 1024), True),  # mixes what relu returns
+            (L.Linear(1024, 1024), True),  # mixes the output of relu
             (F.relu, False),
             (L.Linear(1024, 10), False),
         )
         model = ManifoldMixupClassifier(net)
 
-    It is a list, as :class:`chainer.Sequential` is: indexing gives a layer, a slice
-    gives a :class:`MixupSequential`. Where layers are added later, a bare layer is not
-    eligible, and a layer assigned to an index takes over the flag of the old one; a
+    It is a list, like :class:`chainer.Sequential`: indexing returns a layer, a slice
+    returns a :class:`MixupSequential`. A bare layer that is added later is not
+    eligible, and one that is assigned to an index keeps the flag of the old layer; a
     pair sets both. A list inside the list is one layer, whose flags count only after
-    :meth:`flatten`. Weights are named as those of a :class:`chainer.Sequential` with
-    the same layers, so the two can exchange them.
+    :meth:`flatten`. The weights have the same names as in a
+    :class:`chainer.Sequential` with the same layers, so the two can exchange files.
 
     Source: the TensorFlow implementation of Manifold Mixup (the list of pairs),
     arXiv 1806.05236 (the numbering).
@@ -68,24 +68,23 @@ class MixupSequential(chainer.Sequential):
 
         Args:
             x (~chainer.Variable or array): Inputs of the first layer. When mixing, the
-                last of them is the target, unless it comes by name.
+                target follows them, unless it comes by name.
             target (~chainer.Variable or array): Array of shape (N, ...), when mixing.
             mixup_hidden (bool): Whether to mix. The default is ``False``.
             lam (float or array): Weight of the first partner, a number or of shape
                 (N,).
-            layer_mix (int): Index of the layer whose input is mixed, all parts of it
-                where there are several; ``None`` draws an eligible one from
-                :mod:`numpy.random`.
+            layer_mix (int): Index of the layer whose input is mixed, with all its
+                parts; ``None`` draws an eligible layer from :mod:`numpy.random`.
 
         Returns:
-            What the last layer returns, ``y``, or ``(y, target_a, target_b)`` when
+            The result ``y`` of the last layer, or ``(y, target_a, target_b)`` when
             mixing.
 
         Raises:
-            TypeError: If there is no target, or the layer's input is not of float
-                arrays, or has lengths or a mask that differ.
-            ValueError: If it is to mix where no layer is eligible, or the layer's input
-                does not have one row a sample.
+            TypeError: If there is no target, or the layer's input does not consist of
+                float arrays, or has lengths or a mask that differ among samples.
+            ValueError: If no layer is eligible, or the layer's input does not have one
+                row per sample.
         """
         if not mixup_hidden:
             return super().forward(*x)
@@ -166,7 +165,7 @@ class MixupSequential(chainer.Sequential):
             child.addgrads(other)
 
     def repeat(self, n_repeat: int, mode: str = "init") -> MixupSequential:
-        """Returns a list of ``n_repeat`` copies of this list, as Chainer does.
+        """Returns a list of ``n_repeat`` copies of this list, as in Chainer.
 
         Each copy is one layer, eligible if its first layer is. The other flags count
         after :meth:`flatten`.

@@ -16,11 +16,12 @@ _in_one_pass = either(on_cpu.accuracy, on_gpu.accuracy)
 def mixup_accuracy(
     y, target_a, target_b, lam, ignore_label: int | None = None, k: int = 1
 ) -> chainer.Variable:
-    r"""Lambda-weighted accuracy: a hit of the first target counts :math:`\lambda`.
+    r"""Computes the accuracy over both targets, weighted by :math:`\lambda`.
 
-    The accuracy of mixed samples against the first target alone says nothing: a
-    network that predicts both partners perfectly would score the share of
-    :math:`\lambda > 1/2`.
+    A prediction scores :math:`\lambda` if it is the first partner's target and
+    :math:`1 - \lambda` if it is the second's. The accuracy of mixed samples against the
+    first target alone is meaningless: a network that predicts both partners perfectly
+    would score the share of samples with :math:`\lambda > 1/2`.
 
     Args:
         y (~chainer.Variable or array): Scores of shape :math:`(N, C, d_1, ...)`.
@@ -31,8 +32,8 @@ def mixup_accuracy(
             :math:`(N,)`.
         ignore_label (int): Elements with this label do not count; ``None``, the
             default, for none.
-        k (int): The target need only be among the k classes with the largest scores.
-            The default is 1.
+        k (int): A target counts as predicted if it is among the k classes with the
+            largest scores. The default is 1.
 
     Returns:
         ~chainer.Variable: A scalar of the dtype of ``y``; no gradient flows.
@@ -48,11 +49,10 @@ def mixup_accuracy(
 
 
 def top_k_accuracy(y, t, k: int = 5, ignore_label: int | None = None):
-    """The share of samples whose label is among the k classes with the largest scores.
+    """Computes how often the label is among the k classes with the largest scores.
 
-    Of equal scores, those of the first classes come first, as in
-    :func:`chainer.functions.accuracy`, which it is for k = 1. NaN counts as larger than
-    any number.
+    Ties are broken in favour of the lower class number. For k = 1 it equals
+    :func:`chainer.functions.accuracy`. NaN counts as larger than any number.
 
     Args:
         y (~chainer.Variable or array): Scores of shape (N, C, d_1, ...).

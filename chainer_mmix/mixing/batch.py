@@ -13,41 +13,42 @@ from chainer_mmix.mixing.weights import Weights
 
 
 def mixup_data(x, target, lam, perm=None):
-    r"""Mixes a batch and tells which two targets each mixed sample has.
+    r"""Mixes a batch, and returns it with the targets of both partners.
 
-    This is the call that a link makes at the mixing point, and there only. Within
-    :class:`~chainer_mmix.ManifoldMixupClassifier` the partners come from its policy,
-    which may ask for CutMix, FMix or ResizeMix in place of mixup; elsewhere they are
+    A link calls it at the mixing point, and only there. In a
+    :class:`~chainer_mmix.ManifoldMixupClassifier`, the partners come from its policy,
+    which may choose CutMix, FMix or ResizeMix in place of mixup; elsewhere they are
     drawn from :mod:`numpy.random`.
 
     Source: ``mixup_process`` of the paper's published code.
 
     Args:
-        x (~chainer.Variable or array): Float array of shape :math:`(N, ...)`: the
-            input or a hidden state. One of several parts is a tuple or a list of
-            them, which are mixed alike.
+        x (~chainer.Variable or array): The input or a hidden state, a float array of
+            shape :math:`(N, ...)`. A state of several parts is a tuple or list of such
+            arrays, which are mixed alike.
         target (~chainer.Variable or array): Array of shape :math:`(N, ...)`.
         lam (float or array): See :func:`~chainer_mmix.mix`.
-        perm (array): See :func:`~chainer_mmix.mix`; ``None`` to have it drawn.
+        perm (array): See :func:`~chainer_mmix.mix`. By default it is drawn.
 
     Returns:
         tuple: ``(mixed, target_a, target_b)``: the mixed samples, their targets, and
-        those of their partners, ``target[perm]``. If places of a map were pasted,
-        targets of each place, such as label maps, are pasted as the samples are and
-        have one label a place: both are then that one array, but for samples of the
-        minibatch that are mixed otherwise. The samples are a Variable if ``x`` is one,
-        an array if it is an array, as the input is in evaluation too, and a tuple if
-        ``x`` has several parts: arrays if all parts are, else Variables.
+        the targets of their partners, ``target[perm]``. If regions of a map were
+        pasted, dense targets, such as label maps, are pasted like the samples:
+        ``target_a`` and ``target_b`` are then the same array, except for samples of the
+        minibatch that are mixed without pasting. The mixed samples are a Variable if
+        ``x`` is one, and an array if ``x`` is an array, so that the network gets its
+        input as in evaluation. If ``x`` has several parts, they are a tuple, of arrays
+        if all parts are arrays, else of Variables.
 
     Raises:
         RuntimeError: If it is called within :func:`chainer.functions.forget`, which
-            would draw other partners when it computes again, or within
+            would draw other partners in its second computation, or within
             :func:`chainer.static_graph`, which would replay those of the first step.
         TypeError: If ``x`` is not of a float dtype, or ``target`` is ``None``.
-        ValueError: If ``x`` and ``target`` differ in length, if ``lam`` is not the
-            one that the classifier gave to the link, as :func:`~chainer_mmix.mix`,
-            and if places are to be pasted where ``x`` is not a single map, or
-            ``target`` has more than two axes, but not the proportions of the map.
+        ValueError: If ``x`` and ``target`` differ in length; if ``lam`` is not the
+            value that the classifier passed to the link, or is invalid for
+            :func:`~chainer_mmix.mix`; if regions are to be pasted, but ``x`` is not a
+            single map; or if a dense ``target`` does not have its proportions.
     """
     if chainer.config._will_recompute:
         raise RuntimeError(

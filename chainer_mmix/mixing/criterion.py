@@ -31,38 +31,36 @@ def mixup_criterion(
 ):
     r"""Applies a criterion to mixed samples, which have two targets.
 
-    - Labels, which are of an integer dtype, cannot be mixed. The results are:
+    - Labels, which have an integer dtype, cannot be mixed. The result is
       :math:`\lambda\,\mathrm{criterion}(y, t_a) +
-      (1 - \lambda)\,\mathrm{criterion}(y, t_b)`. For
+      (1 - \lambda)\,\mathrm{criterion}(y, t_b)`.
       :func:`chainer.functions.softmax_cross_entropy`,
       :func:`chainer.functions.accuracy` and
       :func:`~chainer_mmix.mixing.top_k_accuracy`, also within a
-      :func:`functools.partial`, this takes one pass. Any other criterion is called
-      twice: its reports are weighted alike, and its attributes are updated once, by the
-      first targets.
+      :func:`functools.partial`, are computed in one pass. Any other criterion is called
+      twice: its reports are weighted in the same way, and its attributes are updated
+      once, by the first targets.
     - Targets of a float dtype (one-hot vectors, probabilities, numbers to predict) are
-      mixed as the samples are:
+      mixed like the samples. The result is
       :math:`\mathrm{criterion}(y, \lambda t_a + (1 - \lambda) t_b)`.
 
-    Other than Chainer's, :func:`chainer.functions.sigmoid_cross_entropy` may have
-    probabilities as targets, float arrays of the shape of ``y`` in :math:`[0, 1]`; of
-    these, :func:`chainer.functions.binary_accuracy` counts one half and more as 1.
-
     For a loss that is linear in the target, such as cross entropy, both are the same;
-    for others, the second is the loss of the mixed target, not the mixed loss.
+    for others, the second is the loss for the mixed target, not the mixed loss.
+
+    Unlike in Chainer, the targets of :func:`chainer.functions.sigmoid_cross_entropy`
+    may be probabilities, float arrays in :math:`[0, 1]` of the shape of ``y``;
+    :func:`chainer.functions.binary_accuracy` counts 0.5 and more as 1.
 
     Args:
         criterion (callable): Called with a prediction and a target, such as a loss
             function or an accuracy.
         y (~chainer.Variable): The prediction, of shape :math:`(N, ...)`.
         target_a: Targets of the first partners, of shape :math:`(N, ...)`.
-        target_b: Targets of the second partners, likewise; ``target_a`` itself if
-            nothing was mixed.
+        target_b: Targets of the second partners, of the same shape; ``target_a`` itself
+            if nothing was mixed.
         lam (float or array): Weight of ``target_a``: a number, or an array of shape
-            :math:`(N,)` if the criterion is one of those above,
-            :func:`chainer.functions.sigmoid_cross_entropy` or
-            :func:`chainer.functions.binary_accuracy`, if it gives one value a sample,
-            or if the targets are of a float dtype.
+            :math:`(N,)` if the criterion is one of those above or returns one value per
+            sample, or if the targets have a float dtype.
         label_smoothing (float): The share of each target that is spread evenly over
             the classes, for softmax cross entropy and
             :func:`~chainer_mmix.mixing.softmax_binary_cross_entropy`. For
@@ -74,10 +72,10 @@ def mixup_criterion(
         is an array.
 
     Raises:
-        ValueError: If ``lam`` is an array and the criterion gives one value a batch;
-            if a criterion cannot be smoothed; if a label is out of range (on a GPU: in
-            Chainer's debug mode only); and if softmax cross entropy has a
-            ``class_weight`` that Chainer would ignore, since the targets are
+        ValueError: If ``lam`` is an array but the criterion returns one value per
+            batch; if ``label_smoothing`` is given for another criterion; if a label is
+            out of range (on a GPU: in Chainer's debug mode only); or if softmax cross
+            entropy has a ``class_weight``, which Chainer ignores for targets that are
             probabilities.
     """
     function, options = _unwrap(criterion)
@@ -105,8 +103,8 @@ def mixup_score(accfun: Callable, y, target_a, target_b, lam):
     r"""Applies an accuracy function to mixed samples, which have two targets.
 
     The result is :math:`\lambda\,\mathrm{accfun}(y, t_a) +
-    (1 - \lambda)\,\mathrm{accfun}(y, t_b)` for targets of every kind, since unlike a
-    loss, an accuracy may be meaningless for a mixed target. Chainer's functions for
+    (1 - \lambda)\,\mathrm{accfun}(y, t_b)` for every kind of target, since an accuracy,
+    unlike a loss, may be meaningless for a mixed target. Chainer's functions for
     numbers to predict (:func:`~chainer.functions.r2_score`,
     :func:`~chainer.functions.mean_squared_error` and
     :func:`~chainer.functions.mean_absolute_error`) take the mixed target.
@@ -114,13 +112,13 @@ def mixup_score(accfun: Callable, y, target_a, target_b, lam):
     Args:
         accfun (callable): Called with a prediction and a target.
         y, target_a, target_b, lam: See :func:`mixup_criterion`. If ``lam`` is an
-            array, a custom function must give one value a sample.
+            array, a custom function must return one value per sample.
 
     Returns:
         The accuracy; the mean over the batch if ``lam`` is an array.
 
     Raises:
-        ValueError: If ``lam`` is an array and the function gives one value a batch.
+        ValueError: If ``lam`` is an array but the function returns one value per batch.
     """
     function, _ = _unwrap(accfun)
     known = isinstance(function, types.FunctionType)
@@ -135,12 +133,12 @@ def ignored_label(lossfun: Callable) -> int | None:
 
     Args:
         lossfun (callable): A function of Chainer or any other, also within a
-            :func:`functools.partial`. It says which label it leaves out by an argument
-            named ``ignore_label``.
+            :func:`functools.partial`. The label is the default of its argument
+            ``ignore_label``.
 
     Returns:
         int: The label, such as -1 for :func:`chainer.functions.softmax_cross_entropy`;
-        ``None`` if it leaves out none, or does not say.
+        ``None`` if there is no such argument.
     """
     function, _ = _unwrap(lossfun)
     if function in (F.sigmoid_cross_entropy, F.binary_accuracy):
@@ -238,7 +236,7 @@ def _any_loss(call: _Call):
 
 
 def _multi_label(call: _Call):
-    """As of two calls of Chainer's criterion, which cannot weigh each sample."""
+    """Equals two calls of Chainer's criterion, which cannot weigh each sample."""
     function, _ = _unwrap(call.criterion)
     if function is F.binary_accuracy and not call.is_label:
         a = _more_probable(call.target_a)
@@ -275,7 +273,7 @@ def _more_probable(target):
 
 
 def _soft_multi_label(call: _Call):
-    """The same with probabilities or smoothed labels, which Chainer's does not take."""
+    """The same for probabilities or smoothed labels, which Chainer does not support."""
     y, weights = call.y, call.weights
     dtype = np.promote_types(y.dtype, np.float32)
     targets = [*map(chainer.as_array, (call.target_a, call.target_b))]

@@ -17,25 +17,25 @@ _active = threading.local()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MixupDraw:
-    """What one training step mixes: where, how much and with whom.
+    """The draw of one training step: where, how much and with whom it mixes.
 
     Attributes:
-        layer_mix: The mixing point, or ``None`` if the link is to choose.
+        layer_mix: The mixing point, or ``None`` to let the link choose.
         lam: Weight of the first partner in :math:`[0, 1]`: a float for the whole
-            batch, or a float32 array of shape :math:`(N,)`, one a sample.
+            batch, or a float32 array of shape :math:`(N,)` with one per sample.
         perm: Integer array of shape :math:`(N,)`: sample ``n`` is mixed with sample
             ``perm[n]``.
         center: Three random numbers in :math:`[0, 1)` that say where to paste, an
             array of shape :math:`(3,)`, or :math:`(N, 3)` if ``lam`` is an array. For
-            CutMix they are the centre of its box, in shares of the axes of the map;
-            for ResizeMix and CutMix with ``sides``, where it lies among its possible
-            places; for FMix, the seed of its noise. ``None`` if nothing is pasted.
-        method: ``"mixup"``, ``"cutmix"``, ``"fmix"`` or ``"resizemix"``; if ``lam`` is
-            an array, it may be an array of shape :math:`(N,)` of these and of
+            CutMix, they are the centre of the box, as shares of the axes of the map;
+            for ResizeMix, and for CutMix with ``sides``, they place the box within the
+            map; for FMix, they seed the noise. ``None`` if nothing is pasted.
+        method: ``"mixup"``, ``"cutmix"``, ``"fmix"`` or ``"resizemix"``. If ``lam`` is
+            an array, it may be an array of shape :math:`(N,)` of these, and of
             ``"none"`` for samples that are not mixed. The default is CutMix with a
             ``center``, else mixup.
-        sides: The sides of the boxes of CutMix as shares of the axes of the map, of
-            the shape of ``center``; ``None`` to have them follow from ``lam``.
+        sides: The sides of CutMix's boxes as shares of the axes of the map, of the
+            shape of ``center``; ``None``, the default, if they follow from ``lam``.
     """
 
     layer_mix: int | str | None
@@ -53,16 +53,16 @@ class MixupDraw:
 
 @dataclasses.dataclass(eq=False)
 class Mixture:
-    """What a forward pass has mixed so far.
+    """The draw of a forward pass, and a record of what it has mixed so far.
 
     Attributes:
-        draw: The draw that it mixes by. Once places were pasted, ``lam`` is the share
-            of the map that is left.
+        draw: The draw. Once regions have been pasted, its ``lam`` is the share of the
+            map that is left.
         times_mixed: How often :func:`~chainer_mmix.mixup_data` has been called.
-        mixed: Weak references to what it returned last: arrays, or the graph's nodes of
-            Variables, which live as long as something is computed from them. None
+        mixed: Weak references to its last results: arrays, or the graph nodes of
+            Variables, which live as long as something is computed from them. Empty
             without a graph.
-        unmixed: The arrays that it was given last, where it returned arrays.
+        unmixed: The last arrays that it was given, if it returned arrays.
         is_known: Whether the network has asked for the draw.
     """
 
@@ -77,10 +77,10 @@ class Mixture:
 def using_draw(draw: MixupDraw) -> Iterator[Mixture]:
     """Makes :func:`~chainer_mmix.mixup_data` take its permutation from ``draw``.
 
-    It holds for the calling thread, until the ``with`` block ends.
+    This applies to the calling thread, until the ``with`` block ends.
 
-    Returns:
-        Mixture: What is mixed within the block.
+    Yields:
+        Mixture: The draw, and what is mixed within the block.
     """
     outer = current_mixture()
     _active.mixture = mixture = Mixture(draw)
@@ -98,9 +98,9 @@ def current_mixture() -> Mixture | None:
 def current_draw() -> MixupDraw | None:
     """Returns the draw of the running forward pass.
 
-    A link calls it in its ``forward``, before or after it mixes, for inputs that
-    :func:`~chainer_mmix.mixup_data` cannot mix, such as to join the masks of both
-    partners::
+    A link calls it in its ``forward``, before or after mixing, for inputs that
+    :func:`~chainer_mmix.mixup_data` cannot mix, for example to combine the masks of
+    both partners::
 
         draw = chainer_mmix.current_draw()
         if draw is not None:

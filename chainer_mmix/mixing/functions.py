@@ -82,7 +82,7 @@ def mix(x, lam, perm) -> chainer.Variable:
         x (~chainer.Variable or array): Float array of shape :math:`(N, ...)`, NumPy
             or CuPy.
         lam (float or array): Weight of the first partner in :math:`[0, 1]`: a number
-            for the whole batch or an array of shape :math:`(N,)`, one a sample.
+            for the whole batch, or an array of shape :math:`(N,)` with one per sample.
         perm (array): Integers of shape :math:`(N,)`, a permutation of
             :math:`0, ..., N - 1`.
 

@@ -51,7 +51,7 @@ def mix(x, a, b, perm):
 
 
 def mix_plainly(x, a, b, perm):
-    """As :func:`mix`, by CuPy's own functions."""
+    """Computes the same as :func:`mix` with CuPy's own functions."""
     column = (-1,) + (1,) * (x.ndim - 1) if a.ndim else ()
     y = a.reshape(column) * x + b.reshape(column) * x[perm]
     return y.astype(x.dtype, copy=False)

@@ -167,7 +167,7 @@ def mixup_softmax_cross_entropy(
         target_b (~chainer.Variable or array): Labels of the second partners, of the
             same shape.
         lam (float or array): Weight of ``target_a``: a number or an array of shape
-            :math:`(N,)`, one a sample.
+            :math:`(N,)` with one per sample.
         normalize (bool): If ``True``, the mean is over the elements whose label is
             not ignored, counted for each target; else over the batch size. The
             default is ``True``.

@@ -51,8 +51,8 @@ class Resize(chainer.FunctionNode):
 def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
     r"""Pastes a box of each sample's partner over the sample.
 
-    A box has the share :math:`1 - \lambda` of the map and the form of the map. Where
-    it reaches over the border it is clipped.
+    A box covers the share :math:`1 - \lambda` of the map and has its proportions. Boxes
+    that reach over the border are clipped.
 
     Source: arXiv 1905.04899 and its published code, there for images.
 
@@ -61,17 +61,18 @@ def cutmix(x, lam, perm, center) -> tuple[chainer.Variable, float | np.ndarray]:
             with one to three axes after the second, of 3 elements or more.
         lam (float or array): See :func:`~chainer_mmix.mix`.
         perm (array): See :func:`~chainer_mmix.mix`.
-        center (array): Where the boxes are centred, in shares in :math:`[0, 1)` of
-            :math:`d_1, ...`: an array of shape :math:`(3,)`, or :math:`(N, 3)` for a
-            box a sample.
+        center (array): The centres of the boxes, as shares in :math:`[0, 1)` of
+            :math:`d_1, ...`: an array of shape :math:`(3,)`, or :math:`(N, 3)` with a
+            box for each sample.
 
     Returns:
-        tuple: The samples, of the shape and dtype of ``x``, and what :math:`\lambda`
-        has become: the share of each map that is left, a float or a float32 array
+        tuple: The samples, of the shape and dtype of ``x``, and the new
+        :math:`\lambda`: the share of each map that is left, a float or a float32 array
         of shape :math:`(N,)`.
 
     Raises:
-        ValueError: If ``x`` is not a map, and as :func:`~chainer_mmix.mix`.
+        ValueError: If ``x`` is not a map, or for the reasons of
+            :func:`~chainer_mmix.mix`.
     """
     draw = MixupDraw(None, lam, perm, center)
     regions = _regions(x, draw)

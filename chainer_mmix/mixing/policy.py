@@ -34,72 +34,71 @@ def _bounds(name: str, bounds: Sequence[float] | None) -> tuple[float, float] | 
 
 
 class MixupPolicy:
-    r"""Draws what to mix: a layer, :math:`\lambda` and a permutation.
+    r"""Draws a mixing point, :math:`\lambda` and a permutation for each minibatch.
 
     :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)` is sampled in float64, since a
-    small :math:`\alpha` underflows in float32. The policy owns its random generator,
-    so one seed fixes a run. Its state is part of a Trainer's snapshot, but not of a
-    file of weights.
+    small :math:`\alpha` underflows in float32. The policy has its own random generator,
+    so one seed determines a run. Its state is part of a Trainer's snapshot, but not of
+    a file of weights.
 
     ``alpha``, ``prob`` and the other numbers are attributes that may be changed at any
-    time, such as by :class:`~chainer_mmix.training.extensions.MixupShift`.
+    time, for example by :class:`~chainer_mmix.training.extensions.MixupShift`.
 
-    Under :func:`chainermn.create_multi_node_optimizer`, each rank draws for itself: all
-    ranks have the generator of rank 0, and make one of their own of each number that it
-    gives. So all ranks have one state to save, from which any number of them may go on.
+    Under :func:`chainermn.create_multi_node_optimizer`, each rank draws for itself. All
+    ranks share the generator of rank 0 and derive their own from each number that it
+    draws. Thus only one state is saved, with which any number of ranks may resume.
 
     Source: arXiv 1806.05236, section 2. There, one layer and one :math:`\lambda`
-    serve a whole minibatch. Pairs, CutMix and its bounds, and what is drawn for each
-    pair or sample follow timm's ``Mixup``; FMix is from arXiv 2002.12047, ResizeMix
-    from arXiv 2012.11101.
+    serve a whole minibatch. Pairs, CutMix and its bounds, and draws for each pair or
+    sample follow timm's ``Mixup``; FMix is from arXiv 2002.12047, ResizeMix from
+    arXiv 2012.11101.
 
     Args:
         alpha (float): Parameter of the Beta distribution; 0 means no mixing
             (:math:`\lambda = 1`). The paper uses 2 on CIFAR and 0.2 on
             Tiny-ImageNet. The default is 0.2.
-        layer_mix: The mixing points to draw from: one point, a sequence of them, or
-            ``None`` for those that the link offers.
-        per (str): ``"batch"`` for one :math:`\lambda` a minibatch (the default),
-            ``"sample"`` for one a sample, or ``"pair"`` for one a pair: the samples
-            are paired off at random, and both of a pair are mixed with the other
-            (the odd one out with itself).
+        layer_mix: The mixing points to draw from: one point, a sequence of points, or
+            ``None``, the default, for those that the link offers.
+        per (str): ``"batch"`` for one :math:`\lambda` per minibatch (the default),
+            ``"sample"`` for one per sample, or ``"pair"`` for one per pair: the samples
+            are paired at random, and each is mixed with the other (the odd one out with
+            itself).
         fold (bool): Whether to use :math:`\max(\lambda, 1 - \lambda)`, so that the
             first partner weighs more. The default is ``False``, as in the paper.
-        prob (float): Probability that a minibatch is mixed at all; that a pair or a
-            sample is, where these have a :math:`\lambda` each. The default is 1.
-        cutmix_alpha (float): As ``alpha``, for CutMix (arXiv 1905.04899): a box of
+        prob (float): Probability that a minibatch is mixed; with one :math:`\lambda`
+            per pair or sample, that the pair or sample is. The default is 1.
+        cutmix_alpha (float): Like ``alpha``, for CutMix (arXiv 1905.04899): a box with
             the share :math:`1 - \lambda` of a map is taken from the partner, and
-            :math:`\lambda` corrected to what is left after clipping and rounding it.
-            The mixing points must be maps, :math:`(N, C, H, W)` or with another
-            number of axes from 1 to 3 in place of :math:`H, W`. The default is 0: no
-            CutMix. With ``alpha=0`` there is no mixup beside it.
-        switch_prob (float): Probability that places are pasted, by CutMix, FMix or
-            ResizeMix, in place of mixup where there is mixup too, a minibatch, pair or
-            sample. If there are several of the three, each is as probable as the
-            others. The default is 0.5.
+            :math:`\lambda` is set to the share that is left after clipping and
+            rounding. The mixing points must be maps, of shape :math:`(N, C, H, W)` or
+            with one or three axes in place of :math:`H, W`. The default is 0: no
+            CutMix. With ``alpha=0``, CutMix replaces mixup altogether.
+        switch_prob (float): Probability that CutMix, FMix or ResizeMix replaces mixup,
+            for a minibatch, pair or sample, if ``alpha`` is above 0. If several of the
+            three are on, each is equally probable. The default is 0.5.
         seed (int): Seed of the generator (PCG64); ``None``, the default, for an
             unpredictable one.
-        fixed_lam (float): :math:`\lambda` itself, in :math:`[0, 1]`, in place of what
-            is drawn; the alphas and bounds then only tell which methods there are, and
-            layers and partners are those of the same seed without it. ``None``, the
-            default, to draw :math:`\lambda`.
-        cutmix_minmax (sequence of float): CutMix with boxes that lie within the map,
-            each side uniform between these two shares of the axis; with it,
-            ``cutmix_alpha`` does not count. ``None``, the default, for none.
-        fmix_alpha (float): As ``cutmix_alpha``, for FMix: what is taken from the
-            partner is where noise of low frequencies (decay power 3) is largest. The
+        fixed_lam (float): A constant :math:`\lambda` in :math:`[0, 1]`. The alphas and
+            bounds then only select the methods, and layers and partners stay those that
+            the seed gives without it. The default is ``None``: :math:`\lambda` is
+            drawn.
+        cutmix_minmax (sequence of float): CutMix with boxes inside the map, whose sides
+            are drawn uniformly between these two shares of the axis; ``cutmix_alpha``
+            is then ignored. The default is ``None``: no such boxes.
+        fmix_alpha (float): Like ``cutmix_alpha``, for FMix: the elements where noise of
+            low frequencies (decay power 3) is largest are taken from the partner. The
             default is 0: no FMix.
         resizemix_minmax (sequence of float): ResizeMix: the whole map of the partner is
-            resized, to the nearest element, and pasted into a random box within the
-            map. Its sides are the share :math:`\tau` of the axes,
-            uniform between these two numbers; of maps with one or three axes, its
-            volume has the share :math:`\tau^2`. The paper has (0.1, 0.8). ``None``, the
-            default, for none.
+            resized, to the nearest element, and pasted into a random box inside the
+            map. The sides of the box are the share :math:`\tau` of the axes, which is
+            drawn uniformly between these two numbers; in maps with one or three axes,
+            the volume of the box is the share :math:`\tau^2`. The paper uses
+            (0.1, 0.8). The default is ``None``: no ResizeMix.
         common_draw (bool): Whether all ranks of a multi-node optimizer mix at the same
-            layer by the same :math:`\lambda`, each with partners of its own (and a
-            :math:`\lambda` of its own a pair or a sample). Ranks with minibatches of
-            :math:`b` then do what one process does with all of them that mixes within
-            groups of :math:`b`. The default is ``False``: each draws its own.
+            layer with the same :math:`\lambda`, but each with its own partners (and its
+            own :math:`\lambda` per pair or sample). Ranks with minibatches of :math:`b`
+            samples then do the same as one process that mixes all samples within
+            groups of :math:`b`. The default is ``False``: each rank draws its own.
 
     Raises:
         TypeError: If a mixing point is neither an integer nor a string.
@@ -188,7 +187,7 @@ class MixupPolicy:
 
     @property
     def pastes(self) -> tuple[str, ...]:
-        """Those of ``cutmix``, ``fmix`` and ``resizemix`` that it has."""
+        """The methods among ``cutmix``, ``fmix`` and ``resizemix`` that are on."""
         is_on = (
             ("cutmix", self.cutmix_alpha > 0 or self.cutmix_minmax),
             ("fmix", self.fmix_alpha > 0),
@@ -207,11 +206,11 @@ class MixupPolicy:
                 without ``layer_mix``. If it is empty, the link is left to choose.
 
         Returns:
-            MixupDraw: A layer, :math:`\\lambda` and a permutation, independent of one
-            another and uniform but for :math:`\\lambda`; or ``None`` if this minibatch
-            is not to be mixed. Of pairs or samples drawn one by one, those that are not
-            mixed have :math:`\\lambda = 1` and are their own partners; the partner of a
-            sample is then another one that is mixed, if there is one.
+            MixupDraw: A layer, :math:`\\lambda` and a permutation, which are
+            independent; layer and permutation are uniform. ``None`` if this minibatch
+            is not to be mixed. If pairs or samples are drawn one by one, the unmixed
+            ones have :math:`\\lambda = 1` and are their own partners; the others have
+            partners among themselves.
         """
         if not self.mixes:
             return None

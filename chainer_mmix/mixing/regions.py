@@ -1,4 +1,4 @@
-"""Which places of a map are taken from the partner: boxes, and masks of noise."""
+"""The regions of a map that are taken from the partner: boxes and masks of noise."""
 
 from __future__ import annotations
 

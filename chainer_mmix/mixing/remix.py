@@ -13,8 +13,8 @@ from chainer_mmix.mixing.weights import DeviceWeights, Weights
 class Remix:
     r"""Gives mixtures of a frequent and a rare class the label of the rare one.
 
-    The first partner, of a class with :math:`n_i` examples, and the second, with
-    :math:`n_j`, are mixed by :math:`\lambda` as ever; their labels weigh
+    The samples are mixed by :math:`\lambda` as usual. If the class of the first partner
+    has :math:`n_i` examples and that of the second :math:`n_j`, their labels weigh
 
     - 0 and 1 if :math:`n_i \ge \kappa n_j` and :math:`\lambda < \tau`,
     - 1 and 0 if :math:`n_j \ge \kappa n_i` and :math:`1 - \lambda < \tau`,
@@ -23,12 +23,12 @@ class Remix:
     Source: arXiv 2007.03943.
 
     Args:
-        class_counts (array): How many training examples each class has, of shape
+        class_counts (array): The number of training examples of each class, of shape
             :math:`(C,)`.
-        kappa (float): From which ratio on one class is rare beside the other, at least
-            1. The default is 3, as in the paper.
-        tau (float): Up to which share of its sample the frequent class gives way, in
-            :math:`[0, 1]`. The default is 0.5, as in the paper.
+        kappa (float): The least ratio of the class counts at which the smaller class is
+            rare, at least 1. The default is 3, as in the paper.
+        tau (float): The weight in :math:`[0, 1]` below which a sample of the frequent
+            class loses its label. The default is 0.5, as in the paper.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -54,17 +54,17 @@ class Remix:
         r"""Returns the weights of the labels.
 
         Args:
-            lam (float, array or Weights): By which the samples were mixed.
+            lam (float, array or Weights): The weight of the first partners' samples.
             target_a (array): Labels of the first partners, an integer array of shape
-                :math:`(N,)`. What is no class, such as a label to be ignored, has the
-                weight of its sample.
-            target_b (array): Labels of the second partners, likewise.
+                :math:`(N,)`. A label outside the classes, such as one to be ignored,
+                has the weight of its sample.
+            target_b (array): Labels of the second partners, in the same form.
 
         Returns:
-            Weights: One of each sample.
+            Weights: One pair for each sample.
 
         Raises:
-            TypeError: If the targets are no labels, or :math:`\lambda` is on a device.
+            TypeError: If the targets are not labels, or :math:`\lambda` is on a device.
         """
         weights = Weights.of(lam, len(target_a))
         if isinstance(weights, DeviceWeights):

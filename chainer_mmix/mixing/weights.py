@@ -68,7 +68,7 @@ class Weights:
         return lam if type(lam) is float else float(np.mean(lam))
 
     def columns(self, like) -> tuple:
-        """Returns both weights, to multiply an array of shape (N, ...) with.
+        """Returns both weights in a shape that broadcasts with an array (N, ...).
 
         They are float32 or better: half precision would round some to 0 or 1.
         """
@@ -86,18 +86,18 @@ class Weights:
         return y
 
     def average(self, a, b, what: str):
-        """Returns the weighted sum of the values that both partners give.
+        """Returns the weighted sum of the values for both partners.
 
         Args:
-            a, b: What some function returned for the targets of either partner: a
-                value of the batch, or one value a sample.
+            a, b: The results of a function for the targets of either partner: one value
+                per batch, or one per sample.
             what (str): The function, for an error.
 
         Returns:
-            The sum; with one weight a sample, its mean over the batch.
+            The sum; with one weight per sample, its mean over the batch.
 
         Raises:
-            ValueError: If there is one weight a sample, but not one value.
+            ValueError: If there is one weight per sample, but only one value per batch.
         """
         if isinstance(self.first, float):
             return self.first * a + self.second * b
@@ -143,11 +143,11 @@ class Weights:
 
 
 class DeviceWeights(Weights):
-    r"""The weights and the permutation of a draw that a CUDA graph reads.
+    r"""The weights and the permutation of a draw, in arrays that a CUDA graph reads.
 
-    Its arrays are filled anew before each replay, so they are trusted and never looked
-    at on the host. With it, mixing and its losses compute what they compute with the
-    numbers themselves, bit-for-bit.
+    The arrays are refilled before each replay; they are not checked, and never read on
+    the host. Mixing and its losses compute bit-for-bit the same as with the numbers
+    themselves.
 
     Args:
         n (int): The number of samples :math:`N`.
@@ -169,7 +169,7 @@ class DeviceWeights(Weights):
         self._back._back = self
 
     def fill(self, lam: float | np.ndarray, perm: np.ndarray) -> None:
-        """Takes over the numbers of a draw of mixup."""
+        """Fills the arrays with the numbers of a draw of mixup."""
         n = len(perm)
         memory = np.empty((4, n))
         inverse = np.argsort(perm)
@@ -181,19 +181,19 @@ class DeviceWeights(Weights):
         self._lam = lam
 
     def columns(self, like) -> tuple:
-        """As of weights in host memory."""
+        """As for weights in host memory."""
         dtype = np.promote_types(like.dtype, np.float32)
         shape = (-1,) + (1,) * (like.ndim - 1)
         return tuple(w.astype(dtype).reshape(shape) for w in self.pair)
 
     def average(self, a, b, what: str):
-        """As of weights in host memory, but of one value a sample only."""
+        """As for weights in host memory, but only of one value per sample."""
         if getattr(a, "shape", ())[:1] != self.first.shape:
             raise TypeError(f"{what} of labels needs lambda on the host")
         return self._average_of_samples(a, b, what)
 
     def check_perm(self, perm, shape: tuple[int, ...]):
-        """Checks that it is the own permutation."""
+        """Checks that it is the permutation of this draw."""
         if perm is not self.perm:
             raise TypeError("weights on a device go with the permutation beside them")
         return perm

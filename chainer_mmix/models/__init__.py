@@ -1,9 +1,9 @@
 """Reference predictors that obey the mixing contract."""
 
-from .cnn import CNN
-from .elucnn import ELUCNN
-from .make import make_model
-from .preactresnet import (
+from chainer_mmix.models.cnn import CNN
+from chainer_mmix.models.elucnn import ELUCNN
+from chainer_mmix.models.make import make_model
+from chainer_mmix.models.preactresnet import (
     PreActResNet,
     PreActResNet18,
     PreActResNet34,
@@ -11,11 +11,18 @@ from .preactresnet import (
     PreActResNet101,
     PreActResNet152,
 )
-from .pretrained import load_pretrained
-from .resnet import ResNet, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
-from .staged import Staged
-from .torchvision import to_torchvision
-from .wideresnet import WideResNet, WideResNet28_10
+from chainer_mmix.models.pretrained import load_pretrained
+from chainer_mmix.models.resnet import (
+    ResNet,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet152,
+)
+from chainer_mmix.models.staged import Staged
+from chainer_mmix.models.torchvision import to_torchvision
+from chainer_mmix.models.wideresnet import WideResNet, WideResNet28_10
 
 # All are made with n_class=; subclasses of ResNet take stem= and downsample_fb= too,
 # those of PreActResNet and WideResNet published= and stem_stride=.

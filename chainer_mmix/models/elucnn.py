@@ -7,7 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import GlorotUniform
 
-from .staged import Staged
+from chainer_mmix.models.staged import Staged
 
 
 class ELUCNN(Staged):

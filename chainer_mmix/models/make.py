@@ -3,11 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 from chainer_mmix.lookup import lookup
-
-from .preactresnet import PreActResNet
-from .resnet import ResNet
-from .staged import Staged
-from .wideresnet import WideResNet
+from chainer_mmix.models.preactresnet import PreActResNet
+from chainer_mmix.models.resnet import ResNet
+from chainer_mmix.models.staged import Staged
+from chainer_mmix.models.wideresnet import WideResNet
 
 
 def make_model(
@@ -19,23 +18,24 @@ def make_model(
     published: bool = False,
     stem_stride: int = 1,
 ) -> Staged:
-    """Makes a model by its name, with the options that some alone have.
+    """Makes a model by its name, with options that only some models have.
 
     Args:
         name (str): A name in ``MODELS``.
         n_class (int): The number of outputs.
-        stem (str): Of the ResNets.
-        downsample_fb (bool): Of the ResNets.
-        published (bool): Of the PreActResNets and WideResNets.
-        stem_stride (int): Of the PreActResNets and WideResNets.
+        stem (str): For the ResNets. The default is ``"imagenet"``.
+        downsample_fb (bool): For the ResNets. The default is ``False``.
+        published (bool): For the PreActResNets and WideResNets. The default is
+            ``False``.
+        stem_stride (int): For the PreActResNets and WideResNets. The default is 1.
 
     Returns:
         ~chainer.Chain: The network.
 
     Raises:
-        ValueError: If there is no such model, or it has no such option.
+        ValueError: If there is no such model, or it lacks an option that is given.
     """
-    from . import MODELS
+    from chainer_mmix.models import MODELS
 
     model_class: Any = lookup(MODELS, name, "model")
     more: dict[str, Any] = {}

@@ -6,8 +6,8 @@ from functools import partial
 import chainer
 import chainer.functions as F
 
-from .layers import Layers
-from .staged import Stage, Staged
+from chainer_mmix.models.layers import Layers
+from chainer_mmix.models.staged import Stage, Staged
 
 
 class PreActResNet(Staged):

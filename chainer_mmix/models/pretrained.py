@@ -10,10 +10,9 @@ import chainer.links as L
 import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 
+from chainer_mmix.models.resnet import ResNet50
+from chainer_mmix.models.torchvision import from_torchvision, is_torchvisions
 from chainer_mmix.runs.files import printable
-
-from .resnet import ResNet50
-from .torchvision import from_torchvision, is_torchvisions
 
 # Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
 _PREFIXES = ("updater/model:main/predictor/", "predictor/", "")
@@ -23,11 +22,11 @@ _OTHER_MODEL = "choose the model that they were saved from"
 
 
 def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
-    """Loads pretrained weights into a model of this package, but for its last layer.
+    """Loads pretrained weights into a model of this package, except its last layer.
 
-    The linear layer at the end keeps its initial weights, for classes of its own, and
-    the constants by which the model standardises its input stay what they are. After an
-    error the model is as it was. Files may be:
+    The linear layer at the end keeps its initial weights, to be trained on other
+    classes, and the constants by which the model standardises its input do not change.
+    After an error, the model is unchanged. The file may contain:
 
     * for :class:`~models.ResNet50`, 101 and 152 with the ImageNet stem, the weights of
       :class:`chainer.links.ResNet50Layers` etc., such as ``ResNet-50-model.npz``. They
@@ -35,28 +34,29 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
       :func:`chainer.links.model.vision.resnet.prepare` gives them;
     * for the same models, the weights of :class:`chainercv.links.ResNet50` etc. They
       expect RGB, 0 to 255, less the mean (123.152, 115.903, 103.063). Those of
-      ``arch="fb"``, ChainerCV's default, need a model with ``downsample_fb=True``,
-      those of ``arch="he"`` one without, as Chainer's do. Only the weights of ResNet50
-      tell which they are. Of the others, those published for ``"fb"`` are called
-      ``*_imagenet_trained_*.npz`` and those for ``"he"``
-      ``*_imagenet_converted_*.npz``; the wrong choice shows in the accuracy alone;
+      ``arch="fb"``, ChainerCV's default, need a model with ``downsample_fb=True``;
+      those of ``arch="he"``, like Chainer's, need one without. Only the weights of
+      ResNet50 reveal their ``arch``. For the other depths, the published weights of
+      ``"fb"`` are called ``*_imagenet_trained_*.npz`` and those of ``"he"``
+      ``*_imagenet_converted_*.npz``; a wrong choice shows only in the accuracy;
     * for :class:`~models.ResNet18` to 152 with ``stem="torchvision"``, a state dict of
       torchvision's or timm's network of that depth: a file ``.safetensors``, or
       ``.pth``, which PyTorch reads with ``weights_only=True``. Those of ImageNet expect
       RGB in [0, 1], less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225);
-    * for all models, what :func:`chainer.serializers.save_npz` wrote of a model of the
-      same class, of a classifier around it, or of a Trainer (a snapshot), or what
-      ``chainer-mmix export`` wrote into a file ``.safetensors``.
+    * for all models, the weights of a model of the same class, written by
+      :func:`chainer.serializers.save_npz` from the model, from a classifier around it
+      or from a Trainer (a snapshot), or by ``chainer-mmix export`` into a file
+      ``.safetensors``.
 
     Args:
-        model (~chainer.Chain): The model, on any device. If it has not yet seen images,
-            its first convolution becomes one for as many channels as the weights have.
-        path (str or path-like): The file. No code in it runs.
+        model (~chainer.Chain): The model, on any device. If it has not been called yet,
+            its first convolution gets as many input channels as the weights have.
+        path (str or path-like): The file. No code in it is executed.
 
     Raises:
-        ImportError: If safetensors or PyTorch, which the file needs, is missing.
-        ValueError: If there is no such file, or it is of no such kind, or its weights
-            do not fit.
+        ImportError: If the file needs safetensors or PyTorch, which is missing.
+        ValueError: If there is no such file, it is of another kind, or its weights do
+            not fit.
     """
     arrays = _read(path)
     if is_torchvisions(arrays):

@@ -9,7 +9,7 @@ import chainer.links as L
 from chainer.initializers import HeNormal
 from chainer.links.model.vision.resnet import BuildingBlock
 
-from .staged import Stage, Staged
+from chainer_mmix.models.staged import Stage, Staged
 
 STEMS = ("imagenet", "cifar", "torchvision")
 

@@ -11,19 +11,20 @@ from chainer_mmix.mixing.points import resolve
 
 
 class Staged(chainer.Chain):
-    """A network that runs through stages and can mix before each of them.
+    """A network of consecutive stages, which can mix before each and after the last.
 
-    Mixing point 0 is the input and point ``k`` the output of stage ``k``, the stages
-    counting from 1.
+    Mixing point 0 is the input, and point ``k`` the output of stage ``k``, counted from
+    1.
 
     Attributes:
         mixup_layers (tuple of int): All mixing points.
-        default_layer_mix (tuple of int): Those drawn from unless the user chooses.
+        default_layer_mix (tuple of int): The mixing points that are drawn from unless
+            the user chooses others.
 
     Args:
-        published (bool): Whether the network is the one of the paper's code. It is
-            saved, so that weights of the one are not taken for weights of the other.
-            The default is ``False``.
+        published (bool): Whether the network is that of the paper's code. This is
+            saved, so that the weights of the two variants are not confused. The default
+            is ``False``.
     """
 
     mixup_layers: tuple[int, ...]
@@ -38,9 +39,9 @@ class Staged(chainer.Chain):
     def standardise(
         self, mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> None:
-        """Has the network standardise its input, before it is mixed.
+        """Lets the network standardise its input, before mixing.
 
-        The data stay what they are, for augmentation, attacks and pictures. The
+        The data themselves do not change, for augmentation, attacks and pictures. The
         constants are saved with the weights.
 
         Args:

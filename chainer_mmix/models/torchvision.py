@@ -8,7 +8,7 @@ import chainer
 import numpy as np
 from chainer.serializers import DictionarySerializer
 
-from .resnet import ResNet
+from chainer_mmix.models.resnet import ResNet
 
 MARK = "torchvision"  # in the weights of a model that is made so
 _VALUES = {
@@ -43,14 +43,14 @@ def check_model(model: chainer.Chain) -> None:
 
 
 def to_torchvision(model: ResNet) -> dict[str, np.ndarray]:
-    """Returns the weights of a model as torchvision's has them.
+    """Returns the weights of a model under torchvision's names.
 
     Args:
         model (ResNet): Made with ``stem="torchvision"``, on any device.
 
     Returns:
-        dict: What ``load_state_dict`` of torchvision's or timm's model of that depth
-        takes, as arrays, the count of minibatches being 0.
+        dict: The arrays for ``load_state_dict`` of torchvision's or timm's model of the
+        same depth, with 0 as the count of minibatches.
 
     Raises:
         ValueError: If it was made otherwise.

@@ -6,9 +6,9 @@ from functools import partial
 import chainer
 import chainer.functions as F
 
-from .layers import Layers
-from .preactresnet import PreActUnit
-from .staged import Stage, Staged
+from chainer_mmix.models.layers import Layers
+from chainer_mmix.models.preactresnet import PreActUnit
+from chainer_mmix.models.staged import Stage, Staged
 
 
 class WideResNet(Staged):

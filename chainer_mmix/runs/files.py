@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from chainer_mmix.atomic import write_atomically
+from chainer_revive.atomic import write_atomically
 
 # Those of ASCII and Latin-1, line ends, and what turns the direction of text.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from chainer_mmix.atomic import write_atomically
 from chainer_mmix.runs.files import RunError, read_json
+from chainer_revive.atomic import write_atomically
 
 FILENAME = "log"
 _LARGEST = 1e150  # whose square is a number

@@ -1,4 +1,4 @@
-"""By which number of their logs runs are compared."""
+"""The number of their logs by which runs are compared."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """What stands over its curves."""
+        """The title of its curves."""
         if self.held_out is None:
             return f"Validation {self.name}"
         return f"{self.name[:1].upper()}{self.name[1:]} on the {self.held_out} set"

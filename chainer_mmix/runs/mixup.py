@@ -14,7 +14,7 @@ FILENAME = "mixup.json"
 
 
 class MixupCounts(NamedTuple):
-    """What ``mixup.json`` holds.
+    """The content of ``mixup.json``.
 
     Attributes:
         settings (dict or None): The arguments of the

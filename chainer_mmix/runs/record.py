@@ -4,25 +4,26 @@ It is one JSON object, written when the training starts and again when it ends:
 
 =================== ==================================================================
 ``command``         the command line, one string
-``arguments``       every argument after defaults were filled in, an object
-``setting``         what is trained, by which runs are compared, a :class:`Setting`
+``arguments``       every argument, with defaults filled in, an object
+``setting``         the setting by which runs are compared, a :class:`Setting`
 ``versions``        of python, chainer, chainercv, chainer_mmix, numpy and cupy
                     (``null``: not installed)
-``revive``          what Chainer ran through (:func:`chainer_revive.state`): its code or
-                    faster, Numba's and BLAS's versions and numbers of threads
+``revive``          the code that Chainer ran through (:func:`chainer_revive.state`):
+                    its own or faster code, versions and threads of Numba and BLAS
 ``device``          Chainer's specifier, such as ``"@numpy"`` or ``"@cupy:0"``
 ``device_name``     the name of the GPU or the CPU
+``ranks``           the number of processes that train together
 ``platform``        operating system and machine
 ``started``         local time with its offset from UTC, ISO 8601
-``resumed_from``    file name of the snapshot that the run went on from, or ``null``
-``starts``          each start that led to the network as it is now, the last one too:
+``resumed_from``    file name of the snapshot from which the run resumed, or ``null``
+``starts``          each start that led to the present network, including the last:
                     objects with all of the above and the epochs it trained,
                     ``from_epoch`` (exclusive) to ``to_epoch`` (inclusive; ``null``
                     until the first is done)
 ``seed``            the seed of everything random
-``data``            what it trained on: the numbers of images, ``n_train`` and
-                    ``n_held_out``; ``held_out``, ``"validation"`` or ``"test"``, the
-                    set behind ``validation`` in the log; ``class_names``, a list;
+``data``            the data: the numbers of images, ``n_train`` and ``n_held_out``;
+                    ``held_out``, ``"validation"`` or ``"test"``, the set behind
+                    ``validation`` in the log; ``class_names``, a list;
                     ``input_shape`` and ``input_range``, the shape of an image and the
                     least and the largest value; with ``--standardise``,
                     ``standardise``, the constants ``mean`` and ``std`` that the
@@ -34,10 +35,11 @@ It is one JSON object, written when the training starts and again when it ends:
 ``best_accuracy``   the highest validation accuracy of any epoch, or ``null``
 ``best_epoch``      the first epoch that reached it, or ``null``
 ``final_accuracy``  the validation accuracy after the last epoch, or ``null``
-``test_accuracy``   the accuracy then on a test set that is not ``held_out``; ``null``
+``test_accuracy``   the accuracy then on a test set that is not ``held_out``, or
+                    ``null``
 =================== ==================================================================
 
-What stands beside ``starts`` is that of the last one.
+The values outside ``starts`` are those of the last start.
 """
 
 from __future__ import annotations
@@ -64,17 +66,17 @@ _TEST_ACCURACY = "test/main/accuracy"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a run trains: runs of the same setting differ in chance and place alone.
+    """What a run trains. Runs of the same setting differ only in seed and machine.
 
     Attributes:
-        values (dict): The arguments that make it up, of JSON types.
-        epoch (int or None): How many epochs it is to train.
-        title (str): What it is about, in a few words.
-        mixing (tuple of str): Which of the values say how it mixes.
+        values (dict): The arguments that define it, of JSON types.
+        epoch (int or None): The number of epochs to train.
+        title (str): A title of a few words.
+        mixing (tuple of str): The names of the values that say how it mixes.
         mixes (bool or None): Whether it mixes; ``None`` if that is not known.
-        main (tuple of str): Which of the values are always said.
-        follows (dict): Values that go without saying, by their names, where others,
-            whose names they have here, tell them.
+        main (tuple of str): The names of the values that are always shown.
+        follows (dict): By the name of a value, the name of another one from which it
+            follows, so that it need not be shown.
     """
 
     values: Mapping[str, Any]
@@ -95,17 +97,18 @@ class RunRecord:
         command (str): The command line.
         device (chainer.backend.Device): Where the run computes.
         seed (int): The seed of everything random.
-        resumed_from (str or path-like): The snapshot that the run goes on from. The
-            record beside it, if there is one, tells the starts before.
+        resumed_from (str or path-like): The snapshot from which the run resumes. The
+            record beside it, if there is one, has the earlier starts. The default is
+            ``None``.
         epoch (float): The epochs that are done. The default is 0.
         setting (Setting): What is trained; ``None``, the default, if it is not known.
-        data (mapping): What it is trained on, of JSON types.
-        ranks (int): How many processes train it. The default is 1.
+        data (mapping): The data it is trained on, of JSON types.
+        ranks (int): The number of processes that train it. The default is 1.
 
     Attributes:
-        content (dict): What ``run.json`` holds.
-        differences (list of str): What the numbers depend on that is not as it was when
-            the run was last started.
+        content (dict): The content of ``run.json``.
+        differences (list of str): The changes since the last start that may affect the
+            numbers.
 
     Raises:
         RunError: If the record beside the snapshot is damaged.

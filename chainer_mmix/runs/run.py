@@ -38,7 +38,7 @@ class Run:
 
     @cached_property
     def setting(self) -> records.Setting | None:
-        """What it trained, ``None`` when it is not recorded."""
+        """The setting that it trained; ``None`` if it is not recorded."""
         return records.setting_of(self.record)
 
     @property
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What is recorded of its data (:mod:`chainer_mmix.runs.record`)."""
+        """The record of its data (:mod:`chainer_mmix.runs.record`)."""
         data = self.record.get("data")
         return data if isinstance(data, dict) else {}
 

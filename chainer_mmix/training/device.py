@@ -7,7 +7,7 @@ from chainer_revive.gpu_check import faults
 
 
 def get_device(spec: str | int) -> chainer.backend.Device:
-    """Finds the device that a specifier names, and that it can be used.
+    """Finds the device that a specifier names, and checks that it can be used.
 
     Args:
         spec (str or int): One of Chainer's specifiers, such as ``"@numpy"`` or

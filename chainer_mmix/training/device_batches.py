@@ -45,10 +45,13 @@ class DeviceBatches(Converter):
         updater = StandardUpdater(iterator, optimizer, converter=batches, device=device)
 
     Batches, random numbers and snapshots equal those of an iterator over the dataset,
-    but images are sent to the device once, and augmented there a batch at a time. On a
-    CPU, too, this is faster than one example after the other. On a GPU, an
-    :class:`~chainer_mmix.datasets.Augment` is one kernel, and other transforms are not
-    to be had; it is experimental: it has not run on one yet.
+    but images are sent to the device once, and augmented there a batch at a time. This
+    is faster on a CPU, too, than augmenting one example after the other. On a GPU, an
+    :class:`~chainer_mmix.datasets.Augment` is one kernel, and other transforms are
+    refused. The GPU version is experimental: it has not run on a GPU yet.
+
+    If ``chainer.config.dtype`` is float16 or mixed16 when it is made, images of floats
+    are rounded to float16, as by :func:`~chainer_mmix.training.convert_examples`.
 
     Args:
         dataset (sequence): Examples ``(image, label)``, the images of one shape and
@@ -58,17 +61,13 @@ class DeviceBatches(Converter):
         device (device specifier): Where to keep them, such as ``"@cupy:0"``.
 
     Attributes:
-        indices (sequence): The indices of the examples, with what to do to each if they
-            are augmented.
+        indices (sequence): The indices of the examples, with the random draws for each
+            if they are augmented.
 
     Raises:
-        ValueError: If the examples are no such pairs, the images have several shapes,
-            are transformed by something else than a Transform, or on a GPU than an
-            Augment, or are to be transformed but are not float32.
-
-    Where ``chainer.config.dtype`` is float16 or mixed16 when it is made, images of
-    floats are rounded to float16, as by
-    :func:`~chainer_mmix.training.convert_examples`.
+        ValueError: If the examples are not such pairs; if the images have several
+            shapes; if they are transformed by anything but a Transform (on a GPU, an
+            Augment); or if they are to be transformed but are not float32.
     """
 
     def __init__(
@@ -128,9 +127,9 @@ class DeviceBatches(Converter):
         """Makes a batch.
 
         Args:
-            batch (sequence): B elements of :attr:`indices`, or indices alone, which are
-                augmented as :func:`~chainer_mmix.datasets.example_random` says now.
-            device: Not used, for the images are where they are.
+            batch (sequence): B elements of :attr:`indices`, or mere indices, for which
+                :func:`~chainer_mmix.datasets.example_random` draws now.
+            device: Not used: the images stay on their device.
 
         Returns:
             tuple of arrays: The images, of shape (B, C, H, W), and their labels.

@@ -41,21 +41,21 @@ def analyse(
     device: chainer.backend.Device,
     class_names: Sequence[str] = (),
 ) -> None:
-    """Has a Trainer analyse the trained network, for the report.
+    """Lets a Trainer analyse the trained network, for the report.
 
-    It measures calibration and robustness, and draws mixed images, as they are without
-    augmentation. The training is the same, to the bit.
+    It measures calibration and robustness, and draws mixed images, without
+    augmentation. The training stays the same, bit-for-bit.
 
     Args:
         trainer (~chainer.training.Trainer): The Trainer of a
             :class:`~chainer_mmix.ManifoldMixupClassifier` of images.
         train (sequence): Training examples ``(image, label)``.
         test (sequence): Validation examples, images in [0, 1].
-        epoch (int): The last epoch, at the end of which to do it.
-        batchsize (int): Examples a minibatch.
+        epoch (int): The last epoch, after which the network is analysed.
+        batchsize (int): Examples per minibatch.
         device (chainer.backend.Device): Where to compute.
-        class_names (sequence of str): For the mixed images. By default they have
-            numbers.
+        class_names (sequence of str): The class names for the mixed images. By default,
+            classes are shown as numbers.
     """
     target = trainer.updater.get_optimizer("main").target
     data = SerialIterator(test, batchsize, repeat=False, shuffle=False)
@@ -82,15 +82,16 @@ def evaluate_at_end(
     device: chainer.backend.Device,
     ranks: Ranks | None = None,
 ) -> None:
-    """Has a Trainer evaluate the trained network once on a test set of its own.
+    """Lets a Trainer evaluate the trained network once, on a separate test set.
 
-    The log has the result under ``test/main/``. The training is the same, to the bit.
+    The log has the result under ``test/main/``. The training stays the same,
+    bit-for-bit.
 
     Args:
         trainer (~chainer.training.Trainer): The Trainer.
         test (sequence): Test examples ``(image, label)``.
         epoch, batchsize, device: As for :func:`analyse`.
-        ranks (Ranks): All ranks, each of which evaluates its share. The default is this
+        ranks (Ranks): The ranks, each of which evaluates its share. The default is this
             process alone.
     """
     ranks = ranks or Ranks()
@@ -110,12 +111,12 @@ def _at_end(epoch: int) -> Callable:
 
 
 def is_analysed(trainer: chainer.training.Trainer) -> bool:
-    """Tells whether the log of a finished run has its analysis."""
+    """Tells whether the log of a finished run contains its analysis."""
     return "validation/main/ece" in trainer.get_extension("LogReport").log[-1]
 
 
 def analyse_finished(trainer: chainer.training.Trainer) -> bool:
-    """Analyses the network of a finished run now, and saves what it finds.
+    """Analyses the network of a finished run now, and saves the results.
 
     Args:
         trainer (~chainer.training.Trainer): A Trainer that :func:`analyse` was given,

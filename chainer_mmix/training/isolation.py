@@ -52,9 +52,9 @@ def isolated(
 
 @contextlib.contextmanager
 def isolated_with_weights(link: chainer.Link) -> Iterator[None]:
-    """As :func:`isolated`, with zeros for the parameters that have no shape yet.
+    """Like :func:`isolated`, but with zeros for parameters that have no shape yet.
 
-    So nothing is drawn from a random generator, and they stay without one.
+    Thus nothing is drawn from a random generator, and they remain without a shape.
     """
     with isolated(link):
         for one in link.links():

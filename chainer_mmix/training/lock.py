@@ -27,10 +27,10 @@ class LockedError(ValueError):
 class RunLock:
     """Keeps a second run out of an output folder.
 
-    The file ``.lock`` names the host and the process. On one machine the operating
-    system locks it, and unlocks it however the process ends. On a shared folder whose
+    The file ``.lock`` names the host and the process. On one machine, the operating
+    system locks it, and unlocks it however the process ends. In a shared folder whose
     locks do not reach other machines, the age of the file tells whether the run on
-    another machine still lives; it is touched every 15 seconds.
+    another machine is still alive; it is touched every 15 seconds.
 
     Args:
         out (str or path-like): The folder, which must exist.
@@ -57,7 +57,7 @@ class RunLock:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def release(self) -> None:
-        """Lets others into the folder; again does nothing."""
+        """Releases the folder for other runs. A second call does nothing."""
         if self._ended.is_set():
             return
         self._ended.set()

@@ -4,6 +4,7 @@ import chainer
 from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
+from chainer_mmix.lookup import lookup
 from chainer_mmix.training.sgd import SGD
 
 # Name: the default learning rate.
@@ -22,7 +23,7 @@ def make_optimizer(
     nesterov: bool = False,
     grad_clip: float | None = None,
 ) -> chainer.GradientMethod:
-    """Makes an optimizer by name and sets it up.
+    """Makes an optimizer by its name and sets it up.
 
     Args:
         name (str): ``"adam"``, ``"adamw"``, ``"rmsprop"`` (with the constants of
@@ -30,20 +31,25 @@ def make_optimizer(
             ``"nesterov"`` (Chainer's).
         model (~chainer.Link): What to optimize.
         lr (float): Learning rate.
-        weight_decay (float): For ``"adamw"`` decoupled from the gradient: each step
-            takes ``lr * weight_decay`` of a weight away (arXiv 1711.05101). For the
-            others an L2 penalty; but for ``"sgd"``, it is a
+        weight_decay (float): For ``"adamw"``, it is decoupled from the gradient: each
+            step subtracts ``lr * weight_decay`` of a weight (arXiv 1711.05101). For the
+            others, it is an L2 penalty: part of the rule of ``"sgd"``, else a
             :class:`chainer.optimizer_hooks.WeightDecay`. The default is 0.
-        momentum (float): Of the last three; the others have none. The default is 0.9.
-        nesterov (bool): Whether ``"sgd"`` has Nesterov's momentum. The default is
+        momentum (float): For the last three; the others have none. The default is 0.9.
+        nesterov (bool): Whether ``"sgd"`` uses Nesterov's momentum. The default is
             ``False``.
-        grad_clip (float): The L2 norm that the gradient of all parameters together is
-            scaled down to where it is larger
-            (:class:`~chainer.optimizer_hooks.GradientClipping`). The default is none.
+        grad_clip (float): The largest L2 norm of the gradient of all parameters
+            together; a larger one is scaled down to it
+            (:class:`~chainer.optimizer_hooks.GradientClipping`). The default is
+            ``None``: no clipping.
 
     Returns:
         chainer.GradientMethod: The optimizer of ``model``.
+
+    Raises:
+        ValueError: If there is no optimizer of that name.
     """
+    lookup(OPTIMIZERS, name, "optimizer")
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
         optimizer = optimizers.AdamW(alpha=lr, weight_decay_rate=lr * weight_decay)
@@ -53,12 +59,10 @@ def make_optimizer(
         optimizer = optimizers.Adam(lr)
     elif name == "rmsprop":
         optimizer = optimizers.RMSprop(lr, alpha=0.9, eps=1e-7)
+    elif name == "momentum_sgd":
+        optimizer = optimizers.MomentumSGD(lr, momentum)
     else:
-        make = {
-            "momentum_sgd": optimizers.MomentumSGD,
-            "nesterov": optimizers.NesterovAG,
-        }[name]
-        optimizer = make(lr, momentum)
+        optimizer = optimizers.NesterovAG(lr, momentum)
     optimizer.setup(model)
     if grad_clip is not None:
         optimizer.add_hook(GradientClipping(grad_clip))

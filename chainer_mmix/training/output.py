@@ -21,13 +21,13 @@ def check_output(
 
     Args:
         out (str or path-like): The folder, which need not exist.
-        resume (str or path-like): The snapshot that the run goes on from, if any. A
-            folder that holds a run is right only if this snapshot is in it.
-        again (bool): Whether the run in it begins anew, since it has no snapshot yet.
-            The default is ``False``.
+        resume (str or path-like): The snapshot from which the run is resumed, if any. A
+            folder that holds a run is accepted only if it contains this snapshot.
+        again (bool): Whether the run in the folder is to start again, since it has no
+            snapshot yet. The default is ``False``.
 
     Raises:
-        ValueError: If the folder is no folder, cannot be written to or holds another
+        ValueError: If the path is not a folder, cannot be written to, or holds another
             run.
     """
     if not str(out):
@@ -59,7 +59,7 @@ def check_output(
 
 
 def remove_leftovers(out: str | Path) -> None:
-    """Removes what was being written into a folder when a run was killed.
+    """Removes the half-written files that a killed run has left in a folder.
 
     Args:
         out (str or path-like): The folder, to which no other run may be writing.

@@ -16,7 +16,7 @@ DTYPES = {
 def convert_examples(batch, device):
     """Concatenates examples ``(image, label)`` and sends them to a device.
 
-    It is :func:`chainer.dataset.concat_examples`, but where ``chainer.config.dtype`` is
+    It is :func:`chainer.dataset.concat_examples`, but if ``chainer.config.dtype`` is
     float16 or mixed16, arrays of floats are rounded to float16, on the host.
     """
     if not is_half():
@@ -48,7 +48,7 @@ def convert_bytes(batch, device):
 
 
 def is_half() -> bool:
-    """Tells whether ``chainer.config.dtype`` has networks compute in half precision."""
+    """Tells whether ``chainer.config.dtype`` selects half precision."""
     return chainer.get_dtype(map_mixed16=np.float16) == np.float16
 
 
@@ -61,8 +61,8 @@ def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) ->
 
     Args:
         optimizer (chainer.GradientMethod): Set up with a model.
-        scale (float): A constant factor; ``None``, the default, for one that grows
-            until a gradient overflows, whose step is left out.
+        scale (float): A constant factor; ``None``, the default, for a factor that grows
+            until a gradient overflows; that step is then skipped.
     """
     if not is_half():
         return

@@ -40,11 +40,11 @@ _OPCODES = frozenset(
 
 
 class SnapshotError(ValueError):
-    """A file is not a snapshot, is damaged, or is that of another run.
+    """A file is not a snapshot, is damaged, or belongs to another run.
 
     Args:
-        message (str): What is wrong. Control characters, as names in a file may have
-            them, are written out.
+        message (str): What is wrong. Control characters, which names in a file may
+            contain, are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -56,19 +56,20 @@ def read_snapshot(
 ) -> dict[str, np.ndarray]:
     """Reads all arrays of a snapshot.
 
-    Members with Python objects are unpickled by an unpickler that knows nothing but
-    NumPy arrays of ``None``, strings and numbers.
+    Members with Python objects are read by an unpickler that knows only NumPy arrays of
+    ``None``, strings and numbers.
 
     Args:
-        path (str or path-like): A file that :func:`chainer.serializers.save_npz` has
-            written.
-        wanted (callable): Which arrays to read, by their names. The default is all.
+        path (str or path-like): A file written by
+            :func:`chainer.serializers.save_npz`.
+        wanted (callable): Called with the name of an array; returns whether to read it.
+            By default, all arrays are read.
 
     Returns:
         dict: Arrays by name.
 
     Raises:
-        SnapshotError: If the file is missing, is no snapshot, is damaged, or has
+        SnapshotError: If the file is missing, not a snapshot or damaged, or contains
             objects of another kind.
     """
     path = Path(path)

@@ -12,8 +12,7 @@ from chainer.optimizer import (
 
 from chainer_revive import registry
 from chainer_revive.cpu import compiled
-from chainer_revive.cpu.adapters.optimizers import KINDS, Kind
-from chainer_revive.cpu.layout import covered
+from chainer_revive.cpu.adapters.optimizers import KINDS, Kind, covers
 from chainer_revive.cuda import optimizers as one_kernel
 
 
@@ -39,7 +38,7 @@ class SGDRule(UpdateRule):
         if grad is None:
             return
         v, loops = self.state["velocity"], compiled.loops(p.dtype)
-        if loops is not None and _fit(p, grad, v):
+        if loops is not None and covers((p, grad, v)):
             loops.optimizers.sgd([(p, grad, v)], [_rates(self)])
         else:
             self._update_plainly(param)
@@ -66,9 +65,9 @@ class SGDRule(UpdateRule):
 
 
 class SGD(GradientMethod):
-    """Stochastic gradient descent with momentum, step by step as PyTorch's.
+    """Stochastic gradient descent with momentum, with the steps of PyTorch.
 
-    With gradient g, parameter p and velocity v, which is 0 at first, a step is
+    With gradient g, parameter p and velocity v, which is initially 0, a step is
 
     .. math::
 
@@ -78,18 +77,18 @@ class SGD(GradientMethod):
             (d + \\mathrm{momentum} \\cdot v \\text{ if nesterov, else } v)
 
     It differs from Chainer's optimizers as follows. The velocity does not contain the
-    learning rate, so that a drop takes effect in the next step; those of
-    :class:`chainer.optimizers.MomentumSGD` go on at the old pace for about
+    learning rate, so a drop takes effect in the next step; the velocity of
+    :class:`chainer.optimizers.MomentumSGD` keeps its old pace for about
     1 / (1 - momentum) steps. :class:`chainer.optimizers.NesterovAG` is another method:
-    with a momentum of 0.9, its first step is 2.71 lr g where this one's is 1.9 lr g,
-    and on a parabola it is stable for lr times curvature up to 0.86, this one up to
-    1.35. Weight decay comes after hooks such as
-    :class:`~chainer.optimizer_hooks.GradientClipping`, and so after the clipping.
+    with a momentum of 0.9, its first step is 2.71 lr g, where this one's is 1.9 lr g;
+    on a parabola, it is stable for lr times curvature up to 0.86, this one up to 1.35.
+    Weight decay is applied after hooks such as
+    :class:`~chainer.optimizer_hooks.GradientClipping`, so it is not clipped.
 
-    A parameter that a loss does not depend on has a gradient of 0, as always in
-    Chainer, and so decays; PyTorch leaves it alone.
+    A parameter that the loss does not depend on has a gradient of 0, as always in
+    Chainer, and therefore decays; PyTorch leaves it alone.
 
-    A parameter may have hyperparameters of its own, such as
+    A parameter may have its own hyperparameters, such as
     ``link.fc.b.update_rule.hyperparam.weight_decay = 0``.
 
     Source: ``torch.optim.SGD``, which the code of arXiv 1806.05236 uses.
@@ -102,7 +101,8 @@ class SGD(GradientMethod):
             ``False``.
 
     Raises:
-        ValueError: If a number is negative, or for Nesterov's momentum of 0.
+        ValueError: If a number is negative or not finite, or ``nesterov`` is given with
+            a momentum of 0.
     """
 
     def __init__(
@@ -164,13 +164,3 @@ one_kernel.add_rule(
         param -= lr * (t.rates[3] ? d + momentum * v : v);
         t.s0[i] = v;""",
 )
-
-
-def _fit(p, grad, v) -> bool:
-    """Tells whether compiled loops take them."""
-    return (
-        covered(p, grad, v)
-        and all(a.flags.c_contiguous and a.shape == p.shape for a in (p, grad, v))
-        and p.flags.writeable
-        and v.flags.writeable
-    )

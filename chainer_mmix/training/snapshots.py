@@ -22,11 +22,11 @@ _POLICY = "policy/rng"
 
 
 def find_snapshot(out: str | Path) -> Path | None:
-    """Finds the newest snapshot of the run in a folder, the one of the most iterations.
+    """Finds the newest snapshot of the run in a folder, after the most iterations.
 
     If a run went back to an older snapshot, later ones of the abandoned training may be
-    left. They are passed over: the log that is in a snapshot must be the beginning of
-    the file ``log``.
+    left over. They are ignored: the log in a snapshot must be the beginning of the file
+    ``log``.
 
     Args:
         out (str or path-like): The folder.
@@ -38,14 +38,14 @@ def find_snapshot(out: str | Path) -> Path | None:
 
 
 def find_good_snapshot(out: str | Path) -> tuple[Path | None, list[SnapshotError]]:
-    """Finds the newest snapshot of the run in a folder that is whole.
+    """Finds the newest undamaged snapshot of the run in a folder.
 
     Args:
         out (str or path-like): The folder.
 
     Returns:
-        tuple: The snapshot, or ``None`` if there is none, and what is wrong with each
-        newer one.
+        tuple: The snapshot, or ``None`` if there is none, and the error of each newer
+        one.
     """
     flaws = []
     for path in _newest_first(Path(out)):
@@ -92,17 +92,17 @@ def load_snapshot(
 ) -> None:
     """Restores a Trainer from its snapshot.
 
-    Unlike :func:`chainer.serializers.load_npz`, it runs no code from the file, and it
-    takes arrays only of the shapes that the Trainer has, without broadcasting.
+    Unlike :func:`chainer.serializers.load_npz`, it executes no code from the file, and
+    accepts only arrays of the shapes that the Trainer has, without broadcasting.
 
     Args:
         path (str or path-like): The snapshot.
-        trainer (~chainer.training.Trainer): A Trainer made as the one that was saved.
-            After an error its state is undefined.
-        members (mapping): The arrays in the file, if they have been read.
+        trainer (~chainer.training.Trainer): A Trainer made like the one that was saved.
+            After an error, its state is undefined.
+        members (mapping): The arrays in the file, if they have been read already.
 
     Raises:
-        SnapshotError: If the file is no snapshot, or not of such a Trainer.
+        SnapshotError: If the file is not a snapshot, or not of such a Trainer.
     """
     if members is None:
         members = read_snapshot(path)
@@ -127,13 +127,13 @@ def load_snapshot(
 def load_weights(link: chainer.Link, path: str | Path) -> None:
     """Loads weights into a link.
 
-    The file is what :func:`chainer.serializers.save_npz` wrote of such a link, of a
-    classifier whose predictor it is, or of the Trainer of either (a snapshot). Unlike
-    :func:`chainer.serializers.load_npz`, it runs no code from the file, and it takes
-    arrays only of the shapes that the link has, without broadcasting.
+    The file was written by :func:`chainer.serializers.save_npz`, from such a link, from
+    a classifier whose predictor it is, or from the Trainer of either (a snapshot).
+    Unlike :func:`chainer.serializers.load_npz`, this function executes no code from the
+    file, and accepts only arrays of the shapes that the link has, without broadcasting.
 
     Args:
-        link (~chainer.Link): The link. After an error its weights are undefined.
+        link (~chainer.Link): The link. After an error, its weights are undefined.
         path (str or path-like): The file.
 
     Raises:

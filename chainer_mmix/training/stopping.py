@@ -57,7 +57,8 @@ class StoppedError(RuntimeError):
 
     Attributes:
         signum (int): The signal.
-        extension (chainer.training.Extension): Which had not come to its end.
+        extension (chainer.training.Extension): The extension that was interrupted, or
+            ``None``.
     """
 
     def __init__(self, signum: int, extension: object = None) -> None:
@@ -70,20 +71,20 @@ class StoppedError(RuntimeError):
 def stoppable(
     at_once: Callable[[], None] = lambda: None, breaks_off: bool = True
 ) -> Iterator[None]:
-    """Lets signals stop a run where nothing is lost.
+    """Lets signals stop a run at a point where nothing is lost.
 
     In the ``with`` block, SIGINT (Ctrl-C), SIGTERM and SIGHUP are noted, for
-    :class:`StopOnSignal` and :func:`check_stop`. A second one ends the process at once,
-    with 128 and its number as the exit code. No exception is raised by a handler: one
-    that comes up in a callback of a weak reference would be lost. A signal that the
-    process ignores, as under ``nohup``, is still ignored. Forked workers end by
-    SIGTERM and SIGHUP. Outside of the main thread, where Python handles no signals, it
+    :class:`StopOnSignal` and :func:`check_stop`. A second signal ends the process at
+    once, with 128 plus its number as the exit code. The handlers raise no exception,
+    which would be lost if it were raised in a callback of a weak reference. A signal
+    that the process ignores, as under ``nohup``, is still ignored. SIGTERM and SIGHUP
+    end forked workers. Outside the main thread, where Python handles no signals, this
     does nothing.
 
     Args:
-        at_once (callable): What to do at the second signal.
-        breaks_off (bool): Whether evaluations are broken off, which ranks that evaluate
-            together cannot. The default is ``True``.
+        at_once (callable): Called at the second signal. By default, nothing is.
+        breaks_off (bool): Whether signals interrupt evaluations, which must not happen
+            if ranks evaluate together. The default is ``True``.
     """
 
     def handle(signum: int, frame: object) -> None:

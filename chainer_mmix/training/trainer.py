@@ -81,62 +81,61 @@ def build_trainer(
 ) -> training.Trainer:
     """Builds a Trainer that evaluates, logs, draws and saves.
 
-    In the output folder it keeps ``log``, the pictures ``loss.png`` and
-    ``accuracy.png``, ``mixup.json``
-    (:class:`~chainer_mmix.training.extensions.MixupReport`) and the newest snapshots.
-    Each epoch, a bad loss or parameter stops it first, then it evaluates, logs, draws
-    and saves, so that neither log nor snapshot holds a bad epoch.
+    The output folder gets ``log``, the pictures ``loss.png`` and ``accuracy.png``,
+    ``mixup.json`` (:class:`~chainer_mmix.training.extensions.MixupReport`) and the
+    newest snapshots. Each epoch, the loss and the parameters are checked before the
+    Trainer evaluates, logs, draws and saves, so neither the log nor a snapshot contains
+    a bad epoch.
 
     Args:
         optimizer (chainer.GradientMethod): Set up with the classifier to train, which
             must be on ``device``.
         train (sequence): Training examples ``(image, label)``.
         test (sequence): Validation examples.
-        epoch (int): When to stop.
-        batchsize (int): Examples a minibatch, in validation too.
+        epoch (int): The last epoch.
+        batchsize (int): Examples per minibatch, in validation too.
         out (str or path-like): The output folder.
         device (chainer.backend.Device): Where to compute.
         lr_drop (sequence of int): Epochs after which the learning rate is divided
             by 10. The default is none.
-        warmup (int): Epochs in which the learning rate grows to its value. The default
-            is 0.
-        cosine (bool): Whether it then falls to 0 along half a cosine until the last
-            epoch. The default is ``False``.
-        n_retains (int): Snapshots to keep. The default is 2.
-        snapshot_every (tuple): When to save besides the end of each epoch:
+        warmup (int): Epochs over which the learning rate grows to its value. The
+            default is 0.
+        cosine (bool): Whether the learning rate then falls to 0 along half a cosine,
+            until the last epoch. The default is ``False``.
+        n_retains (int): The number of newest snapshots to keep. The default is 2.
+        snapshot_every (tuple): When to save a snapshot besides the end of each epoch:
             ``(n, "iterations")`` or ``(n, "minutes")``. The default is never.
-        keep_best (tuple): A key of the log and whether less is better. The snapshot of
-            the best epoch is kept too, as ``best_iter_<iteration>``. The default is
-            none.
-        early_stopping (int): Stop after so many epochs without a better value of that
-            key. The default is never.
-        quiet (bool): Whether to leave out the table and, on a terminal, the progress
-            bar, or in a notebook the
-            :class:`~chainer_mmix.training.extensions.NotebookReport`. The default is
-            ``False``.
+        keep_best (tuple): A key of the log, and whether less is better. The snapshot of
+            the best epoch is also kept, as ``best_iter_<iteration>``. The default is
+            ``None``: no such snapshot.
+        early_stopping (int): Stop after so many epochs without a better value of the
+            key in ``keep_best``. The default is never.
+        quiet (bool): Whether to leave out the table and the progress bar on a terminal,
+            or the :class:`~chainer_mmix.training.extensions.NotebookReport` in a
+            notebook. The default is ``False``.
         graph (bool): Whether to replay steps
             (:class:`~chainer_mmix.training.GraphUpdater`), and on a CPU evaluation too
             (:class:`~chainer_mmix.training.extensions.Evaluator`). The default is
             ``False``.
         data_on_device (bool): Whether to keep all examples on the device
             (:class:`~chainer_mmix.training.DeviceBatches`). The default is ``False``.
-        workers (int): Processes that read and augment the training examples, and as
-            many the validation examples. Batches are the same with any number. The
-            default is 0: this process does it.
+        workers (int): The number of processes that read and augment the training
+            examples; the same number reads the validation examples. Batches do not
+            depend on it. The default is 0: this process reads them.
         ranks (Ranks): The processes that train together; all must build a Trainer. Each
             takes ``batchsize`` examples of a minibatch, evaluates its share, and
-            reports the means over all. The first one alone prints and writes. The
+            reports the means over all. Only the first one prints and writes. The
             default is this process alone.
-        rate_scale (float): By what to multiply the learning rate. The default is 1.
+        rate_scale (float): A factor for the learning rate. The default is 1.
 
     Returns:
         ~chainer.training.Trainer: Ready to run, or to be given to
         :func:`~chainer_mmix.training.load_snapshot`.
 
     Raises:
-        TypeError: If examples are not pairs, or labels are words.
-        ValueError: If there are no examples, or they cannot be kept on the device, or a
-            number is too small, or the rate is to change after the last epoch.
+        TypeError: If examples are not pairs, or labels are strings.
+        ValueError: If there are no examples, they cannot be kept on the device, a
+            number is too small, or the learning rate would change after the last epoch.
     """
     for name, number in (("epoch", epoch), ("batchsize", batchsize)):
         if number < 1:
@@ -259,18 +258,18 @@ def _show(trainer: training.Trainer, quiet: bool) -> None:
 def run(
     trainer: training.Trainer, record: RunRecord | None, ranks: Ranks | None = None
 ) -> None:
-    """Runs a Trainer and keeps its record, whichever way it ends.
+    """Runs a Trainer and keeps its record, however the run ends.
 
     Args:
-        trainer (~chainer.training.Trainer): One with a
-            :class:`~chainer.training.extensions.LogReport`.
-        record (RunRecord): The record, started; ``None`` on all ranks but the first.
+        trainer (~chainer.training.Trainer): A Trainer that :func:`build_trainer` built.
+        record (RunRecord): The record, which has been started; ``None`` on all ranks
+            but the first.
         ranks (Ranks): The processes that train together. The default is this process
             alone.
 
     Raises:
-        StoppedError: If a signal stopped it. It is saved.
-        Exception: What else stopped the Trainer, once that is recorded.
+        StoppedError: If a signal stopped it. A snapshot has been saved.
+        Exception: Any other error of the Trainer, after it has been recorded.
     """
     log_report = trainer.get_extension("LogReport")
 
@@ -297,10 +296,10 @@ def run(
 
 
 def is_done(trainer: training.Trainer) -> bool:
-    """Tells whether a Trainer has come to its end: nothing is left to train or report.
+    """Tells whether a Trainer has finished: nothing is left to train or report.
 
     Args:
-        trainer (~chainer.training.Trainer): What :func:`build_trainer` built.
+        trainer (~chainer.training.Trainer): A Trainer that :func:`build_trainer` built.
     """
     rest = trainer.get_extension("StopOnSignal").is_in_iteration
     return trainer.stop_trigger(trainer) and not rest

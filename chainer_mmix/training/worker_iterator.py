@@ -24,7 +24,7 @@ _N_SENT = 4  # messages that a worker has not answered, at most
 
 
 class WorkerDiedError(RuntimeError):
-    """A process that reads examples has ended, which it does not by itself."""
+    """A process that reads examples was ended from outside."""
 
 
 class WorkerIterator(SerialIterator):
@@ -33,15 +33,15 @@ class WorkerIterator(SerialIterator):
     Batches, random numbers and snapshots are those of a
     :class:`chainer.iterators.SerialIterator`. Chainer's
     :class:`~chainer.iterators.MultiprocessIterator` does the same, but its workers wait
-    at the end of each batch, and when one of them is killed, it waits for ever.
+    at the end of each batch, and if one of them is killed, it waits forever.
 
-    The arrays of an example lie in memory that is shared with the workers and written
-    anew after the next call of :meth:`next`: convert a batch before, as an updater
-    does.
+    The arrays of an example lie in memory that is shared with the workers, and is
+    overwritten after the next call of :meth:`next`. Convert a batch before that, as an
+    updater does.
 
     Args:
         dataset (sequence): The examples.
-        batch_size (int): Examples a batch.
+        batch_size (int): Examples per batch.
         n_workers (int): The number of processes, at least 1.
         options: Passed on to :class:`~chainer.iterators.SerialIterator`.
 

@@ -1,4 +1,4 @@
-"""What is replaced in Chainer's sources for CuPy 13 and 14; see :mod:`.patches`."""
+"""The replacements in Chainer's sources for CuPy 13 and 14; see :mod:`.patches`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What onnx_chainer looks for in ``onnx.mapping``, which ONNX 1.19 removed."""
+"""Stands in for ``onnx.mapping``, which onnx_chainer uses and ONNX 1.19 removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is replaced in the packages around Chainer; see :mod:`.patches`."""
+"""The replacements in the packages around Chainer; see :mod:`.patches`."""
 
 from __future__ import annotations
 

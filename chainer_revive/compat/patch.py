@@ -1,4 +1,4 @@
-"""What one replacement in a source is."""
+"""A replacement in a source."""
 
 from __future__ import annotations
 

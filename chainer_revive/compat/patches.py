@@ -1,4 +1,4 @@
-"""What is replaced in the sources of Chainer 7.8.1 and ChainerCV 0.13.1, and why.
+"""The replacements in the sources of Chainer 7.8.1 and ChainerCV 0.13.1, and why.
 
 ``PATCHES``: module -> replacements of text, each with the number of times that it must
 occur. Replacements keep the number of lines, so tracebacks point into the installed

@@ -161,7 +161,7 @@ def warmed_up(shift) -> float:
 
 
 def serialize_warmup(self, serializer) -> None:
-    """As ``WarmupShift.serialize``, with the value that it leaves to others."""
+    """Like ``WarmupShift.serialize``, but with the value that it leaves to others."""
     import chainer
 
     self._t = serializer("_t", self._t)

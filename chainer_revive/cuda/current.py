@@ -1,4 +1,4 @@
-"""What computes on all parameters of a network at once."""
+"""The launcher that computes on all parameters of a network at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which optimizer steps one kernel can do, and what it has to know for each parameter.
+"""The optimizer steps that one kernel can take, and its data for each parameter.
 
 The public functions stand for methods of Chainer's and return ``NotImplemented`` for
 what they do not cover.
@@ -27,7 +27,7 @@ from chainer_revive.gradient_method import update_after_backward
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What the kernel has to know of an update rule.
+    """The data of an update rule that the kernel needs.
 
     Attributes:
         states: Names of one or two states.

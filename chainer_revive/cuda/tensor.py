@@ -1,4 +1,4 @@
-"""What the kernels know of a parameter, and what launches them."""
+"""A parameter as the kernels see it, and the launcher of the kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arrays cuDNN gets."""
+"""The arrays that cuDNN gets."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Tensor(NamedTuple):
-    """What a plan knows of an array: its dtype, its shape, and strides in elements."""
+    """An array as plans see it: its dtype, its shape, and its strides in elements."""
 
     dtype: str
     shape: tuple[int, ...]

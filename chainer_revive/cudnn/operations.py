@@ -1,4 +1,4 @@
-"""What cuDNN is asked to compute, as values that can be compared, hashed and printed.
+"""Requests to cuDNN, as values that can be compared, hashed and printed.
 
 An operation says everything that its plan depends on. Arrays come later.
 """

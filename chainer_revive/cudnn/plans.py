@@ -15,7 +15,7 @@ from chainer_revive.user_cache import user_cache
 
 
 class Target(NamedTuple):
-    """What a plan is for.
+    """The GPU for which a plan is made.
 
     Args:
         name (str): Tells apart what needs different plans: GPU and driver.

@@ -1,4 +1,4 @@
-"""What a verdict holds for."""
+"""The card and the software that a verdict applies to."""
 
 from __future__ import annotations
 

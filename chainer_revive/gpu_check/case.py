@@ -1,4 +1,4 @@
-"""What is computed to check a function."""
+"""The computations that check a function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Precision(NamedTuple):
-    """What is computed in, and how far off it may be.
+    """A precision of a check, and the deviation that is allowed in it.
 
     Attributes:
         name: As it is printed.

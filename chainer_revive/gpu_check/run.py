@@ -1,4 +1,4 @@
-"""Computes the cases of a function three ways, and says how far they are apart."""
+"""Computes the cases of a function in three ways, and compares the results."""
 
 from __future__ import annotations
 

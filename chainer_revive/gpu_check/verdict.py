@@ -1,4 +1,4 @@
-"""Which functions a card computes right: from the disk or a process of its own."""
+"""The verdict on a card's functions, from disk or from a process of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ command = [sys.executable, "-m", "chainer_revive.gpu_check"]
 
 
 class Verdict(NamedTuple):
-    """What a check has found.
+    """The result of a check.
 
     Attributes:
         card: See :func:`chainer_revive.gpu_check.card.describe`.

@@ -1,1 +1,1 @@
-"""What ChainerMN's ranks exchange on CPUs."""
+"""The exchange between ChainerMN's ranks on CPUs."""

@@ -252,7 +252,7 @@ class _Messages:
         self._comm = comm
 
     def average(self, arrays: list[np.ndarray], dtype: np.dtype) -> None:
-        """As :meth:`_Shared.average`."""
+        """Does the same as :meth:`_Shared.average`."""
         comm = self._comm
         buckets, share = _cut_arrays(arrays, _IN_MESSAGES // dtype.itemsize, comm.size)
         every, parts = np.zeros((2, comm.size, share), dtype)

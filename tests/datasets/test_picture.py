@@ -18,7 +18,6 @@ from chainer_mmix.datasets import (
 from chainer_mmix.datasets.picture import to_array
 
 COLOUR = (200, 60, 30)
-GREY = round(0.299 * 200 + 0.587 * 60 + 0.114 * 30)  # as ITU-R 601 has it
 
 
 @pytest.fixture

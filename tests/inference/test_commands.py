@@ -136,7 +136,7 @@ def test_evaluate_writes_beside_the_run_and_prints(digits_run, tmp_path, capsys)
     assert lines[0].startswith("355 examples, the test set of digits; ")
     assert f"accuracy {content['accuracy']:.4f}, nll {content['nll']:.4f}" in lines[1]
     first = content["errors"][0]
-    start = lines.index(f"The 2 most certain of {len(content['errors'])} errors:")
+    start = lines.index(f"The 2 most confident of {len(content['errors'])} errors:")
     shown = lines[start:]
     assert shown[1].startswith(f"  {first['file']}: {first['predicted']} (")
     assert shown[3] == ""

@@ -71,3 +71,8 @@ def test_a_gradient_is_clipped_to_the_norm_of_all(name, length):
     np.testing.assert_allclose(after, expected, 1e-9)
     unclipped = step(name, gradient, lr=0.1, weight_decay=0.3)
     assert np.allclose(after, unclipped) == (length < 2)
+
+
+def test_an_unknown_name_gets_the_near_ones():
+    with pytest.raises(ValueError, match="'momentum-sgd': did you mean momentum_sgd"):
+        make_optimizer("momentum-sgd", chainer.Chain(), lr=0.1)

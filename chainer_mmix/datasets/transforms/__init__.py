@@ -1,9 +1,9 @@
 """Random transforms of training images, to be composed."""
 
-from .affine import Affine, QuarterTurn
-from .base import Compose, Transform, transformed
-from .colour import Brightness, ColourJitter
-from .crop import Cutout, Flip, PadCrop
+from chainer_mmix.datasets.transforms.affine import Affine, QuarterTurn
+from chainer_mmix.datasets.transforms.base import Compose, Transform, transformed
+from chainer_mmix.datasets.transforms.colour import Brightness, ColourJitter
+from chainer_mmix.datasets.transforms.crop import Cutout, Flip, PadCrop
 
 __all__ = [
     "Affine",

@@ -10,42 +10,42 @@ from chainer_revive.example_random import example_random
 
 
 class Transform:
-    """Changes images at random: draws for one, and does it to one or to many.
+    """A random transform of images, which draws for one image and applies to many.
 
     It runs inside :class:`chainer.datasets.TransformDataset` and draws from
-    :func:`~chainer_mmix.datasets.example_random`: one seed of :mod:`random` gives one
-    result, whichever of Chainer's iterators reads the examples, with any number of
-    workers, and after a resume. :class:`~chainer_mmix.training.DeviceBatches` draws
-    example by example and changes a batch at a time; the result is the same.
+    :func:`~chainer_mmix.datasets.example_random`: one seed of :mod:`random` gives the
+    same result with each of Chainer's iterators, with any number of workers, and after
+    a resume. :class:`~chainer_mmix.training.DeviceBatches` draws example by example and
+    transforms a batch at a time, with the same result.
     """
 
     def draw(self, shape: tuple[int, ...], rng: Any) -> Any:
-        """Draws what to do to an image.
+        """Draws the random numbers for one image.
 
         Args:
             shape (tuple of int): The shape of the image, (C, H, W).
-            rng (random.Random): Where the numbers come from.
+            rng (random.Random): The generator.
 
         Returns:
-            What :meth:`apply` takes.
+            The draw, in the form that :meth:`apply` takes.
         """
         raise NotImplementedError
 
     def apply(self, images: np.ndarray, draws: Sequence) -> np.ndarray:
-        """Changes images. Each depends on its own draw alone.
+        """Transforms images, each by its own draw.
 
         Args:
-            images (numpy.ndarray): float32 array of shape (N, C, H, W). It is left as
-                it is.
-            draws (sequence): What :meth:`draw` returned for each.
+            images (numpy.ndarray): float32 array of shape (N, C, H, W), which is not
+                modified.
+            draws (sequence): The result of :meth:`draw` for each image.
 
         Returns:
-            numpy.ndarray: The changed images, of the same shape and dtype.
+            numpy.ndarray: The transformed images, of the same shape and dtype.
         """
         raise NotImplementedError
 
     def __call__(self, example: tuple) -> tuple[np.ndarray, Any]:
-        """Changes one example.
+        """Transforms one example.
 
         Args:
             example (tuple): An image, float32 of shape (C, H, W), and its label.
@@ -59,7 +59,7 @@ class Transform:
 
 
 class Compose(Transform):
-    """Changes images by one transform after the other.
+    """Applies several transforms one after the other.
 
     Args:
         transforms (sequence of Transform): The transforms, in order.
@@ -79,7 +79,7 @@ class Compose(Transform):
 
 
 def transformed(dataset: Sequence, transforms: Sequence[Transform]) -> Sequence:
-    """Returns a dataset whose images are changed, after what is done to them already.
+    """Returns a dataset with transforms, which follow those that it already has.
 
     Args:
         dataset (sequence): Examples ``(image, label)``, the images float32 of shape
@@ -87,7 +87,8 @@ def transformed(dataset: Sequence, transforms: Sequence[Transform]) -> Sequence:
         transforms (sequence of Transform): The transforms, in order.
 
     Returns:
-        sequence: ``dataset`` if there are no transforms.
+        sequence: The transformed examples; ``dataset`` itself if ``transforms`` is
+        empty.
     """
     if not transforms:
         return dataset

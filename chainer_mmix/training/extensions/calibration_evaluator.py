@@ -13,7 +13,7 @@ from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvalua
 class CalibrationEvaluator(PredictorEvaluator):
     """Reports how far the probabilities of a classifier can be trusted.
 
-    The probabilities are the softmax of the predictor's outputs. Reported are
+    The probabilities are the softmax of the predictor's outputs. It reports
 
     - ``ece``: the expected calibration error, the mean distance between confidence and
       accuracy;
@@ -21,8 +21,8 @@ class CalibrationEvaluator(PredictorEvaluator):
     - ``brier``: the Brier score, from 0 to 2.
 
     :mod:`chainer_mmix.analysis.calibration` defines them. They are computed from all
-    examples together, not as means over minibatches. Labels that the classifier's
-    accuracy or loss ignores do not count. Per-pixel labels count one by one.
+    examples together, not averaged over minibatches. Labels that the classifier's
+    accuracy or loss ignores do not count. Per-pixel labels count individually.
 
     In a Trainer, it also writes a JSON file for the reliability diagram of
     ``chainer-mmix report``: ``edges``, ``count``, ``confidence`` and ``accuracy`` of

@@ -9,11 +9,11 @@ from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvalua
 
 
 class DecisionBoundaryPlot(PredictorEvaluator):
-    """Draws how sure a classifier of points in a plane is, and where.
+    """Draws the confidence of a classifier of points in a plane.
 
-    Class 0 is yellow, class 1 purple, and where the network is unsure, green. The share
-    of the picture with a confidence below 0.9 is reported as ``unsure``. Without
-    Matplotlib there is a warning in place of the picture.
+    Class 0 is yellow, class 1 purple, and regions of low confidence are green. The
+    share of the picture with a confidence below 0.9 is reported as ``unsure``. Without
+    Matplotlib, there is a warning in place of the picture.
 
     Source: the spirals of arXiv 1806.05236, figure 1.
 

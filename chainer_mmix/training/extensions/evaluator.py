@@ -14,47 +14,48 @@ from chainer.iterators import ShuffleOrderSampler
 from chainer.training import extensions
 
 from chainer_mmix.analysis.predictions import accuracy_functions
+from chainer_mmix.links.held import links_in
 from chainer_mmix.mixing import ignored_label, top_k_accuracy
 from chainer_mmix.training.evaluation_graphs import EvaluationGraphs
 from chainer_mmix.training.isolation import isolated
-from chainer_mmix.training.parts import links_in
 from chainer_mmix.training.stopping import check_stop
 
 
 class Evaluator(extensions.Evaluator):
-    """Chainer's Evaluator, whose means are those of all examples.
+    """Chainer's Evaluator, but with means over all examples.
 
-    It weighs each minibatch by its number of examples, as
+    It weights each minibatch by its number of examples, as
     :class:`chainer.training.extensions.Evaluator` does once it is patched by
-    :mod:`chainer_revive`. The loss and the accuracy of a
-    :class:`~chainer.links.Classifier` it weighs by the number of labels that they are
-    means of: all labels, or those that are not ignored, such as -1 for
+    :mod:`chainer_revive`. It weights the loss and the accuracy of a
+    :class:`~chainer.links.Classifier` by the number of labels that they are means of:
+    all labels, or those that are not ignored, such as -1 for
     :func:`chainer.functions.softmax_cross_entropy`. A mean of nothing is NaN.
 
-    It leaves the network as it found it: the states of an LSTM, which begin anew in
-    each evaluation, statistics and counters. It draws no random numbers itself: an
-    iterator that shuffles takes the same order in each evaluation, from a generator of
-    its own. A dataset or network that draws from :mod:`numpy.random` or :mod:`random`
-    in evaluation draws from the generators of the training, as with Chainer's.
+    It leaves the network as it found it, with the states of an LSTM, which are reset
+    for each evaluation, its statistics and its counters. It draws no random numbers
+    itself: an iterator that shuffles gets the same order in each evaluation, from its
+    own generator. A dataset or network that draws from :mod:`numpy.random` or
+    :mod:`random` in evaluation draws from the generators of the training, as with
+    Chainer's.
 
     Args:
         iterator, target, converter, device, eval_hook, eval_func, progress_bar: As for
             :class:`chainer.training.extensions.Evaluator`. ``eval_hook`` is called
-            after the states were reset. Values of an ``eval_func`` are weighed by the
-            number of examples; one reported as a tuple ``(value, weight)`` keeps its
-            weight.
-        graph (bool): Whether to record what a batch computes and to replay it, as
-            :class:`~chainer_mmix.training.GraphUpdater` does with steps, with the same
-            numbers bit for bit. The first three batches of a shape in an evaluation
-            run as usual, then one is recorded, and two replays are compared with the
-            usual computation. A smaller last batch runs as usual. It is for a CPU with
-            compiled loops and targets that are a :class:`~chainer.links.Classifier` or
+            after the states have been reset. Values of an ``eval_func`` are weighted by
+            the number of examples; one that is reported as a tuple ``(value, weight)``
+            keeps its weight.
+        graph (bool): Whether to record the computation of a batch and replay it, with
+            bit-for-bit the same numbers, as
+            :class:`~chainer_mmix.training.GraphUpdater` does for steps. In an
+            evaluation, the first three batches of a shape run as usual, then one is
+            recorded, and two replays are compared with the usual
+            computation. A smaller last batch runs as usual. This needs a CPU with
+            compiled loops, and targets that are a :class:`~chainer.links.Classifier` or
             a :class:`~chainer_mmix.ManifoldMixupClassifier`; on a GPU, with an
-            ``eval_func``, with hooks and in debug mode all runs as usual. If a batch
-            cannot be replayed, a warning says why, once. Other Python code in the
-            target runs once for each record, so a network that decides by the numbers
-            of a batch what to compute must be evaluated without. The default is
-            ``False``.
+            ``eval_func``, with hooks and in debug mode, everything runs as usual. If a
+            batch cannot be replayed, one warning says why. Other Python code in the
+            target runs once per record, so a network whose computation depends on the
+            values of a batch must be evaluated without it. The default is ``False``.
 
     Raises:
         ValueError: If there are no examples, or ``graph`` is true on a CPU without
@@ -134,7 +135,7 @@ class Evaluator(extensions.Evaluator):
 
 
 class _OwnState(np.random.RandomState):
-    """What a sampler draws from in place of numpy.random."""
+    """The generator of a sampler in place of numpy.random."""
 
 
 def _shares_state(sampler) -> bool:

@@ -12,24 +12,24 @@ class DivergedError(RuntimeError):
 class FailOnNonNumber(extensions.FailOnNonNumber):
     """Stops the training when a loss or a parameter is NaN or infinite.
 
-    A loss is what was reported under a name whose last part has ``loss`` in it, such as
+    A loss is any value reported under a name whose last part contains ``loss``, such as
     ``main/loss`` or ``gen/loss_adv``.
 
-    Under a multi-node optimizer of :mod:`chainermn`, it belongs on every rank, with a
-    :class:`~chainer_mmix.training.multinode.ObservationMean`, which tells all ranks
-    of the bad loss of one.
+    Under a multi-node optimizer of :mod:`chainermn`, it belongs on every rank, together
+    with a :class:`~chainer_mmix.training.multinode.ObservationMean`, which passes the
+    bad loss of one rank on to all.
 
-    It runs before all other extensions, so the log does not see the bad epoch, and a
-    snapshot of each epoch's end is a good one.
+    It runs before all other extensions, so the bad epoch does not reach the log, and
+    snapshots at the end of an epoch are good.
 
-    :class:`chainer.training.extensions.FailOnNonNumber` reads every parameter at each
-    iteration, which on a GPU waits for the device that many times. This one reads the
-    losses, and the parameters of all optimizers at the end of an epoch. Parameters that
-    have not been initialised do not count.
+    :class:`chainer.training.extensions.FailOnNonNumber` reads every parameter in each
+    iteration, and on a GPU waits for the device each time. This extension reads only
+    the losses, and at the end of an epoch the parameters of all optimizers. Parameters
+    that are not initialised yet do not count.
 
     Args:
-        interval (int): Iterations between two looks at the losses. A look waits for the
-            device, so a GPU runs faster with more than the default, 1.
+        interval (int): Iterations between two checks of the losses. A check waits for
+            the device, so a GPU runs faster with more than the default of 1.
     """
 
     priority = extension.PRIORITY_WRITER + 100

@@ -13,31 +13,30 @@ from chainer_mmix.training.parts import optimizer_of
 
 
 class LearningRate(EpochSchedule):
-    """Logs the learning rate as ``lr``, warms it up and lets it fall.
+    """Logs the learning rate as ``lr``, warms it up, and lowers it.
 
-    The rate is a function of the time alone, and is right after a resume too.
-    Chainer's :class:`~chainer.training.extensions.ExponentialShift` prefers the old
-    rate to a new one when it is resumed.
+    The rate depends only on the time, so it is right after a resume too. When it is
+    resumed, Chainer's :class:`~chainer.training.extensions.ExponentialShift` prefers
+    the old rate to a new one.
 
-    It sets ``lr`` of an optimizer, ``alpha`` of Adam, and ``eta`` of AdamW, which
-    scales its weight decay with it. Under a multi-node optimizer it belongs on every
-    rank.
+    It sets ``lr`` of an optimizer, ``alpha`` of Adam, and ``eta`` of AdamW, which also
+    scales its weight decay. Under a multi-node optimizer, it belongs on every rank.
 
     Args:
         drops (sequence of int): Epochs after which the rate is multiplied by
             ``factor``. The default is none.
         factor (float): The default is 0.1.
         optimizer (chainer.GradientMethod): The optimizer. By default, it is the one
-            called ``"main"`` or the only one. The rate of another one in the updater is
-            logged as ``lr/<name>``.
-        warmup (int): Epochs in which the rate grows to its value, linearly with the
-            iterations: from 0, or from the optimizer's rate if ``scale`` is another
-            than 1 (arXiv 1706.02677). The default is 0.
-        cosine (int): The epoch at which the rate comes to 0, falling from the end of
-            the warm-up on along half a cosine, an iteration at a time (arXiv
-            1608.03983). The default is none: it stays.
-        scale (float): By what to multiply the optimizer's rate, for minibatches that
-            several ranks make larger. The default is 1.
+            called ``"main"``, or the only one. The rate of any other optimizer in the
+            updater is logged as ``lr/<name>``.
+        warmup (int): Epochs over which the rate grows linearly, an iteration at a time,
+            to its value: from 0, or, if ``scale`` is not 1, from the optimizer's rate
+            (arXiv 1706.02677). The default is 0.
+        cosine (int): The epoch at which the rate reaches 0, after falling along half a
+            cosine from the end of the warm-up, an iteration at a time
+            (arXiv 1608.03983). The default is ``None``: it does not fall.
+        scale (float): A factor for the optimizer's rate, for the larger minibatches of
+            several ranks. The default is 1.
 
     Raises:
         ValueError: If there are several optimizers, none of which is called ``"main"``,

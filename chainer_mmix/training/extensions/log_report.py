@@ -7,12 +7,12 @@ from chainer_mmix.training.parts import batch_size
 
 
 class LogReport(extensions.LogReport):
-    """Chainer's LogReport, which weighs each iteration by its number of examples.
+    """Chainer's LogReport, but with each iteration weighted by its number of examples.
 
-    It is for training on minibatches of several sizes: by an iterator with
-    ``repeat=False``, or one that puts examples of one length together. Where all
-    minibatches are of one size, as by default, it logs what
-    :class:`chainer.training.extensions.LogReport` does. If an iteration takes several
+    It is for training on minibatches of several sizes: with an iterator with
+    ``repeat=False``, or one that groups examples of the same length. If all minibatches
+    have the same size, as by default, its log is that of
+    :class:`chainer.training.extensions.LogReport`. If an iteration takes several
     minibatches, the last one counts.
 
     Args:

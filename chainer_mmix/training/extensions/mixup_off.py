@@ -9,28 +9,28 @@ from chainer_mmix.training.parts import classifiers_of
 
 
 class MixupOff(EpochSchedule):
-    """Switches mixing off after some epochs.
+    """Switches mixing off after a number of epochs.
 
     It sets ``mixup_hidden`` of each :class:`~chainer_mmix.ManifoldMixupClassifier` that
-    the updater trains to ``False``. That is a function of the epoch alone, and is right
+    the updater trains to ``False``. This depends only on the epoch, so it is right
     after a resume too.
 
     The last epochs without mixing let a network, and the statistics of its batch
-    normalisation, settle on samples as they are. To fade mixing out, shift ``prob`` or
+    normalisation, adapt to unmixed samples. To fade mixing out, shift ``prob`` or
     ``alpha`` with :class:`~chainer_mmix.training.extensions.MixupShift`.
 
     The copies of a :class:`~chainer.training.updaters.ParallelUpdater` are switched off
-    too. Those of a MultiprocessParallelUpdater are in other processes, out of reach.
+    too. Those of a MultiprocessParallelUpdater are out of reach, in other processes.
     Under a multi-node optimizer of :mod:`chainermn`, it belongs on every rank.
 
     Source: ``mixup_off_epoch`` of timm.
 
     Args:
         epoch (int): The number of epochs with mixing.
-        classifier (~chainer_mmix.ManifoldMixupClassifier): The one to switch off, where
-            others go on or the updater hides it. By default, it is all that are found:
-            in the optimizers' targets, in ``loss_func`` and in attributes of the
-            updater.
+        classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier, if others
+            continue to mix or the updater hides it. By default, all classifiers that
+            are found in the optimizers' targets, in ``loss_func`` and in attributes of
+            the updater are switched off.
 
     Raises:
         TypeError: If there is no classifier, or the updater trains in other processes,

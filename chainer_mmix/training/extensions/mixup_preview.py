@@ -18,27 +18,28 @@ from chainer_mmix.training.parts import classifier_of
 class MixupPreview(extension.Extension):
     r"""Draws pairs of images and their mixtures at the input.
 
-    Each row of the picture has the first image, the second and the mixed one, with
-    both labels and their weights, :math:`\lambda` and :math:`1 - \lambda`. The policy
-    is the classifier's at that moment; of each method that it has, such as mixup and
-    CutMix, there are pairs. They are drawn from a copy of it. Label maps, and maps of
-    probabilities, are below the images, a colour a class.
+    Each row of the picture shows the first image, the second and the mixed one, with
+    both labels and their weights, :math:`\lambda` and :math:`1 - \lambda`. The pairs
+    are drawn from a copy of the classifier's current policy; there are pairs for each
+    of its methods, such as mixup and CutMix. Label maps, and maps of probabilities, are
+    shown below the images, with a colour for each class.
 
-    Where the classifier does not mix, or without Matplotlib, there is no picture. To
-    see one before the training, pass ``call_before_training=True`` to
+    There is no picture if the classifier does not mix, or without Matplotlib. To see
+    one before the training, pass ``call_before_training=True`` to
     :meth:`~chainer.training.Trainer.extend`.
 
     Args:
         dataset: Examples (image, target); the images are float arrays of shape
-            (C, H, W) with one channel or three. A few are read once, here; if they are
-            augmented at random, this draws from the generators of the training.
-        n_pair (int): How many pairs to show, of the first examples as first partners
-            and as second ones. The default is 6.
-        label_names (sequence of str): The names of the classes. By default they are
-            numbers.
+            (C, H, W) with one or three channels. A few are read once, when the
+            extension is made; if they are augmented at random, this draws from the
+            generators of the training.
+        n_pair (int): The number of pairs. The first examples are the partners. The
+            default is 6.
+        label_names (sequence of str): The names of the classes. By default, classes are
+            shown as numbers.
         filename (str): Name of the file in the output folder. The default is
             ``mixup_preview.png``.
-        converter (~chainer.dataset.Converter): Makes arrays of a batch of examples.
+        converter (~chainer.dataset.Converter): Converts a batch of examples to arrays.
         classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier. By default,
             it is the main optimizer's target, or else the only one that the updater
             trains.

@@ -17,32 +17,32 @@ from chainer_mmix.training.parts import batch_size, classifier_of
 class MixupReport(extension.Extension):
     r"""Reports how often each point mixed, with which :math:`\lambda` and which loss.
 
-    It reads ``draw`` of a :class:`~chainer_mmix.ManifoldMixupClassifier` after each
-    iteration, that is, the draw of its last call, and draws nothing itself. With an
-    updater that trains several replicas, it sees the main one. On one rank of a
-    multi-node optimizer, it sees that rank.
+    After each iteration, it reads the attribute ``draw`` of a
+    :class:`~chainer_mmix.ManifoldMixupClassifier`, the draw of its last call; it draws
+    nothing itself. If an updater trains several replicas, it sees the main one. On one
+    rank of a multi-node optimizer, it sees that rank.
 
     For :class:`~chainer.training.extensions.LogReport`, it reports
-    ``mixup/layer/<point>``, 1 if that point mixed and else 0, whose mean is the share
-    of iterations, and ``mixup/loss/<point>``, the loss of those iterations, if the
-    classifier reports one. An iteration without mixing counts as the point ``none``,
-    one whose link chose by itself as ``link``. A second report in a Trainer puts its
-    name before these.
+    ``mixup/layer/<point>``, which is 1 if that point mixed and else 0, so that its mean
+    is the share of iterations, and ``mixup/loss/<point>``, the loss of these
+    iterations, if the classifier reports one. An iteration without mixing counts as the
+    point ``none``, and one whose link chose the point itself as ``link``. A second
+    report in a Trainer prefixes these keys with its name.
 
     At each trigger it writes a JSON file with
 
     - ``settings``: the arguments of the :class:`~chainer_mmix.MixupPolicy` when the run
       began or was resumed, with the points drawn from as ``layer_mix`` (``null`` if the
-      link chooses); ``null`` as a whole if the classifier does not mix;
-    - ``layer``: iterations by mixing point, since the beginning;
-    - ``loss``: the mean training loss by mixing point, likewise, weighed by the
-      examples of each minibatch;
-    - ``method``: iterations by method, ``mixup``, ``cutmix``, ``fmix`` or
-      ``resizemix``; the mixed samples by method if the policy draws for each pair or
+      link chooses); ``null`` if the classifier does not mix;
+    - ``layer``: the number of iterations by mixing point, from the beginning;
+    - ``loss``: the mean training loss by mixing point, from the beginning, weighted by
+      the examples of each minibatch;
+    - ``method``: the number of iterations by method, ``mixup``, ``cutmix``, ``fmix`` or
+      ``resizemix``; the number of mixed samples if the policy draws for each pair or
       sample;
     - ``lam``: ``bin_edges`` (21 numbers from 0 to 1) and ``counts`` (20) of a histogram
-      of all :math:`\lambda`, one an iteration, or one a mixed sample if the policy
-      draws them so.
+      of all :math:`\lambda`, one per iteration, or one per mixed sample if the policy
+      draws for each pair or sample.
 
     Args:
         filename (str): Name of the file in the output folder. The default is
@@ -50,11 +50,11 @@ class MixupReport(extension.Extension):
         trigger: When to write it; the default is each epoch.
         classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier. By default,
             it is the main optimizer's target, or else the only one that the updater
-            trains. With none at all, nothing mixes.
-        communicator (~chainermn.CommunicatorBase): Where it is on every rank, to write
-            one file on rank 0 with the iterations of all ranks, and to save all in a
-            :class:`~chainer_mmix.training.multinode.RankSnapshot`. The default is
-            ``None``: this process alone.
+            trains. Without any, nothing mixes.
+        communicator (~chainermn.CommunicatorBase): If it is given on every rank, rank 0
+            writes one file with the iterations of all ranks, and a
+            :class:`~chainer_mmix.training.multinode.RankSnapshot` saves them all. The
+            default is ``None``: this process alone.
 
     Raises:
         ValueError: If there are several classifiers, when the run begins.

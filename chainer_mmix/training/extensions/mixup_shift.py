@@ -17,23 +17,23 @@ class MixupShift(LinearShift):
     """Shifts a number of the policy linearly, such as its ``alpha``.
 
     It is :class:`~chainer.training.extensions.LinearShift` for the policy of a
-    :class:`~chainer_mmix.ManifoldMixupClassifier`. That one, without
+    :class:`~chainer_mmix.ManifoldMixupClassifier`. Chainer's extension, without
     ``optimizer=policy``, sets the ``alpha`` of the optimizer: Adam's learning rate.
 
     Args:
-        attr (str): ``"alpha"``, ``"prob"``, ``"cutmix_alpha"``, ``"switch_prob"`` or
-            ``"fixed_lam"``.
+        attr (str): ``"alpha"``, ``"prob"``, ``"cutmix_alpha"``, ``"fmix_alpha"``,
+            ``"switch_prob"`` or ``"fixed_lam"``.
         value_range (tuple of float): The first and the last value.
-        time_range (tuple of int): The first and the last call between which it shifts:
+        time_range (tuple of int): The first and the last call of the shift. Calls are
             iterations, unless :meth:`~chainer.training.Trainer.extend` is given
             another trigger.
         policy (MixupPolicy): The policy. The default is that of the Trainer's
             classifier.
 
     Raises:
-        ValueError: If there is no such attribute, a value is none that it may have,
-            the time goes backwards, or, when the run begins, there is no classifier,
-            or several.
+        ValueError: If there is no such attribute, a value is out of its range, the time
+            goes backwards, or, when the run begins, there is no classifier or there are
+            several.
     """
 
     _optimizer: Any  # what it shifts, as Chainer calls it

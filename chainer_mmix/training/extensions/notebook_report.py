@@ -29,8 +29,10 @@ class NotebookReport(extension.Extension):
     :class:`~chainer.training.extensions.LogReport`.
 
     Args:
-        columns (sequence of str): Keys of the log, for the table.
-        curves (sequence): Of each picture, the keys that it shows against the epoch.
+        columns (sequence of str): Keys of the log, for the table. By default, the
+            epoch, losses and accuracies of training and validation, and the time.
+        curves (sequence): For each panel, the keys that it shows against the epoch. By
+            default, one has the losses and one the accuracies.
     """
 
     trigger = 1, "iteration"

@@ -23,16 +23,16 @@ class PredictorEvaluator(Evaluator):
     under the name that :meth:`~chainer.training.Trainer.extend` is given.
 
     Before the first iteration of a run, the first minibatch is measured and the result
-    discarded, so that an error stops the run before it has cost anything. Parameters
-    that have no shape yet are zeros in this trial.
+    discarded, so that an error stops the run before any work is lost. Parameters that
+    have no shape yet are zeros in this trial.
 
-    With several ranks it belongs on rank 0, with all examples.
-    :func:`chainermn.create_multi_node_evaluator` would take the mean of what each rank
-    measures, and is refused.
+    With several ranks, it belongs on rank 0, with all examples.
+    :func:`chainermn.create_multi_node_evaluator` would average the measurements of the
+    ranks, and is refused.
 
     Like the Evaluator, it leaves the network as it found it and draws no random numbers
-    itself. It changes neither gradients nor what the classifier keeps of its last
-    call.
+    itself. It changes neither the gradients nor the values that the classifier keeps
+    from its last call.
 
     Args:
         iterator (~chainer.dataset.Iterator): An iterator that ends, made with
@@ -41,14 +41,14 @@ class PredictorEvaluator(Evaluator):
             :class:`~chainer_mmix.ManifoldMixupClassifier` or another link with a
             ``predictor`` and, where the measure needs it, a ``lossfun``.
         measure (callable): Called as ``measure(target, batches)`` in test mode.
-            ``batches`` yields inputs and targets of all examples: arrays, with a tuple
-            or a dict in place of several inputs. It returns a dict of numbers by name,
-            or :class:`~chainer_mmix.analysis.findings.Findings`, which may have files
-            too. :mod:`chainer_mmix.analysis` has such functions.
-        converter (~chainer.dataset.Converter): Makes arrays of a batch of examples.
-        device (device specifier): Where to send them. The default leaves them where
-            they are.
-        eval_hook (callable): Called with this extension before each measurement, when
+            ``batches`` yields the inputs and targets of all examples as arrays; several
+            inputs are a tuple or a dict of arrays. It returns a dict of numbers by
+            name, or :class:`~chainer_mmix.analysis.findings.Findings`, which may
+            include files. :mod:`chainer_mmix.analysis` has such functions.
+        converter (~chainer.dataset.Converter): Converts a batch of examples to arrays.
+        device (device specifier): The device to which the arrays are sent. By default,
+            they stay where they are.
+        eval_hook (callable): Called with this extension before each measurement, after
             states such as an LSTM's have been reset.
 
     Raises:
@@ -78,7 +78,7 @@ class PredictorEvaluator(Evaluator):
 
     @property
     def _mn_communicator(self) -> None:
-        """What :func:`chainermn.create_multi_node_evaluator` sets."""
+        """Set by :func:`chainermn.create_multi_node_evaluator`, which is refused."""
 
     @_mn_communicator.setter
     def _mn_communicator(self, communicator: object) -> None:
@@ -95,7 +95,7 @@ class PredictorEvaluator(Evaluator):
 
     @property
     def name(self) -> str | None:
-        """What it reports begins with this."""
+        """The prefix of the reported values."""
         return self._prefix
 
     @name.setter

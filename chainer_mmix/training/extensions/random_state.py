@@ -10,10 +10,10 @@ from chainer.training import extension
 class RandomState(extension.Extension):
     """Puts the state of :mod:`numpy.random` and :mod:`random` into the snapshot.
 
-    Chainer's iterators save their order, but not the generators of the next one. With
-    this extension and a :class:`~chainer.iterators.SerialIterator`, a resumed run on a
-    CPU equals an uninterrupted one bit-for-bit. Iterators that prefetch have drawn
-    ahead when a snapshot is taken, so that later orders may differ. The extension does
+    Chainer's iterators save their order, but not the generators that draw the next one.
+    With this extension and a :class:`~chainer.iterators.SerialIterator`, a resumed run
+    on a CPU equals an uninterrupted one bit-for-bit. Iterators that prefetch have drawn
+    ahead when a snapshot is taken, so their later orders may differ. The extension does
     nothing else; a mixing policy saves its own generator.
     """
 

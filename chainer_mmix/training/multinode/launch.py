@@ -23,7 +23,7 @@ COMMUNICATORS = ("auto", "naive", "flat", "pure_nccl")
 
 
 def started_ranks() -> tuple[int, int] | None:
-    """Returns rank and number of ranks if mpiexec has started this process."""
+    """Returns the rank and the number of ranks if mpiexec has started this process."""
     for variables in _VARIABLES:
         values = [os.environ.get(name, "") for name in variables]
         if all(value.isdigit() for value in values):
@@ -32,10 +32,10 @@ def started_ranks() -> tuple[int, int] | None:
 
 
 def start(n: int, words: Sequence[str]) -> None:
-    """Puts mpiexec in the place of this process, to start it again as ranks.
+    """Replaces this process by mpiexec, which starts it again as several ranks.
 
     Args:
-        n (int): How many.
+        n (int): The number of ranks.
         words (sequence of str): The arguments of ``chainer-mmix train``.
 
     Raises:
@@ -56,11 +56,12 @@ _INSTALL = "install MPI and mpi4py with pip install 'chainer-mmix[mpi]'"
 
 
 def join(name: str, is_gpu: bool = False) -> Ranks:
-    """Joins the other ranks that mpiexec has started, if it has.
+    """Joins the other ranks that mpiexec has started, if there are any.
 
-    The ranks of a machine share its processors, unless ``OMP_NUM_THREADS`` says what
-    each has. Worker processes that are started afterwards are forked from a server that
-    knows nothing of MPI, since a process that has begun with MPI must not be forked.
+    The ranks of a machine divide its processors among them, unless ``OMP_NUM_THREADS``
+    sets the number for each. Worker processes that are started afterwards are forked
+    from a server that does not use MPI, since a process that uses MPI must not be
+    forked.
 
     Args:
         name (str): ``"naive"``, ``"flat"`` or ``"pure_nccl"``, as for

@@ -9,21 +9,21 @@ from chainer.training import extension
 
 
 class ObservationMean(extension.Extension):
-    """Puts the mean over all ranks in the place of each number that is reported.
+    """Replaces each reported number by its mean over all ranks.
 
-    It belongs on every rank. A number that only some ranks report becomes the mean over
-    these, on all ranks. A tuple ``(value, weight)``, such as the loss of a mixing point
-    that only some ranks have drawn, with an integer weight, is weighed. If a number is
-    NaN on one rank, it is NaN on all, so that a
-    :class:`~chainer_mmix.training.extensions.FailOnNonNumber`, which comes later, stops
-    them all in the same iteration.
+    It belongs on every rank. If only some ranks report a number, it becomes the mean
+    over these, on all ranks. A tuple ``(value, weight)`` with an integer weight, such
+    as the loss of a mixing point that only some ranks have drawn, is averaged with its
+    weight. If a number is NaN on one rank, it is NaN on all, so that a
+    :class:`~chainer_mmix.training.extensions.FailOnNonNumber`, which runs later, stops
+    all ranks in the same iteration.
 
-    One message of a few hundred bytes is reduced an iteration, unlike the pickled
-    objects of :class:`chainermn.extensions.ObservationAggregator`, one for each number.
-    On a GPU it waits for the device.
+    One message of a few hundred bytes is reduced per iteration, where
+    :class:`chainermn.extensions.ObservationAggregator` sends a pickled object for each
+    number. On a GPU, it waits for the device.
 
     Args:
-        communicator (~chainermn.CommunicatorBase): One of ChainerMN's.
+        communicator (~chainermn.CommunicatorBase): One of ChainerMN's communicators.
     """
 
     trigger = 1, "iteration"

@@ -8,16 +8,16 @@ from chainer.training import extension
 
 
 class RankSnapshot(extension.Extension):
-    """Saves a snapshot on the first rank, with what the other ranks know.
+    """Saves a snapshot on the first rank, with the states of the other ranks.
 
-    It belongs on every rank. Extensions that have parts of their own on each rank have
-    two methods: ``rank_part()`` returns the part of this rank, and on the first one
-    ``take_parts(parts)`` is given those of all before it is saved.
+    It belongs on every rank. Extensions whose state differs among ranks have two
+    methods: ``rank_part()`` returns the part of this rank, and ``take_parts(parts)`` is
+    called on the first rank with the parts of all ranks, before it is saved.
 
     Args:
-        communicator (~chainermn.CommunicatorBase): One of ChainerMN's.
-        snapshot: The extension that saves, as :func:`chainer.training.extensions.\
-snapshot` makes it. The other ranks do not call it.
+        communicator (~chainermn.CommunicatorBase): One of ChainerMN's communicators.
+        snapshot: The extension that saves, made by :func:`chainer.training.extensions.\
+snapshot`. The other ranks do not call it.
     """
 
     priority = extension.PRIORITY_READER - 200  # Chainer's snapshot

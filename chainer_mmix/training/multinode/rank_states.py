@@ -13,22 +13,22 @@ _NUMPY = ("keys", "position", "has_gauss", "gauss")
 
 
 class RankStates(RandomState):
-    """Puts into the snapshot what differs from rank to rank.
+    """Puts the states that differ among ranks into the snapshot.
 
-    These are the state of :mod:`numpy.random`, by which dropout draws other masks on
-    each rank, and the persistent arrays of the network, such as the statistics of
-    batch normalisation in the middle of an epoch. What all ranks share, the generator
-    of the orders, takes the place that
+    These are the state of :mod:`numpy.random`, from which dropout draws different masks
+    on each rank, and the persistent arrays of the network, such as the statistics of
+    batch normalisation in the middle of an epoch. The generator of the orders, which
+    all ranks share, takes the place that
     :class:`~chainer_mmix.training.extensions.RandomState` gives to
-    :mod:`numpy.random`, so that a single process goes on with the same orders.
+    :mod:`numpy.random`, so that a single process continues with the same orders.
 
-    As many ranks as have saved go on to the bit. Another number of them shares the mean
-    of the persistent arrays, and draws anew from :mod:`numpy.random`.
+    The same number of ranks resumes bit-for-bit. Another number of ranks uses the mean
+    of the persistent arrays, and new states of :mod:`numpy.random`.
 
-    When it is made, :mod:`numpy.random` is seeded anew on each rank.
+    When it is made, it seeds :mod:`numpy.random` differently on each rank.
 
     Args:
-        communicator (~chainermn.CommunicatorBase): One of ChainerMN's.
+        communicator (~chainermn.CommunicatorBase): One of ChainerMN's communicators.
         order (SharedOrder): The order of the examples.
         model (~chainer.Link): The network.
     """

@@ -17,17 +17,18 @@ class RanksError(ValueError):
 
 
 class Ranks:
-    """The processes that train one network, and the place of this one among them.
+    """The processes that train one network, and the rank of this one.
 
-    Without a communicator there is this one alone, and nothing is communicated.
+    Without a communicator, this process is the only one, and nothing is communicated.
 
     Args:
-        communicator (~chainermn.CommunicatorBase): One of ChainerMN's, or ``None``.
+        communicator (~chainermn.CommunicatorBase): One of ChainerMN's communicators, or
+            ``None``, the default.
 
     Attributes:
-        communicator: The communicator, ``None`` if there is one rank.
-        rank (int): The number of this process.
-        size (int): How many there are.
+        communicator: The communicator; ``None`` if there is only one rank.
+        rank (int): The number of this process, from 0.
+        size (int): The number of processes.
     """
 
     def __init__(self, communicator: Any = None) -> None:
@@ -66,17 +67,17 @@ class Ranks:
     def in_turn(self, function: Callable[[], T]) -> T:
         """Calls a function on the first rank, and then on the others.
 
-        So what it downloads and caches is downloaded once.
+        Files that it downloads and caches are thus downloaded once.
 
         Raises:
-            RanksError: As :meth:`on_first`.
+            RanksError: As for :meth:`on_first`.
         """
         results: list[T] = []
         self.on_first(lambda: results.append(function()))
         return results[0] if results else function()
 
     def check(self) -> None:
-        """Waits for the other ranks, which may have failed.
+        """Waits for the other ranks, and raises an error if one has failed.
 
         Raises:
             RanksError: If one has called :meth:`fail`.
@@ -85,10 +86,10 @@ class Ranks:
             self._exchange(None)
 
     def fail(self, error: Exception) -> None:
-        """Raises an error on all ranks, which are in one of the methods above, or soon.
+        """Raises an error on all ranks, at their next call of a method above.
 
         Args:
-            error (Exception): What went wrong on this one.
+            error (Exception): The error of this rank.
         """
         if self.communicator is not None and not isinstance(error, RanksError):
             self._exchange(str(error))
@@ -108,8 +109,8 @@ class Ranks:
     def share_of(self, dataset: Sequence) -> Sequence:
         """Returns the examples of a dataset that this rank evaluates.
 
-        All examples belong to one rank each. If the number of ranks does not divide
-        that of examples, the first ranks have one more.
+        Each example belongs to one rank. If the number of examples is not a multiple of
+        the number of ranks, the first ranks have one more.
 
         Args:
             dataset (sequence): The same on all ranks; nothing is sent or copied.
@@ -139,7 +140,7 @@ class Ranks:
         return create_multi_node_evaluator(evaluator, self.communicator)
 
     def abort(self, code: int) -> None:
-        """Ends all ranks at once, with an exit code; does nothing if there is one."""
+        """Ends all ranks at once, with an exit code; does nothing for one rank."""
         if self.communicator is not None:
             sys.stdout.flush()
             sys.stderr.flush()

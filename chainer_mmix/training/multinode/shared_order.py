@@ -8,26 +8,26 @@ class SharedOrder(ShuffleOrderSampler):
     """Shuffles alike on all ranks, each of which reads its share of each minibatch.
 
     It is the ``order_sampler`` of one of Chainer's iterators over the whole dataset,
-    the same on all ranks. The iterator's batch size is that of all ranks together; of
-    each minibatch, a rank reads and gets a part::
+    which is the same on all ranks. The iterator's batch size is that of all ranks
+    together; each rank reads and gets its part of a minibatch::
 
         order = SharedOrder(communicator, np.random.RandomState(0))
         iterator = SerialIterator(train, batchsize * communicator.size,
                                   order_sampler=order)
 
     Minibatches, epochs and iterations are then those of one process, whatever the
-    number of ranks: each example comes once an epoch, in an order that is drawn anew
-    for each epoch, and none is left out or repeated to make shares equal.
+    number of ranks: each example comes once per epoch, in a new order for each epoch,
+    and none is left out or repeated to make the shares equal.
 
     Args:
-        communicator (~chainermn.CommunicatorBase): One of ChainerMN's.
-        random_state (~numpy.random.RandomState): Draws the orders; in the same state on
-            all ranks. By default it begins as :mod:`numpy.random` is now, which must
-            be in the same state on all ranks.
+        communicator (~chainermn.CommunicatorBase): One of ChainerMN's communicators.
+        random_state (~numpy.random.RandomState): The generator of the orders, in the
+            same state on all ranks. By default, it starts in the current state of
+            :mod:`numpy.random`, which must be the same on all ranks.
 
     Attributes:
-        share (tuple of int): The number of the part, and how many there are.
-        random_state (~numpy.random.RandomState): What draws the orders.
+        share (tuple of int): The number of this rank's part, and the number of parts.
+        random_state (~numpy.random.RandomState): The generator of the orders.
     """
 
     def __init__(

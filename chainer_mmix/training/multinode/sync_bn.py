@@ -8,18 +8,19 @@ from chainer.links import BatchNormalization
 
 
 def synchronize_statistics(model: chainer.Link, communicator: Any) -> None:
-    """Lets batch normalisation take its statistics over all ranks in training.
+    """Lets batch normalisation compute its statistics over all ranks in training.
 
-    Each :class:`chainer.links.BatchNormalization` in the model becomes a
-    :class:`chainermn.links.MultiNodeBatchNormalization`, in its place. Call it before
-    an optimizer is set up with the model.
+    Each :class:`chainer.links.BatchNormalization` in the model is replaced by a
+    :class:`chainermn.links.MultiNodeBatchNormalization`. Call this before an optimizer
+    is set up with the model.
 
     Args:
         model (~chainer.Link): The model.
-        communicator (~chainermn.CommunicatorBase): One of ChainerMN's.
+        communicator (~chainermn.CommunicatorBase): One of ChainerMN's communicators.
 
     Raises:
-        ValueError: If there is none, or one of an unknown size.
+        ValueError: If the model has no batch normalisation, or one whose size is not
+            known yet.
     """
     from chainermn.links import create_mnbn_model
 
@@ -43,4 +44,7 @@ def synchronize_statistics(model: chainer.Link, communicator: Any) -> None:
             else:
                 parent.__dict__[child.name] = new
     if not found:
-        raise ValueError("there is no batch normalisation whose statistics to share")
+        raise ValueError(
+            "the model has no batch normalisation whose statistics the processes "
+            "could share: train it without synchronizing them"
+        )

@@ -52,20 +52,22 @@ def _hold_pmi() -> subprocess.Popen | None:
 class Watchdog:
     """Ends all ranks when one of them no longer answers.
 
-    A thread of each rank sends a byte to the first rank, and the first rank to each,
-    twice a second, by TCP. A rank whose connection is closed is dead; one that is
-    silent for too long is stopped, or its machine is. Each rank also looks at itself:
-    when its step, without the time that it waits for others, takes much longer than any
-    before, it prints where it is. Then MPI ends the job, with exit code 1.
+    Twice a second, a thread of each rank sends a byte to the first rank, and the first
+    rank sends one to each, by TCP. A rank whose connection is closed is dead; if it is
+    silent for too long, the process or its machine has stopped. Each rank also watches
+    itself: if a step, without the time spent waiting for others, takes much longer than
+    any before, it prints where it is. In each of these cases, MPI ends the job with
+    exit code 1.
 
-    If all processes were stopped and go on, as a job scheduler may do it, nothing
-    happens.
+    If all processes are suspended and continue later, as a job scheduler may do,
+    nothing happens.
 
     Args:
-        ranks (Ranks): All ranks, which must make one at the same time.
+        ranks (Ranks): The ranks, all of which must make a Watchdog at the same time.
         patience (float): Seconds of silence that end the job. A step may take as long,
-            or ten times as long as the longest so far; the first one has ten times as
-            long, and to compile takes what it takes. 0 for no watchdog.
+            or ten times as long as the longest step so far; the first step may take ten
+            times ``patience``, and the time to compile does not count. 0 for no
+            watchdog. The default is 6.
     """
 
     def __init__(self, ranks: Ranks, patience: float = 6.0) -> None:
@@ -84,7 +86,7 @@ class Watchdog:
         self._thread.start()
 
     def watch(self, trainer: chainer.training.Trainer) -> None:
-        """Looks at the steps of a Trainer, too, from now on.
+        """Also watches the steps of a Trainer from now on.
 
         Args:
             trainer (~chainer.training.Trainer): Its optimizer must be a multi-node
@@ -106,7 +108,7 @@ class Watchdog:
         updater.update = timed
 
     def close(self) -> None:
-        """Ends the watch, and tells the others that this rank has come to its end."""
+        """Ends the watch, and tells the others that this rank has finished."""
         if self._peers and not self._closing.is_set():
             self._closing.set()
             self._thread.join()

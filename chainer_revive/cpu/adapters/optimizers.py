@@ -113,7 +113,7 @@ def _step(rule, param, kind):
     if grad is None:
         return None  # perhaps a parameter that has no array yet, nor a state
     arrays = param.data, grad, *[rule.state[name] for name in kind.states]
-    if not _covers(arrays):
+    if not covers(arrays):
         return declined(_NOT_COVERED)
     rates = kind.rates(rule, param.dtype)
     if not are_numbers(rates):
@@ -127,7 +127,8 @@ def are_numbers(rates) -> bool:
     return all([type(rate) is float or np.ndim(rate) == 0 for rate in rates])
 
 
-def _covers(arrays) -> bool:
+def covers(arrays) -> bool:
+    """Tells whether a loop takes a parameter, its gradient and its states."""
     data, grad, *_ = arrays
     return (
         covered(*arrays)

@@ -2,7 +2,9 @@ import argparse
 import os
 import sys
 
+import chainer
 import pytest
+from chainer import links
 
 from chainer_mmix.cli.options import LR_SCALING
 from chainer_mmix.cli.ranks import scale_rate
@@ -66,6 +68,19 @@ def test_without_nccl_there_is_a_way(monkeypatch):
     monkeypatch.setattr(chainermn, "create_communicator", create)
     with pytest.raises(ValueError, match=r"NCCL 2.0\+\): install nvidia-nccl-cu12"):
         multinode.join("pure_nccl", is_gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        (lambda: links.Linear(2, 2), "no batch normalisation .*train it without"),
+        (lambda: links.BatchNormalization(axis=0), "give it its size"),
+    ],
+)
+def test_statistics_that_cannot_be_shared_are_refused(link, said):
+    pytest.importorskip("chainermn")
+    with pytest.raises(ValueError, match=said):
+        multinode.synchronize_statistics(chainer.Sequential(link()), None)
 
 
 def test_an_mpiexec_of_another_mpi_is_noticed(in_ranks):

@@ -1,6 +1,6 @@
 import pytest
 
-from chainer_mmix.atomic import write_atomically
+from chainer_revive.atomic import write_atomically
 
 
 @pytest.mark.parametrize("mode, content", [("w", "naïve\n"), ("wb", b"\0\xff")])

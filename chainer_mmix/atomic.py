@@ -1,3 +1,0 @@
-from chainer_revive.atomic import write_atomically
-
-__all__ = ["write_atomically"]
