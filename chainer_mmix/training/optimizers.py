@@ -4,6 +4,8 @@ import chainer
 from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
+from chainer_mmix.checks import check_number
+from chainer_mmix.links.contract import check_link
 from chainer_mmix.lookup import lookup
 from chainer_mmix.training.sgd import SGD
 
@@ -47,9 +49,17 @@ def make_optimizer(
         chainer.GradientMethod: The optimizer of ``model``.
 
     Raises:
-        ValueError: If there is no optimizer of that name.
+        TypeError: If ``model`` is not a link.
+        ValueError: If there is no optimizer of that name, the learning rate is not
+            above 0, or another number is negative or not finite.
     """
     lookup(OPTIMIZERS, name, "optimizer")
+    check_link(model, "model")
+    check_number("lr", lr, open_=True)
+    check_number("weight_decay", weight_decay)
+    check_number("momentum", momentum)
+    if grad_clip is not None:
+        check_number("grad_clip", grad_clip, open_=True)
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
         optimizer = optimizers.AdamW(alpha=lr, weight_decay_rate=lr * weight_decay)

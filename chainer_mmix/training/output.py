@@ -30,6 +30,36 @@ def check_output(
         ValueError: If the path is not a folder, cannot be written to, or holds another
             run.
     """
+    check_writable(out)
+    out = Path(out)
+    snapshot = find_snapshot(out)
+    files = [name for name in (record.FILENAME, "log") if (out / name).exists()]
+    files += [snapshot.name] if snapshot else []
+    if not files or (resume and Path(resume).resolve().parent == out.resolve()):
+        return
+    if files[0] == record.FILENAME and not snapshot and (again or _failed(out, files)):
+        return  # a run without a snapshot leaves nothing to lose
+    remedy = "remove it" if files == ["log"] else "resume it"
+    raise ValueError(
+        f"the output folder {out} holds another run ({', '.join(files)}): {remedy}, or "
+        "name another folder"
+    )
+
+
+def check_writable(out: str | Path) -> None:
+    """Checks that a folder can be made and written to, without touching it.
+
+    Args:
+        out (str or path-like): The folder, which need not exist.
+
+    Raises:
+        TypeError: If it is not a path.
+        ValueError: If it is not a folder, or cannot be written to.
+    """
+    if not isinstance(out, (str, os.PathLike)):
+        raise TypeError(
+            f"out must be the path of the output folder, such as 'result', not {out!r}"
+        )
     if not str(out):
         raise ValueError("the output folder has an empty name: give it one")
     out = Path(out)
@@ -44,18 +74,6 @@ def check_output(
             f"the output folder {out} cannot be written to, for lack of permission in "
             f"{existing}: name another"
         )
-    snapshot = find_snapshot(out)
-    files = [name for name in (record.FILENAME, "log") if (out / name).exists()]
-    files += [snapshot.name] if snapshot else []
-    if not files or (resume and Path(resume).resolve().parent == out.resolve()):
-        return
-    if files[0] == record.FILENAME and not snapshot and (again or _failed(out, files)):
-        return  # a run without a snapshot leaves nothing to lose
-    remedy = "remove it" if files == ["log"] else "resume it"
-    raise ValueError(
-        f"the output folder {out} holds another run ({', '.join(files)}): {remedy}, or "
-        "name another folder"
-    )
 
 
 def remove_leftovers(out: str | Path) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import chainer
+import numpy as np
 from chainer.training import extensions
 
+from chainer_mmix.checks import check_number, check_whole
 from chainer_mmix.training.extensions.fail_on_nonnumber import FailOnNonNumber
 
 
@@ -28,6 +31,10 @@ class RunProgress:
         epoch (int): The last epoch.
         best (tuple): A key of the log and whether less is better, or ``None``.
         patience (int): End after so many epochs without a better value, or ``None``.
+
+    Raises:
+        TypeError: If ``best`` is not such a pair.
+        ValueError: If ``patience`` is less than 1, or comes without ``best``.
     """
 
     def __init__(
@@ -37,10 +44,14 @@ class RunProgress:
         best: tuple[str, bool] | None = None,
         patience: int | None = None,
     ) -> None:
-        if patience is not None and best is None:
-            raise ValueError(
-                "early_stopping needs keep_best, which says what is better"
-            )
+        if best is not None:
+            _check_best(best)
+        if patience is not None:
+            check_whole("early_stopping", patience, 1)
+            if best is None:
+                raise ValueError(
+                    "early_stopping needs keep_best, which says what is better"
+                )
         self._log_report = log_report
         self._epoch = epoch
         self._best = best
@@ -87,6 +98,9 @@ class SnapshotTrigger:
         every (tuple): A number and ``"iterations"`` or ``"minutes"``, or ``None``.
         largest (callable): Returns the largest of the values of all ranks, which have
             clocks of their own. The default is for one.
+
+    Raises:
+        ValueError: If ``every`` is not such a pair.
     """
 
     def __init__(
@@ -95,6 +109,8 @@ class SnapshotTrigger:
         every: tuple[float, str] | None = None,
         largest: Callable[[float], float] = float,
     ) -> None:
+        if every is not None:
+            _check_every(every)
         self._guard = guard
         self._every = every
         self._largest = largest
@@ -114,3 +130,28 @@ class SnapshotTrigger:
         if fires:
             self._saved = time.monotonic()
         return fires
+
+
+def _check_best(best: Any) -> None:
+    if isinstance(best, (tuple, list)) and len(best) == 2:
+        key, lower_is_better = best
+        if isinstance(key, str) and isinstance(lower_is_better, (bool, np.bool_)):
+            return
+    raise TypeError(
+        "keep_best must be a key of the log and whether less is better, as "
+        f"('validation/main/accuracy', False) or ('validation/main/loss', True), not "
+        f"{best!r}"
+    )
+
+
+def _check_every(every: Any) -> None:
+    if isinstance(every, (tuple, list)) and len(every) == 2:
+        number, unit = every
+        if unit == "iterations":
+            return check_whole("snapshot_every", number, 1)
+        if unit == "minutes":
+            return check_number("snapshot_every", number, open_=True)
+    raise ValueError(
+        "snapshot_every must be a number and a unit, (500, 'iterations') or "
+        f"(10, 'minutes'), not {every!r}; each epoch ends with a snapshot anyway"
+    )

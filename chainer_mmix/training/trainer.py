@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import chainer
+import chainer.functions as F
 import numpy as np
 from chainer import training
 from chainer.dataset import Converter
@@ -17,9 +18,14 @@ from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.checks import check_number, check_whole
 from chainer_mmix.datasets import as_bytes
+from chainer_mmix.lookup import lookup
+from chainer_mmix.mixing.criterion import ignored_label
 from chainer_mmix.runs.record import RunRecord
+from chainer_mmix.training.device import get_device
 from chainer_mmix.training.device_batches import DeviceBatches
+from chainer_mmix.training.examples import check_example, check_known_labels
 from chainer_mmix.training.extensions import (
     Evaluator,
     FailOnNonNumber,
@@ -38,6 +44,7 @@ from chainer_mmix.training.multinode.rank_snapshot import RankSnapshot
 from chainer_mmix.training.multinode.rank_states import RankStates
 from chainer_mmix.training.multinode.ranks import Ranks
 from chainer_mmix.training.multinode.shared_order import SharedOrder
+from chainer_mmix.training.output import check_writable
 from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
 from chainer_mmix.training.run_progress import RunProgress, SnapshotTrigger
 from chainer_mmix.training.stopping import StopOnSignal, StoppedError, stoppable
@@ -64,7 +71,7 @@ def build_trainer(
     epoch: int,
     batchsize: int,
     out: str | Path,
-    device: chainer.backend.Device,
+    device: chainer.backend.Device | str,
     lr_drop: Sequence[int] = (),
     warmup: int = 0,
     cosine: bool = False,
@@ -95,7 +102,7 @@ def build_trainer(
         epoch (int): The last epoch.
         batchsize (int): Examples per minibatch, in validation too.
         out (str or path-like): The output folder.
-        device (chainer.backend.Device): Where to compute.
+        device (chainer.backend.Device or str): Where to compute, such as ``"@numpy"``.
         lr_drop (sequence of int): Epochs after which the learning rate is divided
             by 10. The default is none.
         warmup (int): Epochs over which the learning rate grows to its value. The
@@ -133,29 +140,53 @@ def build_trainer(
         :func:`~chainer_mmix.training.load_snapshot`.
 
     Raises:
-        TypeError: If examples are not pairs, or labels are strings.
-        ValueError: If there are no examples, they cannot be kept on the device, a
-            number is too small, or the learning rate would change after the last epoch.
+        TypeError: If examples are not pairs, labels are strings, or ``keep_best`` is
+            not a key and a bool.
+        ValueError: If there are no examples, a label is out of range, as far as that is
+            known without reading images, they cannot be kept on the device, a number is
+            too small, the folder cannot be written to, the optimizer is not set up, or
+            the learning rate would change after the last epoch.
     """
-    for name, number in (("epoch", epoch), ("batchsize", batchsize)):
-        if number < 1:
-            raise ValueError(f"{name} must be 1 or more, not {number}")
+    check_whole("epoch", epoch, 1)
+    check_whole("batchsize", batchsize, 1)
+    check_whole("n_retains", n_retains, 1)
+    check_whole("workers", workers, 0)
+    check_number("rate_scale", rate_scale, open_=True)
+    model = getattr(optimizer, "target", None)
+    if model is None:
+        raise ValueError(
+            "optimizer is not set up: optimizer.setup(model), or "
+            "training.make_optimizer(name, model, lr)"
+        )
+    ranks = ranks or Ranks()
+    ranks.on_first(lambda: check_writable(out))
+    device = get_device(device)
+    falls = epoch if cosine else None
+    rate = LearningRate(lr_drop, scale=rate_scale, warmup=warmup, cosine=falls)
     for name, change in (*(("lr_drop", drop) for drop in lr_drop), ("warmup", warmup)):
         if change >= epoch:
             raise ValueError(
                 f"{name} {change} is not before the end, epoch {epoch}: choose less, "
                 "train longer, or leave it to the run that goes on from there"
             )
+    log_report = extensions.LogReport(log_name="log" if ranks.is_first else None)
+    progress = RunProgress(log_report, epoch, keep_best, early_stopping)
+    is_cpu = isinstance(device, chainer.backend.CpuDevice)
+    guard = FailOnNonNumber(interval=1 if is_cpu else 20)
+    snapshot_trigger = SnapshotTrigger(guard, snapshot_every, ranks.largest)
     for name, data in (("train", train), ("test", test)):
         if len(data) == 0:
             raise ValueError(f"{name} has no examples: give at least one")
     if isinstance(train, (list, tuple, np.ndarray)):
-        _check_example(train[0], "train")  # of which a transform draws nothing
+        check_example(train[0], "train")  # of which a transform draws nothing
     example = test[0]
-    _check_example(example, "test")
-    model = optimizer.target
-    _initialize(model, example, device)
-    ranks = ranks or Ranks()
+    check_example(example, "test")
+    names, n_class = _initialize(model, example, device)
+    if keep_best is not None:
+        _check_key(keep_best[0], names)
+    if n_class is not None:
+        for name, data in (("train", train), ("test", test)):
+            check_known_labels(data, name, n_class, ignored_label(model.lossfun))
     test = ranks.share_of(test)
     convert = convert_test = convert_examples
     if data_on_device:
@@ -172,17 +203,11 @@ def build_trainer(
     updater = (GraphUpdater if graph else StandardUpdater)(
         iterator, together, converter=convert, device=device
     )
-    log_report = extensions.LogReport(log_name="log" if ranks.is_first else None)
-    progress = RunProgress(log_report, epoch, keep_best, early_stopping)
     trainer = training.Trainer(updater, progress, str(out))
-    is_cpu = isinstance(device, chainer.backend.CpuDevice)
-    guard = FailOnNonNumber(interval=1 if is_cpu else 20)
     trainer.extend(guard)
     validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
     evaluator = Evaluator(validation, model, convert_test, device, graph=graph)
     trainer.extend(ranks.evaluator(evaluator))
-    falls = epoch if cosine else None
-    rate = LearningRate(lr_drop, scale=rate_scale, warmup=warmup, cosine=falls)
     trainer.extend(rate)
     if is_half():
         trainer.extend(HalfPrecision(optimizer))
@@ -213,8 +238,7 @@ def build_trainer(
     if keep_best is not None:
         best = "best_iter_{.updater.iteration}"
         add_snapshot("best", progress.is_best, filename=best, n_retains=1)
-    trigger = SnapshotTrigger(guard, snapshot_every, ranks.largest)
-    snapshot = add_snapshot("_Snapshot", trigger, n_retains=n_retains)
+    snapshot = add_snapshot("_Snapshot", snapshot_trigger, n_retains=n_retains)
 
     def save_good(trainer: training.Trainer) -> None:
         guard.check_parameters(trainer)
@@ -316,33 +340,44 @@ def _run(trainer: training.Trainer) -> None:
         trainer.run(show_loop_exception_msg=False)
 
 
-def _check_example(example: Any, name: str) -> None:
-    if isinstance(example, dict):
-        return
-    if not isinstance(example, (tuple, list)):
-        raise TypeError(
-            f"an example of {name} is of type {type(example).__name__}, but pairs "
-            "(image, label) are needed: join two arrays, "
-            "chainer.datasets.TupleDataset(x, t)"
-        )
-    label = example[-1]
-    if isinstance(label, (str, bytes)):
-        raise TypeError(
-            f"a label of {name} is {str(label)!r}, but Chainer's losses take numbers: "
-            "class_names, t = numpy.unique(t, return_inverse=True), "
-            "t.astype(numpy.int32)"
-        )
+def _initialize(
+    model: chainer.Link, example: tuple, device
+) -> tuple[list[str], int | None]:
+    """Gives parameters their shapes, which a snapshot is checked against.
 
-
-def _initialize(model: chainer.Link, example: tuple, device) -> None:
-    """Gives parameters their shapes, which a snapshot is checked against."""
+    Returns:
+        tuple: The names of what the model reports, and the number of classes, ``None``
+        if labels need not be class numbers.
+    """
     batch = convert_examples([example], device)
+    observation: dict[str, Any] = {}
+    reporter = chainer.Reporter()
+    reporter.add_observer("main", model)
+    reporter.add_observers("main", model.namedlinks(skipself=True))
     with (
         isolated(model),
         chainer.using_config("train", False),
         chainer.no_backprop_mode(),
+        reporter.scope(observation),
+        reporter,
     ):
         model(*batch)
+        shape: Sequence[int] = getattr(getattr(model, "y", None), "shape", ())
+    loss = getattr(model, "lossfun", None)
+    loss = loss.func if isinstance(loss, functools.partial) else loss
+    is_of_classes = loss is F.softmax_cross_entropy and len(shape) == 2
+    return sorted(observation), shape[1] if is_of_classes else None
+
+
+def _check_key(key: str, names: Sequence[str]) -> None:
+    """Raises a ValueError for a key that validation does not report."""
+    known = [f"validation/{name}" for name in names]
+    if f"validation/main/{key}" in known:
+        raise ValueError(
+            f"keep_best {key!r} names no number of the log: try 'validation/main/{key}'"
+        )
+    if key.startswith("validation/main/"):
+        lookup(dict.fromkeys(known), key, "keep_best")
 
 
 def iterate(dataset: Sequence, batchsize: int, workers: int, **options):

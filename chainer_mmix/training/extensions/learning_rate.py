@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import chainer
 from chainer import optimizers
 from chainer.training import extension
 
+from chainer_mmix.checks import check_number
 from chainer_mmix.training.extensions.epoch_schedule import EpochSchedule
 from chainer_mmix.training.parts import optimizer_of
 
@@ -39,8 +40,10 @@ class LearningRate(EpochSchedule):
             several ranks. The default is 1.
 
     Raises:
-        ValueError: If there are several optimizers, none of which is called ``"main"``,
-            when the run begins.
+        TypeError: If ``drops`` is not a list.
+        ValueError: If a number is negative, not finite, or 0 where that trains nothing;
+            or, when the run begins, there are several optimizers, none of which is
+            called ``"main"``.
     """
 
     priority = extension.PRIORITY_WRITER
@@ -54,6 +57,16 @@ class LearningRate(EpochSchedule):
         cosine: int | None = None,
         scale: float = 1.0,
     ) -> None:
+        if isinstance(drops, str) or not isinstance(drops, Iterable):
+            raise TypeError(f"drops must be a list of epochs: [{drops!r}]")
+        self._drops = tuple(drops)
+        for drop in self._drops:
+            check_number("an epoch of drops", drop, open_=True)
+        check_number("factor", factor, open_=True)
+        check_number("warmup", warmup)
+        check_number("scale", scale, open_=True)
+        if cosine is not None:
+            check_number("cosine", cosine, open_=True)
         if cosine is not None and warmup >= cosine:
             raise ValueError(
                 f"a warm-up of {warmup} epochs leaves nothing of {cosine}: choose less"
@@ -62,7 +75,6 @@ class LearningRate(EpochSchedule):
         self._cosine = cosine
         if warmup or cosine:
             self.trigger = 1, "iteration"
-        self._drops = tuple(drops)
         self._scale = scale
         self._factor = factor
         self._optimizer: Any = optimizer

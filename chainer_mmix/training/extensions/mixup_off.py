@@ -3,6 +3,7 @@ from __future__ import annotations
 import chainer
 from chainer.training.updaters import MultiprocessParallelUpdater
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.training.extensions.epoch_schedule import EpochSchedule
 from chainer_mmix.training.parts import classifiers_of
@@ -33,6 +34,7 @@ class MixupOff(EpochSchedule):
             the updater are switched off.
 
     Raises:
+        ValueError: If ``epoch`` is not a whole number >= 0.
         TypeError: If there is no classifier, or the updater trains in other processes,
             when the run begins.
     """
@@ -40,6 +42,7 @@ class MixupOff(EpochSchedule):
     def __init__(
         self, epoch: int, classifier: ManifoldMixupClassifier | None = None
     ) -> None:
+        check_whole("epoch", epoch, 0)
         self._epoch = epoch
         self._classifiers = [] if classifier is None else [classifier]
 

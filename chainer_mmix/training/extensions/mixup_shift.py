@@ -48,6 +48,11 @@ class MixupShift(LinearShift):
         if attr not in _ATTRIBUTES:
             names = ", ".join(_ATTRIBUTES)
             raise ValueError(f"attr must be one of {names}, not {attr!r}")
+        for name, values in (("value_range", value_range), ("time_range", time_range)):
+            if not (isinstance(values, (tuple, list)) and len(values) == 2):
+                raise ValueError(
+                    f"{name} must be two numbers, (first, last), not {values!r}"
+                )
         for value in value_range:
             given: Any = {attr: value}
             MixupPolicy(**given)  # checks it

@@ -1,0 +1,32 @@
+"""Checks of numbers that a program passes, before they do anything."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raises a ValueError unless a value is a whole number, at least the least one."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (is_whole and value >= least):
+        raise ValueError(f"{name} must be a whole number >= {least}, not {value!r}")
+
+
+def check_number(name: str, value: Any, least: float = 0, open_: bool = False) -> None:
+    """Raises a ValueError unless a value is a finite number, at least the least one.
+
+    Args:
+        name (str): What the error calls it.
+        value: The value.
+        least (float): The least number.
+        open_ (bool): Whether it must be larger than that. The default is ``False``.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_finite = is_number and math.isfinite(value)
+    if not (is_finite and (value > least if open_ else value >= least)):
+        sign = ">" if open_ else ">="
+        raise ValueError(
+            f"{name} must be a finite number {sign} {least}, not {value!r}"
+        )

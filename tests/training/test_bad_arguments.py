@@ -1,0 +1,153 @@
+"""Arguments that would train wrongly, or end a run late, are refused at once."""
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+from chainer.datasets import SubDataset, TupleDataset
+
+from chainer_mmix import ManifoldMixupClassifier, models, training
+from chainer_mmix.training.extensions import LearningRate, MixupOff, MixupShift
+
+IMAGES = np.zeros((6, 1, 8, 8), np.float32)
+GOOD = TupleDataset(IMAGES, np.arange(6, dtype=np.int32))
+
+
+def build(out, train=GOOD, test=GOOD, optimizer=None, **changed):
+    if optimizer is None:
+        model = ManifoldMixupClassifier(models.CNN(10), seed=0)
+        optimizer = chainer.optimizers.SGD().setup(model)
+    options = {"epoch": 2, "batchsize": 3, "out": out, "device": "@numpy"} | changed
+    return training.build_trainer(optimizer, train, test, quiet=True, **options)
+
+
+@pytest.mark.parametrize(
+    "best",
+    [
+        "validation/main/accuracy",
+        ("validation/main/accuracy", "max"),
+        ("validation/main/accuracy", 0),
+        ("validation/main/accuracy", True, 1),
+        (1, True),
+    ],
+)
+def test_what_is_best_is_a_key_and_a_bool(tmp_path, best):
+    with pytest.raises(TypeError, match=r"keep_best must be .*accuracy', False\).*not"):
+        build(tmp_path, keep_best=best)
+
+
+@pytest.mark.parametrize(
+    "key, error",
+    [
+        ("accuracy", "try 'validation/main/accuracy'"),
+        ("validation/main/acc", "unknown keep_best .*there are .*main/accuracy"),
+    ],
+)
+def test_a_key_that_validation_does_not_report(tmp_path, key, error):
+    with pytest.raises(ValueError, match=error):
+        build(tmp_path, keep_best=(key, False))
+    build(tmp_path, keep_best=("validation/main/loss", True))
+    build(tmp_path, keep_best=("mine/score", False))  # of an extension to come
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *[("epoch", value) for value in (0, 1.5, True, "2")],
+        *[("batchsize", value) for value in (0, 2.5)],
+        *[("workers", value) for value in (-1, 0.5)],
+        *[("n_retains", value) for value in (0, -1)],
+        ("early_stopping", 0),
+        *[("rate_scale", value) for value in (0, -1, np.nan)],
+        *[("warmup", value) for value in (-1, np.nan)],
+        *[("snapshot_every", value) for value in (5, "5min", (1, "epochs"))],
+        *[("snapshot_every", value) for value in ((0, "minutes"), (1.5, "iterations"))],
+    ],
+)
+def test_numbers_of_a_trainer(tmp_path, name, value):
+    best = "validation/main/loss", True
+    with pytest.raises(ValueError, match=f"{name} must be .* not "):
+        build(tmp_path, **{"keep_best": best, name: value})
+
+
+def test_epochs_of_a_drop_come_in_a_list(tmp_path):
+    for drops in (1, "1"):
+        with pytest.raises(TypeError, match=f"a list of epochs: .{drops!r}"):
+            build(tmp_path, lr_drop=drops)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for out, kind in ((None, TypeError), ("", ValueError), (file, ValueError)):
+        with pytest.raises(kind, match=r"out.*(such as|give it one|name another)"):
+            build(out)
+
+
+def test_an_optimizer_without_a_model(tmp_path):
+    with pytest.raises(ValueError, match=r"not set up: optimizer.setup\(model\)"):
+        build(tmp_path, optimizer=chainer.optimizers.SGD())
+
+
+def test_a_device_may_be_named(tmp_path):
+    trainer = build(tmp_path, device="@numpy")
+    assert trainer.updater.device == chainer.get_device("@numpy")
+    with pytest.raises(ValueError, match="there is no device"):
+        build(tmp_path, device="@none")
+
+
+LATE = np.array([0, 1, 2, 3, 4, 10], np.int32)
+DATA = TupleDataset(IMAGES, LATE)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("data", [DATA, SubDataset(DATA, 1, 6), list(DATA)])
+def test_a_label_out_of_range_at_the_end(tmp_path, name, data):
+    with pytest.raises(ValueError, match=rf"{name}: labels must lie in \[0, 10\).*10"):
+        build(tmp_path, **{name: data})
+
+
+def test_labels_that_the_loss_takes_are_taken(tmp_path):
+    ignored = TupleDataset(IMAGES, np.where(LATE == 10, -1, LATE))
+    build(tmp_path, train=ignored, test=ignored)
+    net = L.Linear(64, 1)
+    model = ManifoldMixupClassifier(
+        net, mixup_hidden=False, lossfun=F.mean_squared_error, accfun=None
+    )
+    optimizer = chainer.optimizers.SGD().setup(model)
+    numbers = TupleDataset(IMAGES.reshape(6, 64), np.full((6, 1), 99, np.float32))
+    build(tmp_path, train=numbers, test=numbers, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    "make, error",
+    [
+        (lambda: LearningRate(warmup=-1), "warmup"),
+        (lambda: LearningRate(factor=-1), "factor"),
+        (lambda: LearningRate(drops=[2, -1]), "drops"),
+        (lambda: LearningRate(scale=0), "scale"),
+        (lambda: LearningRate(cosine=-3), "cosine"),
+        (lambda: MixupOff(-1), "epoch"),
+        (lambda: MixupOff("a"), "epoch"),
+        (lambda: MixupShift("alpha", 0.2, (0, 1)), "value_range"),
+        (lambda: MixupShift("alpha", (0.2,), (0, 1)), "value_range"),
+        (lambda: MixupShift("alpha", (0.2, 1), (0,)), "time_range"),
+    ],
+)
+def test_schedules(make, error):
+    with pytest.raises(ValueError, match=f"{error} must be .* not"):
+        make()
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *[("lr", value) for value in (-1e-3, 0, np.nan, np.inf, "1")],
+        *[("weight_decay", -1), ("momentum", np.nan), ("grad_clip", 0)],
+    ],
+)
+def test_numbers_of_an_optimizer(name, value):
+    options = {"lr": 0.1, name: value}
+    with pytest.raises(ValueError, match=f"{name} must be .* not"):
+        training.make_optimizer("sgd", L.Linear(2, 2), **options)
