@@ -154,7 +154,12 @@ class RunRecord:
 
         Args:
             log (list of dict): What there is of the log, if the run was resumed.
+
+        Raises:
+            RunError: If the folder holds another run, and this one is not resumed.
         """
+        if self.content["resumed_from"] is None and not log:
+            check_vacant(self._path.parent)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         duration = log[-1].get("elapsed_time", 0.0) if log else 0.0
         self._write("running", None, duration, log)
@@ -192,6 +197,26 @@ class RunRecord:
         if self.content["epoch"] > self._start["from_epoch"]:
             self._start["to_epoch"] = self.content["epoch"]
         write_json(self._path, self.content)
+
+
+def check_vacant(out: Path) -> None:
+    """Checks that a folder holds no log and no snapshot, which a new run would replace.
+
+    Args:
+        out (pathlib.Path): The folder, which need not exist.
+
+    Raises:
+        RunError: If it does.
+    """
+    files = [path.name for path in sorted(out.glob("snapshot_iter_*"))]
+    if (out / "log").exists():
+        files.insert(0, "log")
+    if files:
+        raise RunError(
+            f"the output folder {out} holds another run ({', '.join(files)}): name "
+            "another folder, remove this one, or resume its run, by "
+            "load_snapshot(path, trainer) and RunRecord(..., resumed_from=path)"
+        )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -114,6 +114,11 @@ class RunLock:
         )
 
 
+def is_locked_here(out: str | Path) -> bool:
+    """Tells whether this process has the lock of a folder."""
+    return Path(out).resolve() / FILENAME in _held
+
+
 def _holder(descriptor: int) -> tuple[str | None, int | None]:
     """Returns host and process that a lock names, if it does."""
     try:

@@ -169,10 +169,20 @@ def _is_of_run(path: Path, log: Sequence[Mapping[str, Any]]) -> bool:
         saved = [json.loads(str(log)) for log in members.values()]
     except ValueError:
         return True  # whoever loads it says what is wrong
+    return not saved or any(_begins(own, log) for own in saved)
+
+
+def continues_log(out: Path, own: Sequence[Mapping[str, Any]]) -> bool:
+    """Tells whether a resumed log is how that of a folder, if there is one, begins."""
+    try:
+        return _begins(own, read_log(out))
+    except RunError:
+        return True
+
+
+def _begins(own: Sequence, log: Sequence) -> bool:
     # As text, since NaN is not equal to itself.
-    return not saved or any(
-        json.dumps(own) == json.dumps(log[: len(own)]) for own in saved
-    )
+    return json.dumps(own) == json.dumps(log[: len(own)])
 
 
 class _StrictDeserializer(NpzDeserializer):

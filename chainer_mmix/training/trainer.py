@@ -22,7 +22,8 @@ from chainer_mmix.checks import check_number, check_whole
 from chainer_mmix.datasets import as_bytes
 from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing.criterion import ignored_label
-from chainer_mmix.runs.record import RunRecord
+from chainer_mmix.runs.files import RunError
+from chainer_mmix.runs.record import RunRecord, check_vacant
 from chainer_mmix.training.device import get_device
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.examples import check_example, check_known_labels
@@ -39,14 +40,16 @@ from chainer_mmix.training.extensions.notebook_report import in_notebook
 from chainer_mmix.training.extensions.plot_report import PlotReport
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
+from chainer_mmix.training.lock import RunLock, is_locked_here
 from chainer_mmix.training.multinode.observation_mean import ObservationMean
 from chainer_mmix.training.multinode.rank_snapshot import RankSnapshot
 from chainer_mmix.training.multinode.rank_states import RankStates
 from chainer_mmix.training.multinode.ranks import Ranks
 from chainer_mmix.training.multinode.shared_order import SharedOrder
-from chainer_mmix.training.output import check_writable
+from chainer_mmix.training.output import check_writable, remove_leftovers
 from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
 from chainer_mmix.training.run_progress import RunProgress, SnapshotTrigger
+from chainer_mmix.training.snapshots import continues_log
 from chainer_mmix.training.stopping import StopOnSignal, StoppedError, stoppable
 from chainer_mmix.training.worker_iterator import WorkerIterator
 from chainer_revive.example_random import draws_of
@@ -284,6 +287,9 @@ def run(
 ) -> None:
     """Runs a Trainer and keeps its record, however the run ends.
 
+    It locks the output folder (:class:`~chainer_mmix.training.RunLock`) and removes
+    what a killed run has left half-written there.
+
     Args:
         trainer (~chainer.training.Trainer): A Trainer that :func:`build_trainer` built.
         record (RunRecord): The record, which has been started; ``None`` on all ranks
@@ -292,6 +298,8 @@ def run(
             alone.
 
     Raises:
+        LockedError: If another run is writing into the output folder.
+        RunError: If the folder holds a run, and the Trainer does not resume it.
         StoppedError: If a signal stopped it. A snapshot has been saved.
         Exception: Any other error of the Trainer, after it has been recorded.
     """
@@ -302,8 +310,12 @@ def run(
             if record is not None:
                 record.fail(reason, log_report.log, trainer.elapsed_time)
 
-    alone = ranks is None or ranks.size == 1
-    with stoppable(lambda: fail("stopped at once"), breaks_off=alone):
+    ranks = ranks or Ranks()
+    with (
+        contextlib.ExitStack() as locks,
+        stoppable(lambda: fail("stopped at once"), breaks_off=ranks.size == 1),
+    ):
+        ranks.on_first(lambda: _take_over(trainer, locks))
         try:
             _run(trainer)
         except StoppedError as e:
@@ -317,6 +329,22 @@ def run(
             raise
         if record is not None:
             record.finish(log_report.log, trainer.elapsed_time)
+
+
+def _take_over(trainer: training.Trainer, locks: contextlib.ExitStack) -> None:
+    """Locks the output folder, unless this process has, and checks what it holds."""
+    out = Path(trainer.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if not is_locked_here(out):
+        locks.callback(RunLock(out).release)
+    if trainer.updater.iteration == 0:
+        check_vacant(out)
+    elif not continues_log(out, trainer.get_extension("LogReport").log):
+        raise RunError(
+            f"the output folder {out} holds another run than the one that the Trainer "
+            "resumes: name another folder, or load a snapshot of this one"
+        )
+    remove_leftovers(out)
 
 
 def is_done(trainer: training.Trainer) -> bool:

@@ -1,7 +1,9 @@
 import os
 
+import chainer
 import pytest
 
+from chainer_mmix import training
 from chainer_mmix.training import check_output, remove_leftovers
 
 
@@ -89,3 +91,61 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match="cannot be written to"):
         check_output(tmp_path / "new")
+
+
+def _files(out):
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def _record(out, **options):
+    device = chainer.get_device("@numpy")
+    return training.RunRecord(out, {}, "mine.py", device, 0, **options)
+
+
+def test_a_second_run_of_a_program_takes_nothing_from_the_first(tmp_path, make_trainer):
+    best = "validation/main/loss", True
+    trainer = make_trainer(tmp_path, keep_best=best)
+    record = _record(tmp_path)
+    record.start()
+    training.run(trainer, record)
+    before = _files(tmp_path)
+    assert training.find_best_snapshot(tmp_path) and ".lock" not in before
+
+    other = make_trainer(tmp_path, seed=1, epoch=3, keep_best=best)
+    remedy = "holds another run .*name another folder.*resume its run, by load_snapshot"
+    with pytest.raises(ValueError, match=remedy):
+        _record(tmp_path).start()
+    with pytest.raises(ValueError, match=remedy):
+        training.run(other, None)
+    assert _files(tmp_path) == before
+
+
+def test_a_program_resumes_its_run_and_no_other(tmp_path, make_trainer, log_of):
+    one, two = tmp_path / "one", tmp_path / "two"
+    training.run(make_trainer(one, epoch=1), None)
+    training.run(make_trainer(two, epoch=1, seed=1), None)
+    found = training.find_snapshot(one)
+    resumed = make_trainer(two, epoch=2)
+    training.load_snapshot(found, resumed)
+    with pytest.raises(ValueError, match="holds another run than the one"):
+        training.run(resumed, None)
+
+    resumed = make_trainer(one, epoch=2)
+    training.load_snapshot(found, resumed)
+    record = _record(one, resumed_from=found, epoch=1)
+    record.start(resumed.get_extension("LogReport").log)
+    training.run(resumed, record)
+    whole = make_trainer(tmp_path / "whole", epoch=2)
+    training.run(whole, None)
+    assert log_of(resumed) == log_of(whole)
+
+
+def test_two_programs_do_not_write_into_a_folder_at_once(tmp_path, make_trainer):
+    (tmp_path / ".lock").write_text('{"host": "another", "pid": 1}')
+    with pytest.raises(training.LockedError, match="another run is writing"):
+        training.run(make_trainer(tmp_path), None)
+    (tmp_path / ".lock").unlink()
+    lock = training.RunLock(tmp_path)  # of the program itself
+    training.run(make_trainer(tmp_path), None)
+    assert (tmp_path / ".lock").exists()
+    lock.release()
