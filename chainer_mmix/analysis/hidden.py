@@ -157,6 +157,7 @@ def _at_mixing_point(predictor: chainer.Link, layer: int | str, x, t) -> list:
 
 def _after_link(predictor: chainer.Link, name: str, x):
     trace = Trace(())
+    (name,) = names_of(predictor, [name])
     with trace.watching({name: links_of(predictor)[name]}):
         call(predictor, x)
     if name not in trace.outputs:

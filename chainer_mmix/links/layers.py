@@ -24,10 +24,12 @@ class MixupLayers(chainer.Chain):
         model = ManifoldMixupClassifier(MixupLayers(net, ["input", "res2", "res3"]))
 
     The names are those of :meth:`chainer.Link.namedlinks` without the leading slash:
-    ``"res2"``, ``"res2/a"``, ``"0"`` for the first link of a list (but a
-    :class:`chainer.Sequential` numbers its links in its own way). ``"input"`` is the
-    input of the network: all its arrays, which stay arrays as in evaluation. Only links
-    have names; where a network calls functions, name the link before them.
+    ``"res2"``, ``"res2/a"``, ``"0"`` for the first link of a list. A layer of a
+    :class:`chainer.Sequential` is named by its position in brackets, ``"[2]"`` or
+    ``"head[2]/conv"``, since Chainer numbers the links of one in another order; if
+    ``net`` itself is a list, the integer 2 will do: ``["input", 0, 2]``. ``"input"`` is
+    the input of the network: all its arrays, which stay arrays as in evaluation. Only
+    links have names; where a network calls functions, name the link before them.
 
     A link may return a Variable, or a tuple, list or dict of Variables, all of shape
     (N, ...). If it is called several times, the result of the first call is mixed. If
@@ -49,8 +51,8 @@ class MixupLayers(chainer.Chain):
 
     Args:
         net (~chainer.Link): The network.
-        layers: Names of links, which may include ``"input"``; or a function
-            ``f(name, link)`` that returns whether to take a link.
+        layers: Names of links, which may include ``"input"``, or positions in a list;
+            or a function ``f(name, link)`` that returns whether to take a link.
         pick (str): For the networks of :mod:`chainer.links` whose ``forward`` takes
             ``layers`` and returns a dict: the entry to compute and return, such as
             ``"fc6"`` of :class:`chainer.links.ResNet50Layers`, unless a call passes
@@ -65,20 +67,29 @@ class MixupLayers(chainer.Chain):
 
     Raises:
         TypeError: If an argument is of the wrong type, or ``net`` takes no ``layers``.
-        ValueError: If ``net`` has no such link, a name comes twice, or a network of
+        ValueError: If ``net`` has no such link, a name comes twice, a number is
+            Chainer's and not the position in a Sequential, or a network of
             :mod:`chainer.links` or ChainerCV would return probabilities.
     """
 
     def __init__(
         self,
         net: Link,
-        layers: Sequence[str] | Callable[[str, Link], bool],
+        layers: Sequence[str | int] | Callable[[str, Link], bool],
         pick: str | None = None,
         aside: Sequence[int | str] = (),
     ) -> None:
         super().__init__()
         check_link(net, "net")
-        self.mixup_layers = names_of(net, layers)
+        if not callable(layers) and not isinstance(layers, str):
+            layers = tuple(layers)
+        names = names_of(net, layers)
+        given = names if callable(layers) else layers
+        self.mixup_layers = tuple(
+            layer if isinstance(layer, str) else name
+            for layer, name in zip(given, names, strict=True)
+        )
+        self._names = dict(zip(self.mixup_layers, names, strict=True))
         _check_pick(net, pick)
         self.pick = pick
         if isinstance(aside, (int, str)):
@@ -119,7 +130,7 @@ class MixupLayers(chainer.Chain):
             return self._call(self.net, *args, **kwargs)
         if target is None:
             args, target = take_target(args, kwargs)
-        name = resolve(layer_mix, self.mixup_layers, self.net)
+        name = self._names[resolve(layer_mix, self.mixup_layers, self.net)]
         mixing = Mixing(name, target, lam)
         if name == INPUT:
             args, kwargs = mixing.mix_inputs(args, kwargs)

@@ -1,10 +1,18 @@
-"""The names of a network's links, and of its input."""
+"""The names of a network's links, and of its input.
+
+They are the paths of ``namedlinks``, but a layer of a :class:`chainer.Sequential` has
+its position in brackets, as in ``"layers[2]/conv"``: Chainer numbers the links in one,
+for files, in an order that is not that of the layers.
+"""
 
 from __future__ import annotations
 
 import difflib
+import operator
+from typing import Any
 
-from chainer import Link
+import numpy as np
+from chainer import ChainList, Link, Sequential
 
 INPUT = "input"
 
@@ -15,14 +23,10 @@ def names_of(net: Link, layers) -> tuple[str, ...]:
         layers = [name for name, link in links.items() if layers(name, link)]
     elif isinstance(layers, str):
         raise TypeError(f"layers must be a list of names: [{layers!r}]")
-    layers = tuple(layers)
+    layers = tuple(_name_of(layer, links, net) for layer in layers)
     if not layers:
         raise ValueError(f"layers chooses none of 'input', {listed(links)}")
     for name in layers:
-        if not isinstance(name, str):
-            raise TypeError(
-                f"{name!r} is not a name. There are 'input', {listed(links)}"
-            )
         if layers.count(name) > 1:
             raise ValueError(f"{name!r} comes twice in layers: {layers}")
         if name != INPUT:
@@ -36,10 +40,96 @@ def names_of(net: Link, layers) -> tuple[str, ...]:
 
 
 def links_of(net: Link) -> dict[str, Link]:
-    named = net.namedlinks(skipself=True)
-    return {
-        path[1:]: link for path, link in named if path
-    }  # MixupLayers has an empty one
+    return {shown: link for shown, link in _shown(net).values()}
+
+
+def _shown(net: Link) -> dict[str, tuple[str, Link]]:
+    """Returns each link and its name here, by its path in Chainer."""
+    links = {path[1:]: link for path, link in net.namedlinks(skipself=True) if path}
+    root = _root(net)
+    found: dict[str, tuple[str, Link]] = {}
+    positions: dict[str, dict[int, int]] = {}
+    for path, link in links.items():
+        parent, _, name = path.rpartition("/")
+        start, owner = found.get(parent, (parent, root))
+        shown = f"{start}/{name}" if start else name
+        if isinstance(owner, Sequential):
+            if parent not in positions:
+                layers = list(enumerate(owner))[::-1]  # the first of the same counts
+                positions[parent] = {id(layer): i for i, layer in layers}
+            if id(link) in positions[parent]:
+                shown = f"{start}[{positions[parent][id(link)]}]"
+        found[path] = shown, link
+    return found
+
+
+def _name_of(layer: Any, links: dict[str, Link], net: Link) -> str:
+    """Returns the name of a layer that is given by a name or by its position."""
+    if isinstance(layer, str):
+        return _unambiguous(layer, links, net)
+    if isinstance(layer, (int, np.integer)) and not isinstance(layer, bool):
+        return _at(operator.index(layer), links, net)
+    raise TypeError(f"{layer!r} is not a name. There are 'input', {listed(links)}")
+
+
+def _at(index: int, links: dict[str, Link], net: Link) -> str:
+    name = type(net).__name__
+    if not isinstance(net, ChainList):
+        raise TypeError(
+            f"{index} is not a name. There are 'input', {listed(links)}; a position is "
+            f"for a list of layers, and {name} is none"
+        )
+    if not -len(net) <= index < len(net):
+        raise ValueError(f"{name} has no layer {index}, only {len(net)} layers")
+    layer = net[index]
+    shown = next((k for k, link in links.items() if link is layer), None)
+    if shown is None:
+        earlier = {id(layer) for layer in list(net)[: index % len(net)]}
+        before = [k for k, link in links.items() if id(link) in earlier]
+        raise ValueError(
+            f"layer {index} of {name} is a function, {layer!r}, which has no name "
+            f"here: choose a link before it ({listed(before) or 'there is none'})"
+        )
+    return shown
+
+
+def _unambiguous(name: str, links: dict[str, Link], net: Link) -> str:
+    """Returns the name here of a name with Chainer's numbers in it.
+
+    Raises:
+        ValueError: If the number is not the link's position.
+    """
+    if name in links or name == INPUT:
+        return name
+    shown, link = _shown(net).get(name, (name, None))
+    if link is None:
+        return name  # of no link
+    # Each number as a position.
+    owner, at = _root(net), ""
+    for part in name.split("/"):
+        is_list = isinstance(owner, ChainList) and part.isdigit()
+        if isinstance(owner, Sequential):
+            at += f"[{part}]"
+        else:
+            at = f"{at}/{part}" if at else part
+        if is_list:
+            owner = owner[int(part)] if int(part) < len(owner) else None
+        else:
+            owner = getattr(owner, part, None)
+    if owner is link:
+        return shown
+    there = f", and {at!r} for the layer at that position" if owner is not None else ""
+    raise ValueError(
+        f"{name!r} is the name that Chainer gives to the layer at {shown!r}, for it "
+        f"numbers the links of a Sequential in another order than the layers: write "
+        f"{shown!r} for that layer{there}"
+        + ("" if "/" in name else "; a position as in seq[i] will do too")
+    )
+
+
+def _root(net: Link) -> Any:
+    """Returns the link whose children the first names are: a wrapper's network."""
+    return next((one for path, one in net.namedlinks(skipself=True) if not path), net)
 
 
 def _check_name(name: str, links: dict[str, Link], net: Link) -> None:
@@ -47,19 +137,19 @@ def _check_name(name: str, links: dict[str, Link], net: Link) -> None:
         return
     parent = name
     while parent and parent not in links:
-        parent = parent.rpartition("/")[0]
+        parent = _parent(parent)
     if name.startswith("/"):
         raise ValueError(f"{name!r} begins with a slash: leave it out")
     owner = links.get(parent, net)
-    child = name[len(parent) :].lstrip("/").partition("/")[0]
-    if callable(getattr(owner, child, None)):
+    child = name[len(parent) :].lstrip("/").partition("/")[0].partition("[")[0]
+    if child and callable(getattr(owner, child, None)):
         raise ValueError(
             f"{name!r} of {type(net).__name__} is a function, not a link, and has no "
             "name here: name the link before it"
         )
     close = difflib.get_close_matches(name, [*links, INPUT])
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    siblings = [k for k in links if k.rpartition("/")[0] == parent]
+    siblings = [k for k in links if _parent(k) == parent]
     raise ValueError(
         f"{type(net).__name__} has no link {name!r}.{hint} In "
         f"{repr(parent) if parent else 'it'} there are {listed(siblings) or 'none'}"
@@ -72,4 +162,8 @@ def listed(names) -> str:
 
 
 def is_in(name: str, other: str) -> bool:
-    return name.startswith(other + "/")
+    return name.startswith((f"{other}/", f"{other}["))
+
+
+def _parent(name: str) -> str:
+    return name[: max(name.rfind("/"), name.rfind("["), 0)]

@@ -490,7 +490,7 @@ XS = [np.ones((k, 4)) for k in (3, 1, 2, 2)]
 )
 def test_states_that_cannot_be_mixed(make, point, inputs, error, message):
     x, t = batch()
-    with pytest.raises(error, match=f"output of '{point}' .*{message}"):
+    with pytest.raises(error, match=rf"output of '\[{point}\]' .*{message}"):
         mixed_call(wrap(make(), point), *(inputs or (x,)), t)
 
 

@@ -22,7 +22,7 @@ DATA = chainer.datasets.TupleDataset(
 def run(out, epochs, autoload, optimizer):
     np.random.seed(1)
     net = chainer.Sequential(L.Linear(4, 5), L.BatchNormalization(5), L.Linear(5, 3))
-    model = ManifoldMixupClassifier(MixupLayers(net, ["input", "0", "1"]), seed=1)
+    model = ManifoldMixupClassifier(MixupLayers(net, ["input", 0, 1]), seed=1)
     optimizer = optimizer(0.1).setup(model)
     updater = StandardUpdater(SerialIterator(DATA, 6), optimizer)
     trainer = Trainer(updater, (epochs, "epoch"), str(out))
