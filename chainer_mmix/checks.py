@@ -30,3 +30,9 @@ def check_number(name: str, value: Any, least: float = 0, open_: bool = False) -
         raise ValueError(
             f"{name} must be a finite number {sign} {least}, not {value!r}"
         )
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raises a ValueError unless a value is a number from 0 to 1."""
+    if not (isinstance(value, numbers.Real) and 0 <= value <= 1):
+        raise ValueError(f"{name} must lie in [0, 1], not {value!r}")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from chainer_mmix.datasets.picture import picture_formats
 from chainer_mmix.datasets.picture_dataset import PictureDataset
-from chainer_mmix.datasets.splits import Splits, split_indices
+from chainer_mmix.datasets.splits import Splits, check_split, split_indices
 from chainer_mmix.datasets.verify import find_unreadable
 
 _SPLITS = {
@@ -78,6 +78,8 @@ def get_folder(
         )
     if size < 1:
         raise ValueError(f"the size must be at least 1, not {size}")
+    if validation_split is not None:
+        check_split(validation_split)
     parts = _find_parts(root)
     _check_split_wanted(root, parts, validation_split)
     found = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -63,6 +64,12 @@ def labels_of(dataset: Sequence) -> np.ndarray:
     return np.array([label for _, label in dataset])
 
 
+def check_split(share: float) -> None:
+    """Raises a ValueError unless the share of a validation split is in (0, 1)."""
+    if not (isinstance(share, numbers.Real) and 0 < share < 1):
+        raise ValueError(f"the validation split must be between 0 and 1, not {share!r}")
+
+
 def split_indices(
     labels: np.ndarray,
     share: float,
@@ -88,8 +95,7 @@ def split_indices(
         ValueError: If ``share`` is out of range or leaves a class without an example
             on one side.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"the validation split must be between 0 and 1, not {share}")
+    check_split(share)
     is_validation = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

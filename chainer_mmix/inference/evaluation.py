@@ -242,7 +242,7 @@ def plot_errors(evaluation: Evaluation) -> Figure:
     low, high = min(x.min() for x in images), max(x.max() for x in images)
     n_columns = min(5, len(errors))
     n_rows = -(-len(errors) // n_columns)
-    figure = Figure(figsize=(2.3 * n_columns, 2.8 * n_rows), layout="constrained")
+    figure = Figure(figsize=(2.3 * n_columns, 3 * n_rows + 0.1), layout="constrained")
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

@@ -8,8 +8,10 @@ from typing import Any
 
 import chainer
 import chainer.functions as F
+import numpy as np
 from chainer import reporter
 
+from chainer_mmix.checks import check_share
 from chainer_mmix.links.contract import (
     check_contract,
     check_inputs,
@@ -109,7 +111,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
 
     Raises:
         TypeError: If the predictor does not accept the arguments of a mixing call, or
-            ``remix`` is not a :class:`~chainer_mmix.mixing.Remix`.
+            an argument is of another type than above.
         ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor lacks
             a mixing point of ``layer_mix``, ``label_smoothing`` or ``clean_weight`` is
             outside :math:`[0, 1]`, ``top_k`` is not a whole number >= 1, or ``policy``
@@ -133,12 +135,27 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         top_k: int | None = None,
     ) -> None:
         check_predictor(predictor)
+        if not isinstance(mixup_hidden, (bool, np.bool_)):
+            raise TypeError(
+                f"mixup_hidden must be True or False, not {mixup_hidden!r}: name the "
+                "other arguments, as in mixup_alpha=2"
+            )
+        if not callable(lossfun):
+            raise TypeError(
+                "lossfun must be a function, such as "
+                f"chainer.functions.softmax_cross_entropy, not {lossfun!r}"
+            )
+        if not (accfun is None or callable(accfun)):
+            raise TypeError(f"accfun must be a function or None, not {accfun!r}")
+        if not isinstance(policy, (MixupPolicy, type(None))):
+            raise TypeError(
+                f"policy must be a MixupPolicy, not {policy!r}: mixup_alpha is alpha"
+            )
         super().__init__(predictor, lossfun, accfun, label_key)
         self.compute_accuracy = accfun is not None
         check_label_smoothing(label_smoothing)
         self.label_smoothing = label_smoothing
-        if not 0 <= clean_weight <= 1:
-            raise ValueError(f"clean_weight must lie in [0, 1], not {clean_weight}")
+        check_share("clean_weight", clean_weight)
         self.clean_weight = clean_weight
         if not isinstance(remix, (Remix, type(None))):
             raise TypeError(f"remix must be a Remix, not {type(remix).__name__}")

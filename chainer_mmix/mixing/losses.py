@@ -9,6 +9,7 @@ from chainer import backend
 from chainer.functions.activation.log_softmax import _log_softmax
 from chainer.utils import type_check
 
+from chainer_mmix.checks import check_share
 from chainer_mmix.mixing.targets import check_range
 from chainer_mmix.mixing.weights import Weights
 from chainer_revive.cpu import cross_entropy as on_cpu
@@ -203,5 +204,4 @@ def mixup_softmax_cross_entropy(
 
 def check_label_smoothing(label_smoothing: float) -> None:
     """Raises a ValueError if it is not in [0, 1]."""
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing}")
+    check_share("label_smoothing", label_smoothing)

@@ -24,11 +24,18 @@ def check_seed(seed: int | None) -> None:
         raise ValueError(f"seed must be >= 0, not {seed}")
 
 
+def _check_float(name: str, value: Any) -> None:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, not {value!r}") from None
+
+
 def _bounds(name: str, bounds: Sequence[float] | None) -> tuple[float, float] | None:
     if bounds is None:
         return None
-    if len(bounds) != 2:
-        raise ValueError(f"{name} must be two numbers, not {bounds}")
+    if isinstance(bounds, str) or np.shape(bounds) != (2,):
+        raise ValueError(f"{name} must be two numbers, not {bounds!r}")
     low, high = bounds
     return float(low), float(high)
 
@@ -101,7 +108,8 @@ class MixupPolicy:
             groups of :math:`b`. The default is ``False``: each rank draws its own.
 
     Raises:
-        TypeError: If a mixing point is neither an integer nor a string.
+        TypeError: If a mixing point is neither an integer nor a string, or a number is
+            none.
         ValueError: If an alpha is negative, NaN or infinite, a probability, bound or
             ``fixed_lam`` is outside :math:`[0, 1]`, bounds are not two numbers in
             order, ``layer_mix`` is empty, ``per`` is unknown, or ``cutmix_minmax``
@@ -126,6 +134,13 @@ class MixupPolicy:
     ) -> None:
         if per not in ("batch", "pair", "sample"):
             raise ValueError(f"per must be 'batch', 'pair' or 'sample', not {per!r}")
+        for name, value in (
+            *(("alpha", alpha), ("prob", prob), ("cutmix_alpha", cutmix_alpha)),
+            *(("switch_prob", switch_prob), ("fmix_alpha", fmix_alpha)),
+        ):
+            _check_float(name, value)
+        if fixed_lam is not None:
+            _check_float("fixed_lam", fixed_lam)
         self.alpha = float(alpha)
         self.layer_mix = as_points(layer_mix)
         self.per = per

@@ -27,7 +27,7 @@ _WRAPPER = textwrap.TextWrapper(_LINE, break_on_hyphens=False)
 CURVES_NOTE = (
     "Lines: mean over the runs of a setting; bands: ± one sample standard deviation.\n"
     "Training loss under mixing is measured against mixed targets: compare it neither "
-    "between settings nor with the validation loss."
+    "between settings nor with the loss on held-out data."
 )
 
 

@@ -155,3 +155,20 @@ def test_data_that_have_changed_since_are_refused(digits_run):
         with pytest.raises(ValueError, match="validated on 356 images, and there are"):
             find_examples(predictor, part=part)
     assert len(find_examples(predictor, "digits").labels) == 355
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
+def test_the_titles_of_few_errors_are_whole(digits_run, n):
+    predictor = load_predictor(digits_run)
+    found = evaluate(predictor, find_examples(predictor))
+    order = [e["index"] for e in found.errors()[:n]]
+    part = found.examples._replace(
+        names=[found.examples.names[i] for i in order],
+        labels=found.examples.labels[order],
+        load=lambda i: found.examples.load(order[i]),
+    )
+    figure = plot_errors(found._replace(examples=part, scores=found.scores[order]))
+    figure.draw_without_rendering()
+    assert len(figure.axes) >= n
+    for axes in figure.axes[:n]:
+        assert axes.title.get_window_extent().y1 <= figure.bbox.y1

@@ -76,9 +76,25 @@ class MixupPreview(extension.Extension):
                 "MixupPreview shows float images of shape (C, H, W) with one or three "
                 f"channels, not {self._x.dtype} of shape {shape[1:]}"
             )
+        if label_names is not None:
+            self._check_names(label_names)
         self._label_names = label_names
         self._filename = filename
         self._classifier = classifier
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        t = self._t
+        if t.dtype.kind in "iu" and t.ndim == 1:
+            largest = int(t.max())
+        elif t.dtype.kind == "f" and t.ndim == 2:
+            largest = t.shape[1] - 1
+        else:
+            return
+        if isinstance(names, str) or largest >= len(names):
+            raise ValueError(
+                f"label_names has {len(names)} names, but there is a label {largest}: "
+                f"give {largest + 1} names at least, in a list"
+            )
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
         self._find(trainer)

@@ -1,0 +1,65 @@
+"""Arguments of a classifier and its policy that would train another way are refused."""
+
+import chainer.links as L
+import numpy as np
+import pytest
+
+from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
+from chainer_mmix.datasets import get_folder
+from chainer_mmix.training.extensions import MixupPreview
+
+
+def net():
+    return MixupLayers(L.Linear(3, 3), ["input"])
+
+
+@pytest.mark.parametrize("value", [2, 0, 0.5, "manifold", None])
+def test_alpha_in_the_place_of_another_argument(value):
+    with pytest.raises(TypeError, match=r"mixup_hidden must be True or False.*alpha=2"):
+        ManifoldMixupClassifier(net(), value)
+    assert not ManifoldMixupClassifier(net(), np.bool_(False)).mixes
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *[("lossfun", value) for value in (None, "ce")],
+        *[("accfun", value) for value in (False, "accuracy")],
+        *[("policy", value) for value in (0.2, MixupPolicy)],
+        *[("label_smoothing", value) for value in ("x", None, 2)],
+        *[("clean_weight", value) for value in ("h", None, -1)],
+    ],
+)
+def test_arguments_of_a_classifier(name, value):
+    with pytest.raises((TypeError, ValueError), match=f"{name} must .*, not "):
+        ManifoldMixupClassifier(net(), **{name: value})
+
+
+@pytest.mark.parametrize("value", [None, "big", [1, 2]])
+def test_alphas_that_are_no_numbers(value):
+    with pytest.raises(TypeError, match="alpha must be a number, not "):
+        ManifoldMixupClassifier(net(), mixup_alpha=value)
+    with pytest.raises(TypeError, match="prob must be a number, not "):
+        MixupPolicy(prob=value)
+
+
+@pytest.mark.parametrize("value", [0.5, "ab", (0.1,), (0.1, 0.2, 0.3)])
+def test_bounds_that_are_not_two_numbers(value):
+    with pytest.raises(ValueError, match="cutmix_minmax must be two numbers, not "):
+        MixupPolicy(cutmix_minmax=value)
+
+
+def test_too_few_names_for_a_preview():
+    data = [(np.zeros((1, 4, 4), np.float32), np.int32(i)) for i in range(3)]
+    with pytest.raises(ValueError, match="has 1 names, but there is a label 2: give 3"):
+        MixupPreview(data, label_names=["a"])
+    MixupPreview(data, label_names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("share", [2, 0, "0.2", np.nan])
+def test_a_split_is_checked_before_pictures_are_read(tmp_path, share):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_text("no picture")
+    with pytest.raises(ValueError, match="split must be between 0 and 1, not"):
+        get_folder(tmp_path, validation_split=share)
