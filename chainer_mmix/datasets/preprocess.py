@@ -90,8 +90,10 @@ class Preprocess:
         """
         if self.shape is None:
             raise ValueError(
-                "the run's record does not tell the shape of its images, for it is of "
-                "an older version: give arrays (a file .npy or .npz), or train anew"
+                "the run's record does not tell the shape of its images: give arrays "
+                "(a file .npy or .npz); a program records it by RunRecord(..., "
+                "data=datasets.describe_inputs(test)), and the command line does since "
+                "a later version"
             )
         if len(self.shape) != 3 or self.shape[0] not in (1, 3):
             raise ValueError(

@@ -248,8 +248,9 @@ def _make_network(
         if isinstance(e, training.SnapshotError):
             raise
         raise RunError(
-            f"the record of {folder} is not of a model of this version: {e}; install "
-            "the version of chainer_mmix that it names"
+            f"the record of {folder} is not of a model of this version: {e}; of a "
+            "network of your own, give one like it, load_predictor(run, "
+            "network=Net()), else install the version of chainer_mmix that it names"
         ) from e
 
 

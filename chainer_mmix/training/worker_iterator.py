@@ -13,6 +13,7 @@ import numpy as np
 from chainer.iterators import SerialIterator
 from chainer.iterators._statemachine import IteratorState, iterator_statemachine
 
+from chainer_mmix.checks import check_whole
 from chainer_revive import worker_errors
 from chainer_revive.example_random import Visit, read_in_worker, tasks
 from chainer_revive.worker_signals import outlast_signals
@@ -54,6 +55,8 @@ class WorkerIterator(SerialIterator):
     def __init__(
         self, dataset: Sequence, batch_size: int, n_workers: int, **options
     ) -> None:
+        check_whole("batch_size", batch_size, 1)
+        check_whole("n_workers", n_workers, 1)
         self._n_worker = n_workers
         self._workers: list[_Worker] = []
         self._ahead: deque[_Asked] = deque()

@@ -8,7 +8,13 @@ import pytest
 from chainer.datasets import SubDataset, TupleDataset
 
 from chainer_mmix import ManifoldMixupClassifier, models, training
-from chainer_mmix.training.extensions import LearningRate, MixupOff, MixupShift
+from chainer_mmix.datasets import transforms
+from chainer_mmix.training.extensions import (
+    LearningRate,
+    MixupOff,
+    MixupReport,
+    MixupShift,
+)
 
 IMAGES = np.zeros((6, 1, 8, 8), np.float32)
 GOOD = TupleDataset(IMAGES, np.arange(6, dtype=np.int32))
@@ -151,3 +157,18 @@ def test_numbers_of_an_optimizer(name, value):
     options = {"lr": 0.1, name: value}
     with pytest.raises(ValueError, match=f"{name} must be .* not"):
         training.make_optimizer("sgd", L.Linear(2, 2), **options)
+
+
+@pytest.mark.parametrize(
+    "make, error",
+    [
+        (lambda: training.WorkerIterator(GOOD, 0, 1), "batch_size"),
+        (lambda: training.WorkerIterator(GOOD, 2, 0), "n_workers"),
+        (lambda: transforms.PadCrop(0), "padding"),
+        (lambda: transforms.Affine(rotation=-5), "rotation"),
+        (lambda: MixupReport(5), "filename"),
+    ],
+)
+def test_what_reads_and_reports(make, error):
+    with pytest.raises((TypeError, ValueError), match=f"{error} must be .* not"):
+        make()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from chainer_mmix.checks import check_number
 from chainer_mmix.datasets.transforms.base import Transform
 
 
@@ -44,6 +45,11 @@ class Affine(Transform):
         height_shift: float = 0.0,
         shear: float = 0.0,
     ) -> None:
+        for name, value in (
+            *(("rotation", rotation), ("width_shift", width_shift)),
+            *(("height_shift", height_shift), ("shear", shear)),
+        ):
+            check_number(name, value)
         self.rotation = rotation
         self.width_shift = width_shift
         self.height_shift = height_shift

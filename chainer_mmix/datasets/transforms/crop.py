@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.datasets.transforms.base import Transform
 
 
@@ -18,6 +19,7 @@ class PadCrop(Transform):
     """
 
     def __init__(self, padding: int) -> None:
+        check_whole("padding", padding, 1)
         self.padding = padding
 
     def draw(self, shape: tuple[int, ...], rng: Any) -> tuple[int, int]:

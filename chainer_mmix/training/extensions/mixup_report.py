@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class MixupReport(extension.Extension):
         classifier: ManifoldMixupClassifier | None = None,
         communicator: Any = None,
     ) -> None:
+        if not isinstance(filename, (str, os.PathLike)):
+            raise TypeError(f"filename must be the name of a file, not {filename!r}")
         self._communicator = communicator
         if communicator is not None:
             self.priority += 100  # before an ObservationMean
