@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import chainer
 import numpy as np
@@ -38,7 +38,8 @@ def check_predictor(predictor: chainer.Link) -> None:
     """Checks that a link can be called and gives no loss.
 
     Raises:
-        TypeError: If it cannot, or is a classifier.
+        TypeError: If it cannot, is a classifier, or lists its mixing points as a bare
+            number or name.
         ValueError: If it contains itself.
     """
     check_link(predictor, "predictor")
@@ -52,6 +53,13 @@ def check_predictor(predictor: chainer.Link) -> None:
         raise TypeError(
             f"predictor is a {name}, which computes a loss itself: give its predictor"
         )
+    for attribute in ("mixup_layers", "default_layer_mix"):
+        points = getattr(predictor, attribute, None)
+        if isinstance(points, str) or not isinstance(points, (Iterable, type(None))):
+            raise TypeError(
+                f"{name}.{attribute} must be a tuple of mixing points, ({points!r},), "
+                f"not {points!r}"
+            )
 
 
 def _check_no_cycle(link: chainer.Link, name: str, above: tuple) -> None:

@@ -15,6 +15,7 @@ from chainer_mmix.links.branches import (
     check_that_parts_meet,
     has_lengths_or_masks,
 )
+from chainer_mmix.links.contract import check_link
 from chainer_mmix.links.graph import Trace, depend, is_array, leaves
 from chainer_mmix.links.names import INPUT, is_in, links_of
 from chainer_mmix.links.probe import Probe, copy_of, drawing_nothing
@@ -73,6 +74,12 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
     Returns:
         tuple: The table of the points, and the names of those proposed.
     """
+    check_link(net, "net")
+    if inputs and all(isinstance(size, int) for size in inputs):
+        raise TypeError(
+            f"x must be an array, not the shape {inputs}: "
+            f"numpy.zeros({inputs}, numpy.float32)"
+        )
     if not inputs or getattr(inputs[0], "ndim", 1) == 0:
         raise ValueError("x must be an array with one row a sample, or a tuple of them")
     n = len(inputs[0])

@@ -3,10 +3,11 @@
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.iterators import SerialIterator
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, MixupPolicy
 from chainer_mmix.datasets import get_folder
-from chainer_mmix.training.extensions import MixupPreview
+from chainer_mmix.training.extensions import MixupPreview, PredictorEvaluator
 
 
 def net():
@@ -63,3 +64,22 @@ def test_a_split_is_checked_before_pictures_are_read(tmp_path, share):
         (tmp_path / name / "1.png").write_text("no picture")
     with pytest.raises(ValueError, match="split must be between 0 and 1, not"):
         get_folder(tmp_path, validation_split=share)
+
+
+@pytest.mark.parametrize("name", ["mixup_layers", "default_layer_mix"])
+@pytest.mark.parametrize("points", [1, "input"])
+def test_mixing_points_that_are_no_tuple(name, points):
+    predictor = L.Linear(3, 3)
+    setattr(predictor, name, points)
+    with pytest.raises(TypeError, match=rf"Linear.{name} must be a tuple.*{points!r},"):
+        ManifoldMixupClassifier(predictor, mixup_hidden=False)
+
+
+def test_what_is_no_network_or_no_input_of_one():
+    with pytest.raises(TypeError, match="net must be a link, not the class Linear"):
+        MixupLayers.suggest(L.Linear, np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match=r"not the shape \(2, 3\): numpy.zeros"):
+        MixupLayers.suggest(L.Linear(3, 3), (2, 3))
+    it = SerialIterator([(np.zeros(3, np.float32), np.int32(0))], 1, repeat=False)
+    with pytest.raises(TypeError, match="measure must be a function, not None"):
+        PredictorEvaluator(it, ManifoldMixupClassifier(net()), None)

@@ -160,7 +160,7 @@ def test_the_input_before_a_frozen_part_can_be_mixed(how, kind):
         head=dense(5, 3),
     )
     x = samples(4)
-    model = ManifoldMixupClassifier(MixupLayers(net, ["input"]), 1, seed=0)
+    model = ManifoldMixupClassifier(MixupLayers(net, ["input"]), True, seed=0)
     loss = model(kind(x), T)
     lam, perm = model.draw.lam, model.draw.perm
     y = net.head(F.tanh(net.base(lam * x + (1 - lam) * x[perm])))
@@ -430,7 +430,7 @@ ROWS = np.arange(N, dtype=np.int32)
 def test_a_constant_of_as_many_rows_as_samples_is_no_sample(how, n):
     net = constant(how)
     x = np.random.randn(n, 4 if how == "table" else N)
-    model = ManifoldMixupClassifier(MixupLayers(net, ["l1"]), 1, seed=0)
+    model = ManifoldMixupClassifier(MixupLayers(net, ["l1"]), True, seed=0)
     for _ in range(3):
         model(x, np.zeros(n, np.int32)).backward()
 
@@ -449,7 +449,9 @@ def test_copies_are_called_in_the_first_step_only(monkeypatch):
 
 
 def test_a_last_batch_of_as_many_samples_as_a_constant_has_rows():
-    model = ManifoldMixupClassifier(MixupLayers(constant("matrix"), ["l1"]), 1, seed=0)
+    model = ManifoldMixupClassifier(
+        MixupLayers(constant("matrix"), ["l1"]), True, seed=0
+    )
     for n in (9, 9, N, 9, N, N):
         model(np.random.randn(n, N), np.zeros(n, np.int32)).backward()
 
@@ -463,7 +465,7 @@ def test_a_last_batch_of_one_beside_numbers_of_places(sizes):
         return self.fc(F.mean(h, axis=1))
 
     net = net_of(forward, embed=L.EmbedID(9, 4), places=L.EmbedID(5, 4), fc=dense(4, 3))
-    model = ManifoldMixupClassifier(MixupLayers(net, ["embed"]), 1, seed=0)
+    model = ManifoldMixupClassifier(MixupLayers(net, ["embed"]), True, seed=0)
     for n in sizes:
         words = np.random.randint(0, 9, (n, 5))
         model(words, np.zeros(n, np.int32)).backward()
@@ -518,7 +520,7 @@ class Switched(chainer.Chain):
 @pytest.mark.parametrize("step", [1, 2, 5])
 def test_a_shortcut_is_noticed_in_the_step_in_which_it_appears(step):
     net = Switched([k == step for k in range(1, 7)], [True] * 6)
-    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), 1, seed=0)
+    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), True, seed=0)
     for _ in range(step - 1):
         model(samples(4), T)
     with pytest.raises(RuntimeError, match="'block' of Switched lies in a branch"):
@@ -533,7 +535,7 @@ def test_a_part_of_the_input_that_appears_late_is_noticed_when_it_is_back():
         return self.fc(h + x[:, :3] if chainer.config.train and next(steps) else h)
 
     net = net_of(forward, block=dense(4, 3), fc=dense(3, 3))
-    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), 1, seed=0)
+    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), True, seed=0)
     for _ in range(3):
         model(samples(4), T)
     with pytest.raises(RuntimeError, match=r"'block' of .* lies in a branch"):
@@ -544,7 +546,7 @@ def test_a_part_of_the_input_that_appears_late_is_noticed_when_it_is_back():
 def test_a_step_that_leaves_the_block_out_is_not_mixed(first):
     blocks = [first, False, True, False]
     net, x = Switched([False] * 4, blocks), samples(4)
-    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), 1, seed=0)
+    model = ManifoldMixupClassifier(MixupLayers(net, ["block"]), True, seed=0)
     for called in blocks:
         loss = model(x, T)
         lam, perm = model.draw.lam, model.draw.perm

@@ -485,7 +485,9 @@ def test_an_accuracy_of_ones_own_is_weighted():
 def test_a_draw_and_its_loss_are_the_forward():
     x, t = batch()
     net = Net()
-    models = [ManifoldMixupClassifier(net, 1, layer_mix=[0, 2], seed=0) for _ in "ab"]
+    models = [
+        ManifoldMixupClassifier(net, True, layer_mix=[0, 2], seed=0) for _ in "ab"
+    ]
     for _ in range(5):
         forward = models[0](x, t).array
         draw = models[1].next_draw(x, t)
@@ -746,7 +748,7 @@ def test_gpu_equals_cpu(layer):
     np.random.seed(0)
     net, losses = Net(), []
     for device in ("@numpy", "@cupy:0"):
-        model = ManifoldMixupClassifier(net.copy(), 1, layer_mix=layer, seed=0)
+        model = ManifoldMixupClassifier(net.copy(), True, layer_mix=layer, seed=0)
         model = model.copy()
         model.to_device(device)
         args = map(chainer.get_device(device).send, batch())

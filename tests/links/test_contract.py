@@ -197,7 +197,7 @@ def test_a_static_graph_behind_the_mixed_input_trains():
     for static in (False, True):
         np.random.seed(0)
         net = Inner()
-        model = ManifoldMixupClassifier(MixupLayers(net, ["input"]), 1, seed=0)
+        model = ManifoldMixupClassifier(MixupLayers(net, ["input"]), True, seed=0)
         optimizer = chainer.optimizers.SGD(0.5).setup(model)
         with (
             chainer.using_config("use_static_graph", static),

@@ -442,7 +442,7 @@ def test_on_a_gpu_it_computes_the_same():
     net, (x, t) = build(), batch()
     losses = []
     for device in ("@numpy", "@cupy:0"):
-        model = ManifoldMixupClassifier(net.copy("copy"), 1, layer_mix=2, seed=0)
+        model = ManifoldMixupClassifier(net.copy("copy"), True, layer_mix=2, seed=0)
         model.to_device(device)
         loss = model(*map(chainer.get_device(device).send, (x, t)))
         losses.append(float(loss.array))

@@ -69,6 +69,8 @@ class PredictorEvaluator(Evaluator):
                 f"{type(self).__name__} takes a classifier, a link with a predictor, "
                 f"not {type(target).__name__}: wrap it in chainer.links.Classifier"
             )
+        if not callable(measure):
+            raise TypeError(f"measure must be a function, not {measure!r}")
         super().__init__(iterator, target, converter, device, eval_hook)
         self._measure = self._called = measure
         self._label_key = getattr(target, "label_key", -1)
