@@ -23,6 +23,14 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name.lower(), table, cutoff=0.5)
+    typed = name.lower()
+    near = [entry for entry in table if _abbreviates(typed, entry)][:3]
+    near = near or difflib.get_close_matches(typed, table, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(f"unknown {kind} {name!r}: {hint}there are {', '.join(table)}")
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    """Tells whether letters were left out of a name, as in val/acc."""
+    rest = iter(name)
+    return len(short) > 2 and all(letter in rest for letter in short)

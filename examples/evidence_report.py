@@ -45,7 +45,7 @@ def report(records, pictures: Path) -> None:
             )
         found = records.results(stage)
         seeds = [s for s in range(stage.seeds) if all(s in f for f in found.values())]
-        print(f"\n{len(seeds)} of {stage.seeds} seeds are there.\n")
+        print(f"\nFinished: {len(seeds)} of {stage.seeds} seeds.\n")
         if len(seeds) < 2:
             continue
         runs = {name: [found[name][seed] for seed in seeds] for name in found}

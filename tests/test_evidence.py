@@ -90,7 +90,7 @@ def test_all_runs_are_trained_once_and_shown(evidence, stage, tmp_path, capsys):
     capsys.readouterr()
     evidence.report(records, tmp_path / "pictures")
     text = capsys.readouterr().out
-    assert "2 of 2 seeds are there" in text
+    assert "Finished: 2 of 2 seeds." in text
     runs = records.results(stage)["no mixing"]
     mean = sum(50 * run["result"]["accuracy"] for run in runs.values())
     assert "| test accuracy (%) " in text and f"| {mean:.1f} ± " in text

@@ -9,6 +9,7 @@ from chainer_mmix.lookup import lookup
     [
         ("digit", "did you mean digits?"),
         ("CIFAR-10", "cifar10"),
+        ("fmn", "did you mean fashion-mnist?"),
         ("imagenet", "there are"),
     ],
 )

@@ -57,14 +57,8 @@ def check_image(transforms: dict[str, datasets.Transform], image: np.ndarray) ->
     """Tries transforms on an image, before the training.
 
     Raises:
-        ValueError: If it is none, or one of them is not for images of its shape.
+        ValueError: If one of them is not for images of its shape.
     """
-    if transforms and image.ndim != 3:
-        flag = OPTIONS[next(iter(transforms))].flag
-        raise ValueError(
-            f"{flag} is for images of shape (C, H, W), not for {image.shape}: leave it "
-            "out"
-        )
     for name, transform in transforms.items():
         size = {"cutout": "length", "pad_crop": "padding"}.get(name)
         if size and getattr(transform, size) >= min(image.shape[1:]):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,8 @@ import numpy as np
 from chainer_mmix import ManifoldMixupClassifier, datasets
 from chainer_mmix.cli.augmentation import check_image, transforms_of
 from chainer_mmix.cli.options import naming
-from chainer_mmix.cli.resume import check_same_data
+from chainer_mmix.cli.resume import check_same_data, record_of
 from chainer_mmix.mixing import Remix
-from chainer_mmix.runs.record import read_record
 from chainer_mmix.training.multinode import Ranks
 
 
@@ -60,6 +59,12 @@ def load_data(
         )
     )
     train, held_out = splits.train, splits.held_out
+    if held_out[0][0].ndim != 3:
+        raise ValueError(
+            f"{args.dataset} holds the rows of a table, x of shape "
+            f"(N, {len(held_out[0][0])}), and every --model takes images: save x of "
+            "shape (N, C, H, W), or train a network of your own from Python (--dataset)"
+        )
     data: dict[str, Any] = {
         "n_train": len(train),
         "n_held_out": len(held_out),
@@ -112,7 +117,7 @@ def _standardise(
         return {}
     known = {}
     if args.resume:
-        data = read_record(Path(args.resume).parent).get("data", {})
+        data = record_of(os.path.dirname(args.resume)).get("data", {})
         known = data.get("standardise", {})
     if not known:
         with naming("standardise"):

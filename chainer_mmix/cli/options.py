@@ -126,7 +126,7 @@ def _value(type: Callable, metavar: Any = None, **more: Any) -> dict[str, Any]:
     return {"type": type, "metavar": metavar, **more}
 
 
-_BOUNDS = _value(types.share, nargs=2)
+_BOUNDS = _value(types.share, ("LOW", "HIGH"), nargs=2)
 
 
 def _one_of(*choices: str) -> dict[str, Any]:
@@ -300,8 +300,8 @@ GROUPS: dict[str, Sequence[Option]] = {
         ),
         Option(
             *("per", MIXING | NAMED, "batch", _one_of("batch", "pair", "sample")),
-            "draw one lambda a minibatch, one a pair of samples that are mixed "
-            "with each other, or one a sample",
+            "draw one lambda per minibatch, per pair of samples that are mixed with "
+            "each other, or per sample",
         ),
         Option(
             *("fold", MIXING | NAMED, False, {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Sequence
 
 import chainer
@@ -24,6 +25,7 @@ from chainer_mmix.cli.output import (
     snapshot_to_resume,
 )
 from chainer_mmix.cli.ranks import find_device, scale_rate, warn_of_one_rank
+from chainer_mmix.cli.resume import record_of
 from chainer_mmix.lookup import lookup
 from chainer_mmix.runs.metric import lower_is_better
 from chainer_mmix.runs.record import RunRecord
@@ -70,7 +72,8 @@ def prepare(args: argparse.Namespace, command: str, ranks: Ranks) -> tuple:
     if tensorboard and ranks.is_first:
         trainer.extend(tensorboard)
     if args.pretrained and not args.resume:
-        models.load_pretrained(classifier.predictor, args.pretrained)
+        with naming("pretrained"):
+            models.load_pretrained(classifier.predictor, args.pretrained)
     if args.resume:
         _load(args, trainer, ranks)
         if training.is_done(trainer):
@@ -254,7 +257,16 @@ def _load(args: argparse.Namespace, trainer: Trainer, ranks: Ranks) -> None:
     with naming("resume"):
         # Others need not see the folder.
         members = ranks.on_first(lambda: training.read_snapshot(args.resume))
-        training.load_snapshot(args.resume, trainer, members)
+        try:
+            training.load_snapshot(args.resume, trainer, members)
+        except training.SnapshotError as e:
+            folder = os.path.dirname(args.resume) or "."
+            if record_of(folder):
+                raise
+            raise ValueError(
+                f"{e}; {folder} has no run.json from which to take them: give --model "
+                "and the run's other options"
+            ) from e
     if ranks.size == 1:
         return
     if not trainer.get_extension("StopOnSignal").can_go_on(trainer):

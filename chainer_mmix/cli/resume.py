@@ -35,22 +35,34 @@ def parse(
     args = recipes.parse(parser, words)
     if not args.resume:
         return args
-    if args.resume in (True, "auto"):
+    names_out = args.resume in (True, "auto")
+    is_folder = not names_out and os.path.isdir(args.resume)
+    if names_out:
         folder = find_out(args)
-    elif os.path.isdir(args.resume):
+    elif is_folder:
         folder = args.resume
     else:
         folder = os.path.dirname(args.resume) or "."
     given = recipes.given_by(parser, words)
     check_same_run(folder, given)
-    before = read_record(Path(folder)).get("arguments", {})
+    before = record_of(folder).get("arguments", {})
     if "gpu" in given or "device" in given:
         before = {k: v for k, v in before.items() if k not in ("device", "graph")}
     if before:  # which says what the recipe did
         args = parser.parse_args([*_words(before), *words])
-    if args.out is None and (before or os.path.isdir(args.resume)):
+    if args.out is None and (before or is_folder):
         args.out = folder
     return args
+
+
+def record_of(folder: str) -> dict[str, Any]:
+    """Reads the record of a run that is to go on; nothing if there is none.
+
+    Raises:
+        RunError: If it is damaged.
+    """
+    remedy = "repair it, or remove it and give --model and the run's other options"
+    return read_record(Path(folder), remedy)
 
 
 def _words(arguments: Mapping[str, Any]) -> list[str]:
@@ -120,7 +132,7 @@ def check_same_run(
     Raises:
         ValueError: If they differ, with each difference, or if ``run.json`` is damaged.
     """
-    before = read_record(Path(folder)).get("arguments", {})
+    before = record_of(folder).get("arguments", {})
     # An older record lacks newer settings.
     newer = (
         {o.name: o.default for o in options_with(SETTING | MIXING)} if before else {}
@@ -149,7 +161,7 @@ def check_same_data(snapshot: str, data: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If files or classes have come or gone.
     """
-    before = read_record(Path(snapshot).parent).get("data", {})
+    before = record_of(os.path.dirname(snapshot)).get("data", {})
     differences = [
         f"{name} was {before[name]} and is {value}"
         for name, value in data.items()

@@ -127,7 +127,10 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
                     "give one that chainer.serializers.save_npz wrote"
                 ) from e
     except OSError as e:
-        raise ValueError(f"the weights {path} cannot be read ({e.strerror})") from e
+        raise ValueError(
+            f"the weights {path} cannot be read ({e.strerror}): check the path and "
+            "its permissions"
+        ) from e
 
 
 def _read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -147,7 +150,10 @@ def _read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             "anew by safetensors"
         ) from e
     except OSError as e:
-        raise ValueError(f"the weights {path} cannot be read ({e})") from e
+        raise ValueError(
+            f"the weights {path} cannot be read ({e}): check the path and its "
+            "permissions"
+        ) from e
 
 
 def _read_pytorch(path: str | Path) -> dict[str, np.ndarray]:
@@ -164,7 +170,10 @@ def _read_pytorch(path: str | Path) -> dict[str, np.ndarray]:
         found = found.get("state_dict", found)
         return {k.removeprefix("module."): v.float().numpy() for k, v in found.items()}
     except OSError as e:
-        raise ValueError(f"the weights {path} cannot be read ({e.strerror})") from e
+        raise ValueError(
+            f"the weights {path} cannot be read ({e.strerror}): check the path and "
+            "its permissions"
+        ) from e
     except Exception as e:  # PyTorch raises nearly anything
         raise ValueError(
             f"{path} is no state dict of PyTorch that weights_only=True loads "

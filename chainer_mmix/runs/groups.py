@@ -199,7 +199,7 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
 def _write(key: str, value: Any, values: Sequence[Any]) -> str:
     """Writes a value, beside those that runs have."""
     if value is None:  # off, if it is a switch; else not given
-        return f"no {key}" if any(v is True for v in values) else f"{key}=default"
+        return f"no {key}" if any(v is True for v in values) else f"{key}=unset"
     return key if value is True else f"{key}={write_value(value)}"
 
 

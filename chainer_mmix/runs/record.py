@@ -219,11 +219,14 @@ def check_vacant(out: Path) -> None:
         )
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_record(
+    folder: Path, remedy: str = "repair it, or remove it to go by the folder's name"
+) -> dict[str, Any]:
     """Reads the record of a run.
 
     Args:
         folder (pathlib.Path): The run's folder.
+        remedy (str): What to do when it is damaged, for the error.
 
     Returns:
         dict: What ``run.json`` holds; nothing if there is none. Files of older versions
@@ -235,7 +238,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / FILENAME
     if not path.exists():
         return {}
-    remedy = "repair it, or remove it to go by the folder's name"
     record = read_json(path, remedy)
     try:
         starts = record.get("starts", [])

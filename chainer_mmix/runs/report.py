@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +56,16 @@ _CURVES = {"loss.png", "accuracy.png"}
 _NAMES = 20  # of classes that are listed
 _PNG = b"\x89PNG\r\n\x1a\n"
 _UNITS = {
-    "rotation": "up to so many degrees",
-    "shear": "up to so many degrees",
+    "rotation": "largest angle (degrees)",
+    "shear": "largest angle (degrees)",
     "zoom": "share of height and width that fills the frame",
 }
-_LAST = "At the last evaluation: mean ± sample standard deviation over runs."
+_SPREAD = "mean ± sample standard deviation over runs"
+_LAST = f"At the last evaluation: {_SPREAD}."
+_LAST_LOGGED = (
+    f"The last value of each run: {_SPREAD}. The epoch is named where the last one has "
+    "no value."
+)
 
 
 def make_report(
@@ -146,7 +151,7 @@ def _fgsm(groups: Sequence[Group]) -> str:
         )
         if len(keys) > 1:
             drawing = _draw_amounts(groups, keys, "ε", "Accuracy under FGSM")
-            content += _legend(groups) + page.figures([drawing])
+            content += _legend(groups, keys.values()) + page.figures([drawing])
     return content
 
 
@@ -171,7 +176,7 @@ def _deformations(groups: Sequence[Group]) -> str:
             if len(keys) > 1
         ]
         if drawings:
-            content += _legend(groups) + page.figures(drawings)
+            content += _legend(groups, names.values()) + page.figures(drawings)
     return content
 
 
@@ -219,8 +224,8 @@ def _reliability(groups: Sequence[Group]) -> str:
         axes.grid(alpha=0.3)
 
     notes = [
-        "Of predictions made with so much confidence, the share that is right: above "
-        "the dotted line the network is too modest, below it too sure.",
+        "Share of right predictions at each confidence: above the dotted line the "
+        "network is underconfident, below it overconfident.",
         f"All runs of a setting together, at the last evaluation; bins of {_FEW} "
         "predictions or more.",
     ]
@@ -353,7 +358,7 @@ def _others(groups: Sequence[Group], metric: Metric) -> str:
         shown |= set(_find(groups, pattern).values())
     keys = {key: key for key in _keys(groups) if key not in shown}
     caption = "Last values in the log"
-    return _key_table(caption, groups, keys) if keys else ""
+    return _key_table(caption, groups, keys, _LAST_LOGGED) if keys else ""
 
 
 def _reproduce(runs: Sequence[Run], command: str) -> str:
@@ -402,24 +407,40 @@ def _prefixes(found: dict[tuple[str, ...], str]) -> list[str]:
     return list(dict.fromkeys(prefix for prefix, *_ in found))
 
 
-def _key_table(caption: str, groups: Sequence[Group], keys: dict[str, str]) -> str:
+def _key_table(
+    caption: str, groups: Sequence[Group], keys: dict[str, str], note: str = _LAST
+) -> str:
     """Writes the last values of some keys, one a row, as there may be many."""
     rows = [
         (name, *(_final_text(group, key) for group in groups))
         for name, key in keys.items()
     ]
     columns = ("", *(group.label for group in groups))
-    return page.table(caption, columns, rows) + page.bullets([_LAST], "notes")
+    return page.table(caption, columns, rows) + page.bullets([note], "notes")
 
 
 def _final_text(group: Group, key: str) -> str:
     spread, n = final_spread(group, key), len(group.runs)
-    of = "" if spread is None or spread.n == n else f" ({spread.n} of {n} runs)"
-    return format_spread(spread, 4) + of
+    of = [] if spread is None or spread.n == n else [f"{spread.n} of {n} runs"]
+    ends = [(run.epochs, run.series(key)[0]) for run in group.runs]
+    old = [epochs[-1] for end, epochs in ends if len(epochs) and epochs[-1] < end]
+    if old:
+        first, last = min(old), max(old)
+        until = f"s {first:g} to" if first < last else ""
+        of.append(f"epoch{until} {last:g}")
+    return format_spread(spread, 4) + (f" ({', '.join(of)})" if of else "")
 
 
-def _legend(groups: Sequence[Group]) -> str:
-    return page.legend([(g.label, group_style(i)) for i, g in enumerate(groups)])
+def _legend(groups: Sequence[Group], keys: Iterable[str] | None = None) -> str:
+    """Names the lines of the settings, of those that have logged one of some keys."""
+    wanted = None if keys is None else set(keys)
+    return page.legend(
+        [
+            (group.label, group_style(i))
+            for i, group in enumerate(groups)
+            if wanted is None or not wanted.isdisjoint(_keys([group]))
+        ]
+    )
 
 
 def _draw(name: str, draw: Callable[[Axes], None]) -> str:

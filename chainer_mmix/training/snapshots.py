@@ -211,8 +211,8 @@ class _StrictDeserializer(NpzDeserializer):
 
 def _another(path: str | Path, reason: str) -> SnapshotError:
     return SnapshotError(
-        f"{path} is the snapshot of another model or setting ({reason}): make the "
-        "Trainer as for the run that wrote it"
+        f"{path} is the snapshot of another model or setting ({reason}): choose "
+        "those of the run that wrote it"
     )
 
 

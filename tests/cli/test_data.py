@@ -162,6 +162,14 @@ def test_arrays(digits):
     assert record(out)["data"]["class_names"] == []
 
 
+def test_rows_of_a_table_are_refused_before_a_run(capsys):
+    np.savez("table.npz", x=np.ones((60, 5)), t=np.arange(60) % 3)
+    words = ["--dataset", "npz:table.npz", "--validation-split", "0.2", "--out", "run"]
+    error = error_of(capsys, *words)
+    assert "rows of a table, x of shape (N, 5)" in error and "from Python" in error
+    assert not Path("run").exists()
+
+
 def test_a_folder_is_the_same_wherever_it_is_named_from(pictures, monkeypatch):
     pictures({"": 10})
     run = [*FOLDER, "--validation-split", "0.2"]

@@ -108,6 +108,7 @@ BAD_INPUT = [
     ("--cutmix-alpha 1 --alpha 0", "3 or longer, but x has shape (2, 256, 2, 2)"),
     ("--cutmix-alpha 1 --model cnn", "(layer 2, --cutmix-alpha); --layer-mix 0 1 will"),
     ("--model cnn --keep-best valid/main/acc", "did you mean validation/main/accuracy"),
+    ("--model cnn --keep-best val/acc", "did you mean validation/main/accuracy?"),
     ("--model cnn --keep-best main/clean_loss", "main/loss, main/accuracy, main/lam"),
     ("--model cnn --analyse --keep-best validation/main/ece", "(--keep-best)"),
     ("--per image", "invalid choice: 'image'"),
@@ -119,7 +120,8 @@ BAD_INPUT = [
     ("--label-smoothing 2", "must be in [0, 1], not 2"),
     ("--loss mse", "invalid choice: 'mse'"),
     ("--model cnn --stem cifar", "are for resnet18 to resnet152, not for cnn"),
-    ("--model cnn --pretrained missing.npz", "cannot be read (No such file"),
+    ("--model cnn --pretrained missing.npz", "file or directory): check the path"),
+    ("--model cnn --pretrained missing.npz", "permissions (--pretrained)"),
     ("--model cnn --pretrained file", "no npz file of weights"),
     ("--epoch 0", "must be a whole number >= 1, not 0"),
     ("--epoch 1.5", "must be a whole number >= 1, not 1.5"),
@@ -611,15 +613,34 @@ def test_the_console_script_trains_as_the_script_does(main, capsys):
     assert record["command"].startswith("chainer-mmix train --model cnn")
 
 
-@pytest.mark.slow
-def test_a_snapshot_of_another_model_is_refused_without_its_record(main, capsys):
+def test_what_a_damaged_or_lost_record_asks_for(main, capsys):
     assert main([*QUICK, "--quiet", "--out", "run"]) == 0
-    pathlib.Path("run/run.json").unlink()
-    with pytest.raises(SystemExit) as e:
-        main(["--resume", "run/snapshot_iter_3", "--out", "new", "--epoch", "2"])
-    assert e.value.code == 2
-    assert "another model or setting" in capsys.readouterr().err
+    record = pathlib.Path("run/run.json")
+    words = [*QUICK, "--model", "elucnn", "--resume", "run", "--epoch", "2"]
+    record.write_text("{")
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "remove it and give --model" in capsys.readouterr().err
+    record.unlink()
+    with pytest.raises(SystemExit):
+        main([*words, "--out", "new"])
+    error = capsys.readouterr().err
+    assert "another model or setting" in error
+    assert "run has no run.json from which to take them: give --model" in error
     assert not pathlib.Path("new").exists()
+
+
+def test_without_a_value_resume_is_no_path(main, capsys, monkeypatch):
+    isdir = os.path.isdir
+
+    def check(path):
+        assert not isinstance(path, bool)  # of which Python 3.13 warns
+        return isdir(path)
+
+    monkeypatch.setattr(os.path, "isdir", check)
+    with pytest.raises(SystemExit):
+        main([*QUICK, "--resume"])
+    assert "no snapshot to resume from" in capsys.readouterr().err
 
 
 def test_resuming_goes_on_with_the_branch_that_was_gone_back_to(main, monkeypatch):

@@ -66,11 +66,11 @@ def test_what_one_run_has_none_of_is_told(write_run):
         edit_record(run, setting={"values": values, "mixes": mixes, **how})
     assert [g.label for g in group(runs[:2])] == [
         "clean_weight=0.5",
-        "clean_weight=default",
+        "clean_weight=unset",
     ]
     assert [g.label for g in group(runs)] == [
         "mixup=manifold alpha=1.0 clean_weight=0.5",
-        "mixup=manifold alpha=1.0 clean_weight=default",
+        "mixup=manifold alpha=1.0 clean_weight=unset",
         "mixup=none flip",
     ]
     assert differing_arguments(*group(runs[:2])) == []
@@ -101,7 +101,7 @@ def test_seeds_of_one_setting_are_grouped_and_labels_name_the_difference(write_r
     groups = group(runs)
     assert [(g.label, [r.path.name for r in g.runs]) for g in groups] == [
         ("mixup=none", ["a", "c"]),
-        ("mixup=manifold alpha=0.2 layer_mix=default", ["b"]),
+        ("mixup=manifold alpha=0.2 layer_mix=unset", ["b"]),
         ("mixup=manifold alpha=0.2 layer_mix=0,1", ["d"]),
     ]
     assert [g.mixes for g in groups] == [False, True, True]

@@ -135,6 +135,30 @@ def test_what_some_runs_have_measured_is_shown(write_run, report):
     assert calibration[1][1:] == ["0.3750 ± 0.1768 (2 of 3 runs)", "-"]
 
 
+def test_a_figure_names_only_what_was_measured(write_run, report):
+    add_to_log(
+        write_run("runs/a", mixup="input"),
+        **{"fgsm_accuracy/0.1": 0.5, "fgsm_accuracy/0.2": 0.4},
+    )
+    write_run("runs/b", mixup="none")
+    robustness = report("runs").html.split('id="robustness"')[1].split("</section>")[0]
+    legend = robustness.split('class="legend"')[1].split("</ul>")[0]
+    assert "mixup=input" in legend and "mixup=none" not in legend
+
+
+def test_a_value_of_an_earlier_epoch_is_said_to_be_one(write_run, report):
+    for seed in (0, 1):
+        run = write_run(f"runs/{seed}", (0.3, 0.4, 0.5), mixup="input", seed=seed)
+        log = json.loads((run / "log").read_text())
+        log[seed]["mixup/loss/0"] = 2.0
+        for entry in log:
+            entry["lr"] = 0.1
+        (run / "log").write_text(json.dumps(log))
+    rows = dict(report("runs").tables["Last values in the log"][1:])
+    assert rows["mixup/loss/0"] == "2.0000 ± 0.0000 (epochs 1 to 2)"
+    assert rows["lr"] == "0.1000 ± 0.0000"
+
+
 def write_bins(run, count, confidence, accuracy, edges=(0, 0.5, 1)):
     content = {"edges": edges, "count": count}
     content |= {"confidence": confidence, "accuracy": accuracy}
