@@ -166,6 +166,12 @@ class GraphUpdater(StandardUpdater):
             self._give_up("the loss function draws what it mixes by a classifier in it")
         if self._communicator:
             joined(optimizer, model)  # by which ranks draw each its own
+        elif not registry.is_own(optimizer.update):  # It may call the loss twice.
+            self._give_up(f"{type(optimizer).__name__} has an update of its own")
+        if self.reason:
+            self._graphs.free()
+            optimizer.update(model, *args, **kwargs)
+            return
         draw = model.next_draw(*args, **kwargs) if is_classifier else None
 
         def loss(args, kwargs, draw) -> chainer.Variable:
