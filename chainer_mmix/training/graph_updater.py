@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable
+from types import NoneType
 from typing import Any, NamedTuple
 
 import chainer
@@ -77,8 +78,8 @@ class GraphUpdater(StandardUpdater):
 
     Raises:
         ValueError: If the model is on another device, or on a CPU without compiled
-            loops, or elsewhere under a multi-node optimizer, or ``n_warmup`` is
-            below 1.
+            loops, or elsewhere under a multi-node optimizer, or no optimizer is called
+            main, or ``n_warmup`` is below 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -86,6 +87,11 @@ class GraphUpdater(StandardUpdater):
 
     def __init__(self, iterator, optimizer, *, n_warmup=3, graphs=None, **options):
         super().__init__(iterator, optimizer, **options)
+        if "main" not in self._optimizers:
+            raise ValueError(
+                "GraphUpdater makes the steps of an optimizer that is called main, but "
+                f"there are only {[*self._optimizers]}: use StandardUpdater for these"
+            )
         device = self._optimizers["main"].target.device
         if self._communicator and not isinstance(device, backend.CpuDevice):
             raise ValueError(
@@ -294,6 +300,29 @@ def _identity(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float)) else Same(value)
 
 
+def _check_reached(y: chainer.Variable, target: chainer.Link) -> None:
+    """Sees whether a loss has gradients with respect to a target's parameters alone.
+
+    Raises:
+        CannotReplayError: Others would get none in a replay, which go on being there.
+    """
+    own, seen = {id(param.node) for param in target.params()}, set()
+    nodes = [y.node]
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or id(node) in own or not node.requires_grad:
+            continue
+        seen.add(id(node))
+        if node.creator_node is not None:
+            nodes += node.creator_node.inputs
+        elif node.get_variable_or_none() is not None:
+            name = node.name or "a variable"
+            raise CannotReplayError(
+                f"it computes the gradient of {name}, of shape {node.shape}, which is "
+                "no parameter of the optimizer's target"
+            )
+
+
 def _compute(
     loss: Callable, model, target: chainer.Link, static: Static, draw, scaled: bool
 ) -> _Computed:
@@ -304,6 +333,7 @@ def _compute(
     observation: dict[str, Any] = {}
     with reporter.scope(observation):
         y = loss(static.args, static.kwargs, draw)
+    _check_reached(y, target)
     target.cleargrads()
     if scaled:
         y.grad = static.scale.astype(y.dtype)
@@ -318,6 +348,10 @@ def _compute(
             name: None if value is None else chainer.as_array(value)
             for name, value in kept.items()
         }
+        for name, value in attributes.items():
+            if not isinstance(value, (NoneType, target.xp.ndarray)):
+                kind = type(value).__name__
+                raise CannotReplayError(f"{name} of the classifier is a {kind}")
     grads = [param.grad for param in initialized(target)]
     target.cleargrads()  # they are set after each replay
     return _Computed(values, attributes, grads)

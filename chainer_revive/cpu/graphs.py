@@ -181,7 +181,11 @@ class CpuGraphs:
         self.free()
         with _unchanged(links, inputs):
             _disturb(links)
-            wanted = _values(function(), links)
+            try:
+                wanted = _values(function(), links)
+            except Exception as error:
+                reason = f"with other parameters: {type(error).__name__}: {error}"
+                raise steps.CannotReplayError(reason) from error
         self._reserve(plan.size)
         plan.forget(self._memory)
         with _unchanged(links, inputs):

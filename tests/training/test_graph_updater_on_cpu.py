@@ -374,6 +374,44 @@ def test_hooks_and_debug_mode_see_every_function():
     assert counts[0] == counts[1] > 10
 
 
+def test_a_classifier_of_a_network_with_two_heads():
+    def model():
+        np.random.seed(0)
+        model = L.Classifier(TwoHeads(), loss_of_two)
+        model.compute_accuracy = False
+        return model
+
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trained.append(make(updater, model()))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            trained[-1].run()
+        found = trained[-1].updater.get_optimizer("main").target
+        assert type(found.y) is tuple
+        found.y = None
+        if updater is GraphUpdater:
+            (warning,) = warned
+            assert "y of the classifier is a tuple" in str(warning.message)
+    assert_same(*trained)
+
+
+def loss_of_two(y, t):
+    return F.softmax_cross_entropy(y[0], t) + F.softmax_cross_entropy(y[1], t)
+
+
+def test_a_network_that_checks_its_weights():
+    with pytest.warns(UserWarning, match="other parameters: ValueError: weights are"):
+        both(lambda: classify(Checked), optimizer=lambda: chainer.optimizers.SGD(1e-5))
+
+
+def test_optimizers_of_other_names_are_refused():
+    optimizer = chainer.optimizers.SGD().setup(Net())
+    iterator = iterators.SerialIterator(TupleDataset(X, T), 8)
+    with pytest.raises(ValueError, match=r"called main, .*\['body'\]"):
+        GraphUpdater(iterator, {"body": optimizer})
+
+
 def test_a_label_out_of_range_is_an_error_as_usual():
     trainer = make(GraphUpdater, classify())
     trainer.run()
@@ -485,6 +523,25 @@ class Keeping(Net):
         return super().second(h)
 
 
+class TwoHeads(Net):
+    def forward(self, *args, **kwargs):
+        y = super().forward(*args, **kwargs)
+        return y, 2 * y
+
+
+class Checked(Net):
+    """Does not compute with weights that are out of bounds."""
+
+    bound = None
+
+    def first(self, x):
+        weights = self.c1.W.array
+        self.bound = self.bound or 1.01 * abs(weights).max()
+        if abs(weights).max() > self.bound:
+            raise ValueError("weights are too large")
+        return super().first(x)
+
+
 NOT_KNOWN = "reads an array that no function has computed"
 
 
@@ -509,6 +566,46 @@ def test_what_cannot_be_replayed_is_said_once_and_runs_as_usual(net, reason):
     assert len(warned) == 1
     assert ours.updater.reason is not None
     assert_same(ours, run(StandardUpdater, classify(net)))
+
+
+class Centres(chainer.Chain):
+    """A criterion with parameters."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.centres = chainer.Parameter(np.zeros((5, 5), "f"))
+
+    def forward(self, y, t):
+        distance = F.mean_squared_error(y, F.embed_id(t, self.centres))
+        return F.softmax_cross_entropy(y, t) + distance
+
+
+CENTRES = Centres()
+
+
+def global_centres(y, t):
+    return CENTRES(y, t)
+
+
+@pytest.mark.parametrize("is_global", [False, True])
+def test_gradients_of_parameters_that_the_optimizer_has_not(is_global):
+    gradients = []
+    for updater in (GraphUpdater, StandardUpdater):
+        np.random.seed(0)
+        centres = CENTRES if is_global else Centres()
+        centres.cleargrads()
+        model = L.Classifier(Net(), global_centres if is_global else centres)
+        updates = make(updater, model).updater
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            for _ in range(9):
+                updates.update()
+        if updater is GraphUpdater:
+            (warning,) = warned
+            assert "gradient of centres, of shape (5, 5)" in str(warning.message)
+        gradients.append(centres.centres.grad)
+    np.testing.assert_array_equal(*gradients)
 
 
 def test_a_network_that_counts_its_steps_is_never_replayed():
