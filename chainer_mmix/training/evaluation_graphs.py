@@ -108,7 +108,8 @@ class EvaluationGraphs:
             if kind.replay is None:
                 _check_links(target)
                 compute = functools.partial(_compute, target, static)
-                kind.replay = capture(self._graphs, compute, static.arrays())
+                inputs = static.arrays()
+                kind.replay = capture(self._graphs, compute, inputs, (target,))
             values = kind.replay()
         except CannotReplayError as e:
             self._give_up(str(e))

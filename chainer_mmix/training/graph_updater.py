@@ -232,7 +232,8 @@ class GraphUpdater(StandardUpdater):
 
         try:
             if kind.replay is None:
-                kind.replay = capture(self._graphs, compute, static.arrays())
+                roots = model, optimizer.target
+                kind.replay = capture(self._graphs, compute, static.arrays(), roots)
             computed = kind.replay()
         except CannotReplayError as e:
             self._give_up(str(e))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import chainer
@@ -13,6 +12,8 @@ from chainer import backend
 from chainer_mmix.links.held import links_in
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
+from chainer_mmix.training.generators import generators_of
+from chainer_revive.cpu.graphs import set_state, state_of
 from chainer_revive.cpu.steps import CannotReplayError
 
 Result = TypeVar("Result")
@@ -68,26 +69,38 @@ def copied(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def capture(
-    graphs, compute: Callable[[], Result], inputs: list
+    graphs, compute: Callable[[], Result], inputs: list, roots: Iterable[Any] = ()
 ) -> Callable[[], Result]:
     """Captures what a function computes.
+
+    Args:
+        graphs: What captures.
+        compute (callable): The function.
+        inputs (list of arrays): What it reads.
+        roots (iterable): What it computes with. Random generators that these reach are
+            put back if it draws from them.
 
     Raises:
         CannotReplayError: It cannot be captured, for whatever reason.
     """
-    before, replay = _random_state(), None
-    try:
-        for _ in range(_N_TRY):
-            then = _random_state()
-            found = _capture(graphs, compute, inputs)
-            if _random_state() == then:
-                replay = found
-                return replay
-    finally:
-        if replay is None and _random_state() != before:
-            np.random.set_state(before[0])
-            random.setstate(before[1])
-    raise CannotReplayError("the forward computation draws random numbers")
+    generators = generators_of(roots)
+    before = then = [*map(state_of, generators)]
+    for _ in range(_N_TRY):
+        error = None
+        try:
+            replay = _capture(graphs, compute, inputs)
+        except CannotReplayError as e:
+            error = e
+        now = [*map(state_of, generators)]
+        if now == then:  # What moved earlier was moved by another thread.
+            if error is not None:
+                raise error
+            return replay
+        then = now
+    for generator, first, last in zip(generators, before, then, strict=True):
+        if last != first:
+            set_state(generator, first)
+    raise error or CannotReplayError("the forward computation draws random numbers")
 
 
 def _capture(graphs, compute, inputs):
@@ -97,13 +110,6 @@ def _capture(graphs, compute, inputs):
         raise
     except Exception as e:
         raise CannotReplayError(f"{type(e).__name__}: {e}") from e
-
-
-def _random_state() -> tuple:
-    """Returns the states of both global generators, which can be compared."""
-    state: Any = np.random.get_state()
-    name, keys, *rest = state
-    return (name, tuple(keys.tolist()), *rest), random.getstate()
 
 
 class Kind(Generic[Result]):

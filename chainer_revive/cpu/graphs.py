@@ -372,7 +372,7 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
     plain = [v for v in own if type(v) is np.ndarray and id(v) not in known]
     numbers, given = _copies(arrays), _copies([*inputs, *plain])
     params = [(p, p.array) for link in links for p in link.params(False)]
-    states = [(value, _state_of(value)) for value in own if isinstance(value, _RANDOM)]
+    states = [(value, state_of(value)) for value in own if isinstance(value, RANDOM)]
     changed = []
     try:
         yield
@@ -391,8 +391,8 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
                 param.array = array
                 changed.append(f"the array of {param.name}")
         for generator, state in states:
-            if _state_of(generator) != state:
-                _set_state(generator, state)
+            if state_of(generator) != state:
+                set_state(generator, state)
                 changed.append(f"the state of a {type(generator).__name__}")
         if any(map(_differ, [*inputs, *plain], given)):
             changed.append("its inputs, or arrays that are no persistent values")
@@ -408,10 +408,13 @@ def _lasting(link: chainer.Link) -> dict[str, Any]:
     return {k: v for k, v in vars(link).items() if k not in left_out}
 
 
-_RANDOM = np.random.RandomState, np.random.Generator, random.Random
+RANDOM = np.random.RandomState, np.random.Generator, random.Random
 
 
-def _state_of(generator: Any) -> bytes:
+def state_of(generator: Any) -> bytes:
+    """Returns the state of one of :data:`RANDOM`."""
+    if isinstance(generator, random.SystemRandom):
+        return b""  # It has none.
     if isinstance(generator, np.random.Generator):
         return pickle.dumps(generator.bit_generator.state)
     if isinstance(generator, np.random.RandomState):
@@ -419,7 +422,8 @@ def _state_of(generator: Any) -> bytes:
     return pickle.dumps(generator.getstate())
 
 
-def _set_state(generator: Any, state: bytes) -> None:
+def set_state(generator: Any, state: bytes) -> None:
+    """Puts a generator back into a state that is not empty."""
     value = pickle.loads(state)
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = value

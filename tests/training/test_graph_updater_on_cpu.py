@@ -608,6 +608,62 @@ def test_gradients_of_parameters_that_the_optimizer_has_not(is_global):
     np.testing.assert_array_equal(*gradients)
 
 
+class Holder:
+    pass
+
+
+HOLDER = Holder()
+
+
+def of_a_closure():
+    generator = np.random.default_rng(0)
+    return lambda: generator.random()
+
+
+def of_an_object():
+    holder = Holder()
+    holder.generators = [np.random.RandomState(0)]
+    return functools.partial(draw_of, holder)
+
+
+def draw_of(holder):
+    return holder.generators[0].rand()
+
+
+def of_a_global_variable():
+    HOLDER.generators = [np.random.default_rng(0)]
+    return lambda: HOLDER.generators[0].random()
+
+
+def of_a_class():
+    class Drawing(chainer.FunctionNode):
+        generator = np.random.default_rng(0)
+
+    return lambda: Drawing.generator.random()
+
+
+class StochasticDepth(Net):
+    """Leaves out a layer now and then."""
+
+    draw = None
+
+    def second(self, h):
+        return super().second(F.relu(h) if self.draw() < 0.9 else h)
+
+
+@pytest.mark.parametrize(
+    "make_draw", [of_a_closure, of_an_object, of_a_global_variable, of_a_class]
+)
+def test_generators_that_no_link_has_are_found(make_draw):
+    def model():
+        model = classify(StochasticDepth)
+        model.predictor.draw = make_draw()
+        return model
+
+    with pytest.warns(UserWarning, match="draws random numbers"):
+        both(model)
+
+
 def test_a_network_that_counts_its_steps_is_never_replayed():
     assert not both(lambda: classify(Counting)).n_graphs
 
