@@ -282,7 +282,7 @@ _LAM = "main/lam"  # the one value that is reported from the host
 class _Computed(NamedTuple):
     """What a graph computes, in the same arrays in each replay."""
 
-    values: dict[str, Any]  # what was reported
+    values: dict[str, tuple[bool, Any]]  # what was reported, and if by variables
     attributes: dict[str, Any]  # what a classifier keeps of a step
     grads: list  # of the initialized parameters, None for some
 

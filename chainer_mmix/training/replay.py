@@ -42,8 +42,10 @@ def links_of(
     return [*dict.fromkeys(roots)]
 
 
-def reported(observation: dict, xp, host: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns the arrays of what was reported.
+def reported(
+    observation: dict, xp, host: tuple[str, ...] = ()
+) -> dict[str, tuple[bool, Any]]:
+    """Returns the arrays of what was reported, and whether they were variables.
 
     Args:
         observation (dict): What was reported.
@@ -53,19 +55,23 @@ def reported(observation: dict, xp, host: tuple[str, ...] = ()) -> dict[str, Any
     Raises:
         TypeError: Another value is one.
     """
-    values = {name: chainer.as_array(value) for name, value in observation.items()}
-    for name, value in values.items():
+    values = {
+        name: (isinstance(value, chainer.Variable), chainer.as_array(value))
+        for name, value in observation.items()
+    }
+    for name, (_, value) in values.items():
         if name not in host and not isinstance(value, xp.ndarray):
             raise TypeError(f"{name} is reported as a number of the host")
     return values
 
 
-def copied(values: dict[str, Any]) -> dict[str, Any]:
+def copied(values: dict[str, tuple[bool, Any]]) -> dict[str, Any]:
     """Returns values to report: copies, since a replay writes to the same place."""
-    return {
-        name: value if type(value) is float else chainer.Variable(value.copy())
-        for name, value in values.items()
-    }
+    found = {}
+    for name, (is_variable, value) in values.items():
+        own = value if type(value) is float else value.copy()
+        found[name] = chainer.Variable(own) if is_variable else own
+    return found
 
 
 def capture(
@@ -126,17 +132,22 @@ class Static:
     def __init__(self, args: tuple, kwargs: dict) -> None:
         self.args = tuple(map(_empty_like, args))
         self.kwargs = {name: _empty_like(array) for name, array in kwargs.items()}
+        self._strides = [a.strides for a in (*args, *kwargs.values())]
         self.weights: Any = None  # DeviceWeights, once a step is mixed
         self.scale: Any = None
         self._owned: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     def fits(self, args: tuple, kwargs: dict) -> bool:
-        """Tells whether the inputs have the shapes and dtypes of the first ones."""
+        """Tells whether the inputs are laid out in memory like the first ones."""
         if len(args) != len(self.args) or kwargs.keys() != self.kwargs.keys():
             return False
         return all(
-            array.shape == own.shape and array.dtype == own.dtype
-            for array, own in self._pairs(args, kwargs)
+            array.shape == own.shape
+            and array.dtype == own.dtype
+            and array.strides == strides
+            for (array, own), strides in zip(
+                self._pairs(args, kwargs), self._strides, strict=True
+            )
         )
 
     def _every(self) -> list:

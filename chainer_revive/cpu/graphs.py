@@ -16,6 +16,7 @@ import random
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Number
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
@@ -232,7 +233,6 @@ _OF_A_STEP = {"y", "loss", "accuracy", "draw", "_scores"}
 _LISTED = {"_params", "_persistent", "_children"}  # names of what is looked at
 _PLAIN = {bool, int, float, str, complex, bytes, range, type(None)}
 _MANY = 100  # items; more are data
-_FEW = 16  # numbers that Python may read one by one
 
 
 def _attributes(link: chainer.Link) -> tuple:
@@ -270,8 +270,8 @@ def _plain(value: Any, depth: int) -> Any:
     if kind in _PLAIN:
         return value
     if kind is np.ndarray:  # Steps follow what becomes of numbers that are not whole.
-        few = value.size <= _FEW and value.dtype.kind in "biu"
-        return value.tobytes() if few else None
+        few = value.size <= _MANY and value.dtype.kind in "biu"
+        return (value.dtype, value.shape, value.tobytes()) if few else None
     if isinstance(value, (chainer.Link, chainer.Parameter)):
         return Same(value)  # one of several that are looked at themselves
     if isinstance(value, chainer.Variable) or not depth:
@@ -290,7 +290,9 @@ def _plain(value: Any, depth: int) -> Any:
         if isinstance(value, dict):
             return _items(value, depth - 1)
         items = _each_plain(value, depth - 1)
-        return frozenset(items) if isinstance(value, (set, frozenset)) else items
+        if kind is tuple:
+            return items
+        return kind, frozenset(items) if isinstance(value, (set, frozenset)) else items
     if kind is functools.partial:
         held = value.func, value.args, value.keywords
         return _each_plain(held, depth - 1)
@@ -304,6 +306,10 @@ def _plain(value: Any, depth: int) -> Any:
         return Same(value)
     slots = _slots(kind)
     if not slots and not hasattr(value, "__dict__"):
+        if isinstance(value, Number):  # a Decimal, say
+            return value
+        if isinstance(value, Mapping):
+            return _items(value, depth - 1)
         return Same(value) if callable(value) else None
     held = {
         **getattr(value, "__dict__", {}),
@@ -370,6 +376,7 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
     arrays = [array for *_, array in _arrays_of(links)]
     known = {*map(id, arrays)}
     plain = [v for v in own if type(v) is np.ndarray and id(v) not in known]
+    plain = [v for v in plain if v.flags.writeable]
     numbers, given = _copies(arrays), _copies([*inputs, *plain])
     params = [(p, p.array) for link in links for p in link.params(False)]
     states = [(value, state_of(value)) for value in own if isinstance(value, RANDOM)]

@@ -3,8 +3,10 @@
 import copy
 import functools
 import pickle
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from types import SimpleNamespace
 
 import chainer
@@ -396,6 +398,58 @@ def test_a_classifier_of_a_network_with_two_heads():
     assert_same(*trained)
 
 
+class ReportsArrays(Net):
+    def first(self, x):
+        h = super().first(x)
+        chainer.report({"mean": F.mean(h).array, "variable": F.mean(h)})
+        return h
+
+
+def test_what_is_reported_stays_an_array_or_a_variable():
+    updates = make(GraphUpdater, classify(ReportsArrays, layer_mix=2)).updater
+    for _ in range(6):
+        with chainer.Reporter().scope({}), chainer.report_scope(observation := {}):
+            chainer.reporter.get_current_reporter().add_observer(
+                "main", updates.get_optimizer("main").target
+            )
+            updates.update()
+    assert updates.n_graphs == 1
+    assert type(observation["mean"]) is np.ndarray
+    assert type(observation["variable"]) is chainer.Variable
+
+
+class Exponential(chainer.Chain):
+    """Adds up all numbers in the order in which they lie in memory."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.factor = chainer.Parameter(np.zeros((), "f"))
+
+    def forward(self, x, t):
+        return self.factor * F.sum(F.exp(x))
+
+
+def test_batches_that_lie_otherwise_in_memory():
+    gradients = []
+    for updater in (GraphUpdater, StandardUpdater):
+        updates = make(updater, Exponential()).updater
+        layouts = [np.ascontiguousarray, np.asfortranarray] * 20
+
+        def converter(batch, device, layouts=layouts):
+            return layouts.pop(0)(X[:8]), T[:8]
+
+        updates.converter = converter
+        found = []
+        while layouts:
+            updates.update()
+            found.append(updates.get_optimizer("main").target.factor.array.copy())
+        gradients.append(found)
+        if updater is GraphUpdater:
+            assert updates.n_graphs
+    np.testing.assert_array_equal(*gradients)
+
+
 def loss_of_two(y, t):
     return F.softmax_cross_entropy(y[0], t) + F.softmax_cross_entropy(y[1], t)
 
@@ -679,6 +733,16 @@ class Hidden(Net):
         return super().second(self.hidden[0](h))
 
 
+class WithTable(Net):
+    def __init__(self):
+        super().__init__()
+        self.table = np.broadcast_to(np.float32(1), 3)
+
+
+def test_arrays_that_cannot_be_written_to():
+    assert both(lambda: classify(WithTable)).reason is None
+
+
 def test_running_averages_of_links_in_lists():
     averages = []
     for updater in (GraphUpdater, StandardUpdater):
@@ -743,12 +807,31 @@ def child(model):
         model.predictor.child = Negative()
 
 
+def kind_of_list(model):
+    model.predictor.factors = (1, 1)
+
+
+def mapping(model):
+    model.predictor.kept = types.MappingProxyType({"factor": 2})
+
+
+def mask(model):
+    model.predictor.mask[-1] = False
+
+
+def decimal(model):
+    model.predictor.precise = Decimal(2)
+
+
 class Adjustable(Net):
     scale, activation = 1.0, staticmethod(F.relu)
 
     def __init__(self):
         super().__init__()
         self.scale, self.activation = 1.0, F.relu
+        self.factors, self.kept = [1, 1], types.MappingProxyType({"factor": 1})
+        self.mask = np.ones(20, bool)
+        self.precise = Decimal(1)
         self.add_persistent("temperature", 1.0)
         with self.init_scope():
             self.child = Identity()
@@ -757,6 +840,8 @@ class Adjustable(Net):
 
     def second(self, h):
         factor = self.scale * self.temperature * getattr(chainer.config, "own_scale", 1)
+        factor *= 2.0 if type(self.factors) is tuple else 1.0
+        factor *= self.kept["factor"] * float(self.precise) * (2 - int(self.mask[-1]))
         h = self.chosen(self.child(self.activation(h) * factor))
         return super().second(h)
 
@@ -765,7 +850,7 @@ class Adjustable(Net):
     "change",
     [
         *(decay, eps, scale, activation, persistent, configuration, hook, loss, child),
-        another_child,
+        *(another_child, kind_of_list, mapping, mask, decimal),
     ],
 )
 @pytest.mark.parametrize("classifier", [classify, lambda net: L.Classifier(net())])
