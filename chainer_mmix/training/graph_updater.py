@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Hashable
 from types import NoneType
@@ -44,13 +45,14 @@ class GraphUpdater(StandardUpdater):
     StandardUpdater; on a CPU, two replays of each layer are compared with the usual
     step bit for bit.
 
-    These steps run as usual: those of a batch that has another shape than the first
-    one, of CutMix, FMix and ResizeMix, whose places are computed on the host, and on a
-    CPU those at which function hooks or debug mode look on. If a step cannot be
+    These steps run as usual: those of a batch that has another shape or layout than the
+    first one, of CutMix, FMix and ResizeMix, whose places are computed on the host, and
+    on a CPU those at which function hooks or debug mode look on. If a step cannot be
     captured, a warning says why, once, and all steps run as usual. That is so if the
-    forward computation draws random numbers or reports a number of the host; on a GPU,
-    if it waits for it or copies from the host; on a CPU, if numbers are computed
-    neither in Chainer's functions nor in compiled loops.
+    optimizer has an ``update`` of its own, if the loss has parameters that its target
+    has not, or if the forward computation draws random numbers or reports a number of
+    the host; on a GPU, if it waits for it or copies from the host; on a CPU, if numbers
+    are computed neither in Chainer's functions nor in compiled loops.
 
     Under a multi-node optimizer, on CPUs, the gradients are exchanged after each step,
     replayed or not: each rank captures and replays its own steps, whatever the others
@@ -214,7 +216,9 @@ class GraphUpdater(StandardUpdater):
             return False
         has_draw, layer = draw is not None, draw and draw.layer_mix
         scaled, form = scale is not None, _form(model, optimizer.target)
-        key = has_draw, layer, scaled, setting, form
+        reporter = _reporter()
+        names = tuple(reporter._observer_names.items()) if reporter else None
+        key = has_draw, layer, scaled, setting, form, names
         if len(self._kinds) > MANY:  # of settings that change in each step
             self._kinds.clear()
         kind = self._kinds.setdefault(key, Kind())
@@ -247,8 +251,8 @@ class GraphUpdater(StandardUpdater):
             own = value.copy() if isinstance(value, np.ndarray) else value
             setattr(model, name, None if own is None else chainer.Variable(own))
         values = copied(computed.values)
-        if draw is not None:
-            values[_LAM] = static.weights.mean
+        if draw is not None and (lam := _name_of_lam(model)):
+            values[lam] = static.weights.mean
         chainer.report(values)
         return True
 
@@ -276,7 +280,22 @@ _SETTINGS = (
     *("lossfun", "accfun", "compute_accuracy", "label_smoothing", "clean_weight"),
     *("remix", "top_k"),
 )
-_LAM = "main/lam"  # the one value that is reported from the host
+
+
+def _reporter() -> chainer.Reporter | None:
+    """Returns the current reporter, if there is one."""
+    try:
+        return chainer.reporter.get_current_reporter()
+    except IndexError:
+        return None
+
+
+def _name_of_lam(model: Callable) -> str | None:
+    """Returns the name of the one value that is reported from the host."""
+    reporter = _reporter()
+    if reporter is None or not isinstance(model, ManifoldMixupClassifier):
+        return None
+    return f"{reporter._observer_names.get(id(model))}/lam"
 
 
 class _Computed(NamedTuple):
@@ -328,11 +347,9 @@ def _compute(
     loss: Callable, model, target: chainer.Link, static: Static, draw, scaled: bool
 ) -> _Computed:
     """Does what an optimizer does before its update."""
-    reporter = chainer.Reporter()
-    reporter.add_observer("main", target)
-    reporter.add_observers("main", target.namedlinks(skipself=True))
     observation: dict[str, Any] = {}
-    with reporter.scope(observation):
+    reporter = _reporter()
+    with reporter.scope(observation) if reporter else contextlib.nullcontext():
         y = loss(static.args, static.kwargs, draw)
     _check_reached(y, target)
     target.cleargrads()
@@ -340,8 +357,8 @@ def _compute(
         y.grad = static.scale.astype(y.dtype)
     y.backward()
     y.unchain_backward()  # frees the memory for the next graph
-    is_mixing = isinstance(model, ManifoldMixupClassifier)
-    values = reported(observation, target.xp, (_LAM,) if is_mixing else ())
+    lam = _name_of_lam(model)
+    values = reported(observation, target.xp, (lam,) if lam else ())
     attributes = {}
     if isinstance(model, chainer.links.Classifier):
         kept = {name: getattr(model, name) for name in ("y", "loss", "accuracy")}

@@ -398,6 +398,33 @@ def test_a_classifier_of_a_network_with_two_heads():
     assert_same(*trained)
 
 
+@pytest.mark.parametrize("make_model", [classify, lambda: L.Classifier(Net())])
+def test_names_of_observers_are_those_of_the_reporter(make_model):
+    observations = []
+    for updater in (GraphUpdater, StandardUpdater):
+        np.random.seed(0)
+        updates = make(updater, make_model()).updater
+        for i in range(30):
+            reporter, observation = chainer.Reporter(), {}
+            name = "net" if i < 20 else "other"
+            reporter.add_observer(name, updates.get_optimizer("main").target)
+            if i == 25:
+                updates.update()  # where nobody reads what is reported
+            with reporter.scope(observation):
+                updates.update()
+            observations.append(
+                {k: float(as_number(v)) for k, v in observation.items()}
+            )
+        if updater is GraphUpdater:
+            assert updates.n_graphs
+    assert observations[:30] == observations[30:]
+    assert "net/loss" in observations[0]
+
+
+def as_number(value):
+    return getattr(value, "array", value)
+
+
 class ReportsArrays(Net):
     def first(self, x):
         h = super().first(x)
