@@ -62,7 +62,7 @@ class EvaluationGraphs:
     def _start(self, target: chainer.Link) -> None:
         self._graphs = CpuGraphs(functools.partial(links_of, target, target))
         self._target = target
-        self._kinds: dict[Hashable, Kind[dict[str, Any]]] = {}
+        self._kinds: dict[Hashable, Kind[dict[str, tuple[bool, Any]]]] = {}
         self._statics: dict[Hashable, Static] = {}
 
     def report(self, target: chainer.Link, args: tuple, kwargs: dict) -> bool:
@@ -108,7 +108,8 @@ class EvaluationGraphs:
             if kind.replay is None:
                 _check_links(target)
                 compute = functools.partial(_compute, target, static)
-                kind.replay = capture(self._graphs, compute, static.arrays())
+                inputs = static.arrays()
+                kind.replay = capture(self._graphs, compute, inputs, (target,))
             values = kind.replay()
         except CannotReplayError as e:
             self._give_up(str(e))
@@ -145,7 +146,7 @@ def _check_links(target: chainer.Link) -> None:
         raise CannotReplayError("a link, or the loss, holds links that are no children")
 
 
-def _compute(target: chainer.Link, static: Static) -> dict[str, Any]:
+def _compute(target: chainer.Link, static: Static) -> dict[str, tuple[bool, Any]]:
     """Returns what a target reports."""
     observation: dict[str, Any] = {}
     # Other than chainer.report_scope, it ends if there is an error.

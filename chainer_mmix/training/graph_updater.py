@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Hashable
+from types import NoneType
 from typing import Any, NamedTuple
 
 import chainer
@@ -43,13 +45,14 @@ class GraphUpdater(StandardUpdater):
     StandardUpdater; on a CPU, two replays of each layer are compared with the usual
     step bit for bit.
 
-    These steps run as usual: those of a batch that has another shape than the first
-    one, of CutMix, FMix and ResizeMix, whose places are computed on the host, and on a
-    CPU those at which function hooks or debug mode look on. If a step cannot be
+    These steps run as usual: those of a batch that has another shape or layout than the
+    first one, of CutMix, FMix and ResizeMix, whose places are computed on the host, and
+    on a CPU those at which function hooks or debug mode look on. If a step cannot be
     captured, a warning says why, once, and all steps run as usual. That is so if the
-    forward computation draws random numbers or reports a number of the host; on a GPU,
-    if it waits for it or copies from the host; on a CPU, if numbers are computed
-    neither in Chainer's functions nor in compiled loops.
+    optimizer has an ``update`` of its own, if the loss has parameters that its target
+    has not, or if the forward computation draws random numbers or reports a number of
+    the host; on a GPU, if it waits for it or copies from the host; on a CPU, if numbers
+    are computed neither in Chainer's functions nor in compiled loops.
 
     Under a multi-node optimizer, on CPUs, the gradients are exchanged after each step,
     replayed or not: each rank captures and replays its own steps, whatever the others
@@ -77,8 +80,8 @@ class GraphUpdater(StandardUpdater):
 
     Raises:
         ValueError: If the model is on another device, or on a CPU without compiled
-            loops, or elsewhere under a multi-node optimizer, or ``n_warmup`` is
-            below 1.
+            loops, or elsewhere under a multi-node optimizer, or no optimizer is called
+            main, or ``n_warmup`` is below 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -86,6 +89,11 @@ class GraphUpdater(StandardUpdater):
 
     def __init__(self, iterator, optimizer, *, n_warmup=3, graphs=None, **options):
         super().__init__(iterator, optimizer, **options)
+        if "main" not in self._optimizers:
+            raise ValueError(
+                "GraphUpdater makes the steps of an optimizer that is called main, but "
+                f"there are only {[*self._optimizers]}: use StandardUpdater for these"
+            )
         device = self._optimizers["main"].target.device
         if self._communicator and not isinstance(device, backend.CpuDevice):
             raise ValueError(
@@ -166,6 +174,12 @@ class GraphUpdater(StandardUpdater):
             self._give_up("the loss function draws what it mixes by a classifier in it")
         if self._communicator:
             joined(optimizer, model)  # by which ranks draw each its own
+        elif not registry.is_own(optimizer.update):  # It may call the loss twice.
+            self._give_up(f"{type(optimizer).__name__} has an update of its own")
+        if self.reason:
+            self._graphs.free()
+            optimizer.update(model, *args, **kwargs)
+            return
         draw = model.next_draw(*args, **kwargs) if is_classifier else None
 
         def loss(args, kwargs, draw) -> chainer.Variable:
@@ -202,7 +216,9 @@ class GraphUpdater(StandardUpdater):
             return False
         has_draw, layer = draw is not None, draw and draw.layer_mix
         scaled, form = scale is not None, _form(model, optimizer.target)
-        key = has_draw, layer, scaled, setting, form
+        reporter = _reporter()
+        names = tuple(reporter._observer_names.items()) if reporter else None
+        key = has_draw, layer, scaled, setting, form, names
         if len(self._kinds) > MANY:  # of settings that change in each step
             self._kinds.clear()
         kind = self._kinds.setdefault(key, Kind())
@@ -220,7 +236,8 @@ class GraphUpdater(StandardUpdater):
 
         try:
             if kind.replay is None:
-                kind.replay = capture(self._graphs, compute, static.arrays())
+                roots = model, optimizer.target
+                kind.replay = capture(self._graphs, compute, static.arrays(), roots)
             computed = kind.replay()
         except CannotReplayError as e:
             self._give_up(str(e))
@@ -234,8 +251,8 @@ class GraphUpdater(StandardUpdater):
             own = value.copy() if isinstance(value, np.ndarray) else value
             setattr(model, name, None if own is None else chainer.Variable(own))
         values = copied(computed.values)
-        if draw is not None:
-            values[_LAM] = static.weights.mean
+        if draw is not None and (lam := _name_of_lam(model)):
+            values[lam] = static.weights.mean
         chainer.report(values)
         return True
 
@@ -263,13 +280,28 @@ _SETTINGS = (
     *("lossfun", "accfun", "compute_accuracy", "label_smoothing", "clean_weight"),
     *("remix", "top_k"),
 )
-_LAM = "main/lam"  # the one value that is reported from the host
+
+
+def _reporter() -> chainer.Reporter | None:
+    """Returns the current reporter, if there is one."""
+    try:
+        return chainer.reporter.get_current_reporter()
+    except IndexError:
+        return None
+
+
+def _name_of_lam(model: Callable) -> str | None:
+    """Returns the name of the one value that is reported from the host."""
+    reporter = _reporter()
+    if reporter is None or not isinstance(model, ManifoldMixupClassifier):
+        return None
+    return f"{reporter._observer_names.get(id(model))}/lam"
 
 
 class _Computed(NamedTuple):
     """What a graph computes, in the same arrays in each replay."""
 
-    values: dict[str, Any]  # what was reported
+    values: dict[str, tuple[bool, Any]]  # what was reported, and if by variables
     attributes: dict[str, Any]  # what a classifier keeps of a step
     grads: list  # of the initialized parameters, None for some
 
@@ -288,23 +320,45 @@ def _identity(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float)) else Same(value)
 
 
+def _check_reached(y: chainer.Variable, target: chainer.Link) -> None:
+    """Sees whether a loss has gradients with respect to a target's parameters alone.
+
+    Raises:
+        CannotReplayError: Others would get none in a replay, which go on being there.
+    """
+    own, seen = {id(param.node) for param in target.params()}, set()
+    nodes = [y.node]
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or id(node) in own or not node.requires_grad:
+            continue
+        seen.add(id(node))
+        if node.creator_node is not None:
+            nodes += node.creator_node.inputs
+        elif node.get_variable_or_none() is not None:
+            name = node.name or "a variable"
+            raise CannotReplayError(
+                f"it computes the gradient of {name}, of shape {node.shape}, which is "
+                "no parameter of the optimizer's target"
+            )
+
+
 def _compute(
     loss: Callable, model, target: chainer.Link, static: Static, draw, scaled: bool
 ) -> _Computed:
     """Does what an optimizer does before its update."""
-    reporter = chainer.Reporter()
-    reporter.add_observer("main", target)
-    reporter.add_observers("main", target.namedlinks(skipself=True))
     observation: dict[str, Any] = {}
-    with reporter.scope(observation):
+    reporter = _reporter()
+    with reporter.scope(observation) if reporter else contextlib.nullcontext():
         y = loss(static.args, static.kwargs, draw)
+    _check_reached(y, target)
     target.cleargrads()
     if scaled:
         y.grad = static.scale.astype(y.dtype)
     y.backward()
     y.unchain_backward()  # frees the memory for the next graph
-    is_mixing = isinstance(model, ManifoldMixupClassifier)
-    values = reported(observation, target.xp, (_LAM,) if is_mixing else ())
+    lam = _name_of_lam(model)
+    values = reported(observation, target.xp, (lam,) if lam else ())
     attributes = {}
     if isinstance(model, chainer.links.Classifier):
         kept = {name: getattr(model, name) for name in ("y", "loss", "accuracy")}
@@ -312,6 +366,10 @@ def _compute(
             name: None if value is None else chainer.as_array(value)
             for name, value in kept.items()
         }
+        for name, value in attributes.items():
+            if not isinstance(value, (NoneType, target.xp.ndarray)):
+                kind = type(value).__name__
+                raise CannotReplayError(f"{name} of the classifier is a {kind}")
     grads = [param.grad for param in initialized(target)]
     target.cleargrads()  # they are set after each replay
     return _Computed(values, attributes, grads)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import chainer
@@ -13,6 +12,8 @@ from chainer import backend
 from chainer_mmix.links.held import links_in
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
+from chainer_mmix.training.generators import generators_of
+from chainer_revive.cpu.graphs import set_state, state_of
 from chainer_revive.cpu.steps import CannotReplayError
 
 Result = TypeVar("Result")
@@ -41,8 +42,10 @@ def links_of(
     return [*dict.fromkeys(roots)]
 
 
-def reported(observation: dict, xp, host: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns the arrays of what was reported.
+def reported(
+    observation: dict, xp, host: tuple[str, ...] = ()
+) -> dict[str, tuple[bool, Any]]:
+    """Returns the arrays of what was reported, and whether they were variables.
 
     Args:
         observation (dict): What was reported.
@@ -52,42 +55,58 @@ def reported(observation: dict, xp, host: tuple[str, ...] = ()) -> dict[str, Any
     Raises:
         TypeError: Another value is one.
     """
-    values = {name: chainer.as_array(value) for name, value in observation.items()}
-    for name, value in values.items():
+    values = {
+        name: (isinstance(value, chainer.Variable), chainer.as_array(value))
+        for name, value in observation.items()
+    }
+    for name, (_, value) in values.items():
         if name not in host and not isinstance(value, xp.ndarray):
             raise TypeError(f"{name} is reported as a number of the host")
     return values
 
 
-def copied(values: dict[str, Any]) -> dict[str, Any]:
+def copied(values: dict[str, tuple[bool, Any]]) -> dict[str, Any]:
     """Returns values to report: copies, since a replay writes to the same place."""
-    return {
-        name: value if type(value) is float else chainer.Variable(value.copy())
-        for name, value in values.items()
-    }
+    found = {}
+    for name, (is_variable, value) in values.items():
+        own = value if type(value) is float else value.copy()
+        found[name] = chainer.Variable(own) if is_variable else own
+    return found
 
 
 def capture(
-    graphs, compute: Callable[[], Result], inputs: list
+    graphs, compute: Callable[[], Result], inputs: list, roots: Iterable[Any] = ()
 ) -> Callable[[], Result]:
     """Captures what a function computes.
+
+    Args:
+        graphs: What captures.
+        compute (callable): The function.
+        inputs (list of arrays): What it reads.
+        roots (iterable): What it computes with. Random generators that these reach are
+            put back if it draws from them.
 
     Raises:
         CannotReplayError: It cannot be captured, for whatever reason.
     """
-    before, replay = _random_state(), None
-    try:
-        for _ in range(_N_TRY):
-            then = _random_state()
-            found = _capture(graphs, compute, inputs)
-            if _random_state() == then:
-                replay = found
-                return replay
-    finally:
-        if replay is None and _random_state() != before:
-            np.random.set_state(before[0])
-            random.setstate(before[1])
-    raise CannotReplayError("the forward computation draws random numbers")
+    generators = generators_of(roots)
+    before = then = [*map(state_of, generators)]
+    for _ in range(_N_TRY):
+        error = None
+        try:
+            replay = _capture(graphs, compute, inputs)
+        except CannotReplayError as e:
+            error = e
+        now = [*map(state_of, generators)]
+        if now == then:  # What moved earlier was moved by another thread.
+            if error is not None:
+                raise error
+            return replay
+        then = now
+    for generator, first, last in zip(generators, before, then, strict=True):
+        if last != first:
+            set_state(generator, first)
+    raise error or CannotReplayError("the forward computation draws random numbers")
 
 
 def _capture(graphs, compute, inputs):
@@ -97,13 +116,6 @@ def _capture(graphs, compute, inputs):
         raise
     except Exception as e:
         raise CannotReplayError(f"{type(e).__name__}: {e}") from e
-
-
-def _random_state() -> tuple:
-    """Returns the states of both global generators, which can be compared."""
-    state: Any = np.random.get_state()
-    name, keys, *rest = state
-    return (name, tuple(keys.tolist()), *rest), random.getstate()
 
 
 class Kind(Generic[Result]):
@@ -120,17 +132,22 @@ class Static:
     def __init__(self, args: tuple, kwargs: dict) -> None:
         self.args = tuple(map(_empty_like, args))
         self.kwargs = {name: _empty_like(array) for name, array in kwargs.items()}
+        self._strides = [a.strides for a in (*args, *kwargs.values())]
         self.weights: Any = None  # DeviceWeights, once a step is mixed
         self.scale: Any = None
         self._owned: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     def fits(self, args: tuple, kwargs: dict) -> bool:
-        """Tells whether the inputs have the shapes and dtypes of the first ones."""
+        """Tells whether the inputs are laid out in memory like the first ones."""
         if len(args) != len(self.args) or kwargs.keys() != self.kwargs.keys():
             return False
         return all(
-            array.shape == own.shape and array.dtype == own.dtype
-            for array, own in self._pairs(args, kwargs)
+            array.shape == own.shape
+            and array.dtype == own.dtype
+            and array.strides == strides
+            for (array, own), strides in zip(
+                self._pairs(args, kwargs), self._strides, strict=True
+            )
         )
 
     def _every(self) -> list:

@@ -16,6 +16,7 @@ import random
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Number
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
@@ -181,7 +182,11 @@ class CpuGraphs:
         self.free()
         with _unchanged(links, inputs):
             _disturb(links)
-            wanted = _values(function(), links)
+            try:
+                wanted = _values(function(), links)
+            except Exception as error:
+                reason = f"with other parameters: {type(error).__name__}: {error}"
+                raise steps.CannotReplayError(reason) from error
         self._reserve(plan.size)
         plan.forget(self._memory)
         with _unchanged(links, inputs):
@@ -228,7 +233,6 @@ _OF_A_STEP = {"y", "loss", "accuracy", "draw", "_scores"}
 _LISTED = {"_params", "_persistent", "_children"}  # names of what is looked at
 _PLAIN = {bool, int, float, str, complex, bytes, range, type(None)}
 _MANY = 100  # items; more are data
-_FEW = 16  # numbers that Python may read one by one
 
 
 def _attributes(link: chainer.Link) -> tuple:
@@ -266,8 +270,8 @@ def _plain(value: Any, depth: int) -> Any:
     if kind in _PLAIN:
         return value
     if kind is np.ndarray:  # Steps follow what becomes of numbers that are not whole.
-        few = value.size <= _FEW and value.dtype.kind in "biu"
-        return value.tobytes() if few else None
+        few = value.size <= _MANY and value.dtype.kind in "biu"
+        return (value.dtype, value.shape, value.tobytes()) if few else None
     if isinstance(value, (chainer.Link, chainer.Parameter)):
         return Same(value)  # one of several that are looked at themselves
     if isinstance(value, chainer.Variable) or not depth:
@@ -286,7 +290,9 @@ def _plain(value: Any, depth: int) -> Any:
         if isinstance(value, dict):
             return _items(value, depth - 1)
         items = _each_plain(value, depth - 1)
-        return frozenset(items) if isinstance(value, (set, frozenset)) else items
+        if kind is tuple:
+            return items
+        return kind, frozenset(items) if isinstance(value, (set, frozenset)) else items
     if kind is functools.partial:
         held = value.func, value.args, value.keywords
         return _each_plain(held, depth - 1)
@@ -300,6 +306,10 @@ def _plain(value: Any, depth: int) -> Any:
         return Same(value)
     slots = _slots(kind)
     if not slots and not hasattr(value, "__dict__"):
+        if isinstance(value, Number):  # a Decimal, say
+            return value
+        if isinstance(value, Mapping):
+            return _items(value, depth - 1)
         return Same(value) if callable(value) else None
     held = {
         **getattr(value, "__dict__", {}),
@@ -366,9 +376,10 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
     arrays = [array for *_, array in _arrays_of(links)]
     known = {*map(id, arrays)}
     plain = [v for v in own if type(v) is np.ndarray and id(v) not in known]
+    plain = [v for v in plain if v.flags.writeable]
     numbers, given = _copies(arrays), _copies([*inputs, *plain])
     params = [(p, p.array) for link in links for p in link.params(False)]
-    states = [(value, _state_of(value)) for value in own if isinstance(value, _RANDOM)]
+    states = [(value, state_of(value)) for value in own if isinstance(value, RANDOM)]
     changed = []
     try:
         yield
@@ -387,8 +398,8 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
                 param.array = array
                 changed.append(f"the array of {param.name}")
         for generator, state in states:
-            if _state_of(generator) != state:
-                _set_state(generator, state)
+            if state_of(generator) != state:
+                set_state(generator, state)
                 changed.append(f"the state of a {type(generator).__name__}")
         if any(map(_differ, [*inputs, *plain], given)):
             changed.append("its inputs, or arrays that are no persistent values")
@@ -404,10 +415,13 @@ def _lasting(link: chainer.Link) -> dict[str, Any]:
     return {k: v for k, v in vars(link).items() if k not in left_out}
 
 
-_RANDOM = np.random.RandomState, np.random.Generator, random.Random
+RANDOM = np.random.RandomState, np.random.Generator, random.Random
 
 
-def _state_of(generator: Any) -> bytes:
+def state_of(generator: Any) -> bytes:
+    """Returns the state of one of :data:`RANDOM`."""
+    if isinstance(generator, random.SystemRandom):
+        return b""  # It has none.
     if isinstance(generator, np.random.Generator):
         return pickle.dumps(generator.bit_generator.state)
     if isinstance(generator, np.random.RandomState):
@@ -415,7 +429,8 @@ def _state_of(generator: Any) -> bytes:
     return pickle.dumps(generator.getstate())
 
 
-def _set_state(generator: Any, state: bytes) -> None:
+def set_state(generator: Any, state: bytes) -> None:
+    """Puts a generator back into a state that is not empty."""
     value = pickle.loads(state)
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = value

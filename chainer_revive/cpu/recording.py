@@ -92,7 +92,8 @@ class Recording:
             if not self._knows(a):
                 raise CannotReplayError(
                     f"{function.label} reads an array that no function has computed, "
-                    "and that is neither a parameter nor a persistent value of a link"
+                    "and that is neither a parameter nor a persistent value of a link: "
+                    "compute it in the dataset or with chainer.functions"
                 )
         # Its forward mixes steps and NumPy, so that it is called again as a whole.
         is_whole = type(function) is FixedBatchNormalization

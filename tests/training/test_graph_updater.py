@@ -83,7 +83,7 @@ class Recorder:
 
 def leaves(computed):
     return [
-        *computed.values.values(),
+        *(value for _, value in computed.values.values()),
         *computed.attributes.values(),
         *computed.grads,
     ]

@@ -3,8 +3,10 @@
 import copy
 import functools
 import pickle
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from types import SimpleNamespace
 
 import chainer
@@ -204,6 +206,58 @@ def test_hooks_of_an_optimizer_run_as_usual():
     assert_same(ours, trained(StandardUpdater))
 
 
+class SharpnessAware(chainer.optimizers.MomentumSGD):
+    """Computes the gradient again a small step uphill."""
+
+    def update(self, lossfun=None, *args, **kwds):
+        if lossfun is not None:
+            params = list(self.target.params())
+            before = [p.array.copy() for p in params]
+            self.compute(lossfun, *args)
+            for param in params:
+                param.array += 0.01 * param.grad
+            self.compute(lossfun, *args)
+            for param, array in zip(params, before, strict=True):
+                param.array[...] = array
+        super().update()
+
+    def compute(self, lossfun, *args):
+        loss = lossfun(*args)
+        self.target.cleargrads()
+        loss.backward()
+
+
+def accumulating():
+    """Returns an optimizer that makes a step every other time."""
+    optimizer, pending = chainer.optimizers.SGD(0.01), []
+
+    def update(lossfun=None, *args, **kwds):
+        if lossfun is not None:
+            if not pending:
+                optimizer.target.cleargrads()
+            lossfun(*args, **kwds).backward()
+        pending.append(None)
+        if len(pending) == 2:
+            pending.clear()
+            type(optimizer).update(optimizer)
+
+    optimizer.update = update
+    return optimizer
+
+
+def initialized():
+    with chainer.using_config("train", False):
+        model = classify()
+        model.predictor(X[:2])
+    return model
+
+
+@pytest.mark.parametrize("optimizer", [SharpnessAware, accumulating])
+def test_an_optimizer_that_computes_the_loss_itself_gets_it(optimizer):
+    with pytest.warns(UserWarning, match="has an update of its own"):
+        both(initialized, optimizer=optimizer)
+
+
 @pytest.mark.parametrize(
     "network",
     [
@@ -322,6 +376,123 @@ def test_hooks_and_debug_mode_see_every_function():
     assert counts[0] == counts[1] > 10
 
 
+def test_a_classifier_of_a_network_with_two_heads():
+    def model():
+        np.random.seed(0)
+        model = L.Classifier(TwoHeads(), loss_of_two)
+        model.compute_accuracy = False
+        return model
+
+    trained = []
+    for updater in (GraphUpdater, StandardUpdater):
+        trained.append(make(updater, model()))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            trained[-1].run()
+        found = trained[-1].updater.get_optimizer("main").target
+        assert type(found.y) is tuple
+        found.y = None
+        if updater is GraphUpdater:
+            (warning,) = warned
+            assert "y of the classifier is a tuple" in str(warning.message)
+    assert_same(*trained)
+
+
+@pytest.mark.parametrize("make_model", [classify, lambda: L.Classifier(Net())])
+def test_names_of_observers_are_those_of_the_reporter(make_model):
+    observations = []
+    for updater in (GraphUpdater, StandardUpdater):
+        np.random.seed(0)
+        updates = make(updater, make_model()).updater
+        for i in range(30):
+            reporter, observation = chainer.Reporter(), {}
+            name = "net" if i < 20 else "other"
+            reporter.add_observer(name, updates.get_optimizer("main").target)
+            if i == 25:
+                updates.update()  # where nobody reads what is reported
+            with reporter.scope(observation):
+                updates.update()
+            observations.append(
+                {k: float(as_number(v)) for k, v in observation.items()}
+            )
+        if updater is GraphUpdater:
+            assert updates.n_graphs
+    assert observations[:30] == observations[30:]
+    assert "net/loss" in observations[0]
+
+
+def as_number(value):
+    return getattr(value, "array", value)
+
+
+class ReportsArrays(Net):
+    def first(self, x):
+        h = super().first(x)
+        chainer.report({"mean": F.mean(h).array, "variable": F.mean(h)})
+        return h
+
+
+def test_what_is_reported_stays_an_array_or_a_variable():
+    updates = make(GraphUpdater, classify(ReportsArrays, layer_mix=2)).updater
+    for _ in range(6):
+        with chainer.Reporter().scope({}), chainer.report_scope(observation := {}):
+            chainer.reporter.get_current_reporter().add_observer(
+                "main", updates.get_optimizer("main").target
+            )
+            updates.update()
+    assert updates.n_graphs == 1
+    assert type(observation["mean"]) is np.ndarray
+    assert type(observation["variable"]) is chainer.Variable
+
+
+class Exponential(chainer.Chain):
+    """Adds up all numbers in the order in which they lie in memory."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.factor = chainer.Parameter(np.zeros((), "f"))
+
+    def forward(self, x, t):
+        return self.factor * F.sum(F.exp(x))
+
+
+def test_batches_that_lie_otherwise_in_memory():
+    gradients = []
+    for updater in (GraphUpdater, StandardUpdater):
+        updates = make(updater, Exponential()).updater
+        layouts = [np.ascontiguousarray, np.asfortranarray] * 20
+
+        def converter(batch, device, layouts=layouts):
+            return layouts.pop(0)(X[:8]), T[:8]
+
+        updates.converter = converter
+        found = []
+        while layouts:
+            updates.update()
+            found.append(updates.get_optimizer("main").target.factor.array.copy())
+        gradients.append(found)
+        if updater is GraphUpdater:
+            assert updates.n_graphs
+    np.testing.assert_array_equal(*gradients)
+
+
+def loss_of_two(y, t):
+    return F.softmax_cross_entropy(y[0], t) + F.softmax_cross_entropy(y[1], t)
+
+
+def test_a_network_that_checks_its_weights():
+    with pytest.warns(UserWarning, match="other parameters: ValueError: weights are"):
+        both(lambda: classify(Checked), optimizer=lambda: chainer.optimizers.SGD(1e-5))
+
+
+def test_optimizers_of_other_names_are_refused():
+    optimizer = chainer.optimizers.SGD().setup(Net())
+    iterator = iterators.SerialIterator(TupleDataset(X, T), 8)
+    with pytest.raises(ValueError, match=r"called main, .*\['body'\]"):
+        GraphUpdater(iterator, {"body": optimizer})
+
+
 def test_a_label_out_of_range_is_an_error_as_usual():
     trainer = make(GraphUpdater, classify())
     trainer.run()
@@ -433,6 +604,25 @@ class Keeping(Net):
         return super().second(h)
 
 
+class TwoHeads(Net):
+    def forward(self, *args, **kwargs):
+        y = super().forward(*args, **kwargs)
+        return y, 2 * y
+
+
+class Checked(Net):
+    """Does not compute with weights that are out of bounds."""
+
+    bound = None
+
+    def first(self, x):
+        weights = self.c1.W.array
+        self.bound = self.bound or 1.01 * abs(weights).max()
+        if abs(weights).max() > self.bound:
+            raise ValueError("weights are too large")
+        return super().first(x)
+
+
 NOT_KNOWN = "reads an array that no function has computed"
 
 
@@ -459,6 +649,102 @@ def test_what_cannot_be_replayed_is_said_once_and_runs_as_usual(net, reason):
     assert_same(ours, run(StandardUpdater, classify(net)))
 
 
+class Centres(chainer.Chain):
+    """A criterion with parameters."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.centres = chainer.Parameter(np.zeros((5, 5), "f"))
+
+    def forward(self, y, t):
+        distance = F.mean_squared_error(y, F.embed_id(t, self.centres))
+        return F.softmax_cross_entropy(y, t) + distance
+
+
+CENTRES = Centres()
+
+
+def global_centres(y, t):
+    return CENTRES(y, t)
+
+
+@pytest.mark.parametrize("is_global", [False, True])
+def test_gradients_of_parameters_that_the_optimizer_has_not(is_global):
+    gradients = []
+    for updater in (GraphUpdater, StandardUpdater):
+        np.random.seed(0)
+        centres = CENTRES if is_global else Centres()
+        centres.cleargrads()
+        model = L.Classifier(Net(), global_centres if is_global else centres)
+        updates = make(updater, model).updater
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            for _ in range(9):
+                updates.update()
+        if updater is GraphUpdater:
+            (warning,) = warned
+            assert "gradient of centres, of shape (5, 5)" in str(warning.message)
+        gradients.append(centres.centres.grad)
+    np.testing.assert_array_equal(*gradients)
+
+
+class Holder:
+    pass
+
+
+HOLDER = Holder()
+
+
+def of_a_closure():
+    generator = np.random.default_rng(0)
+    return lambda: generator.random()
+
+
+def of_an_object():
+    holder = Holder()
+    holder.generators = [np.random.RandomState(0)]
+    return functools.partial(draw_of, holder)
+
+
+def draw_of(holder):
+    return holder.generators[0].rand()
+
+
+def of_a_global_variable():
+    HOLDER.generators = [np.random.default_rng(0)]
+    return lambda: HOLDER.generators[0].random()
+
+
+def of_a_class():
+    class Drawing(chainer.FunctionNode):
+        generator = np.random.default_rng(0)
+
+    return lambda: Drawing.generator.random()
+
+
+class StochasticDepth(Net):
+    """Leaves out a layer now and then."""
+
+    draw = None
+
+    def second(self, h):
+        return super().second(F.relu(h) if self.draw() < 0.9 else h)
+
+
+@pytest.mark.parametrize(
+    "make_draw", [of_a_closure, of_an_object, of_a_global_variable, of_a_class]
+)
+def test_generators_that_no_link_has_are_found(make_draw):
+    def model():
+        model = classify(StochasticDepth)
+        model.predictor.draw = make_draw()
+        return model
+
+    with pytest.warns(UserWarning, match="draws random numbers"):
+        both(model)
+
+
 def test_a_network_that_counts_its_steps_is_never_replayed():
     assert not both(lambda: classify(Counting)).n_graphs
 
@@ -472,6 +758,16 @@ class Hidden(Net):
 
     def second(self, h):
         return super().second(self.hidden[0](h))
+
+
+class WithTable(Net):
+    def __init__(self):
+        super().__init__()
+        self.table = np.broadcast_to(np.float32(1), 3)
+
+
+def test_arrays_that_cannot_be_written_to():
+    assert both(lambda: classify(WithTable)).reason is None
 
 
 def test_running_averages_of_links_in_lists():
@@ -538,12 +834,31 @@ def child(model):
         model.predictor.child = Negative()
 
 
+def kind_of_list(model):
+    model.predictor.factors = (1, 1)
+
+
+def mapping(model):
+    model.predictor.kept = types.MappingProxyType({"factor": 2})
+
+
+def mask(model):
+    model.predictor.mask[-1] = False
+
+
+def decimal(model):
+    model.predictor.precise = Decimal(2)
+
+
 class Adjustable(Net):
     scale, activation = 1.0, staticmethod(F.relu)
 
     def __init__(self):
         super().__init__()
         self.scale, self.activation = 1.0, F.relu
+        self.factors, self.kept = [1, 1], types.MappingProxyType({"factor": 1})
+        self.mask = np.ones(20, bool)
+        self.precise = Decimal(1)
         self.add_persistent("temperature", 1.0)
         with self.init_scope():
             self.child = Identity()
@@ -552,6 +867,8 @@ class Adjustable(Net):
 
     def second(self, h):
         factor = self.scale * self.temperature * getattr(chainer.config, "own_scale", 1)
+        factor *= 2.0 if type(self.factors) is tuple else 1.0
+        factor *= self.kept["factor"] * float(self.precise) * (2 - int(self.mask[-1]))
         h = self.chosen(self.child(self.activation(h) * factor))
         return super().second(h)
 
@@ -560,7 +877,7 @@ class Adjustable(Net):
     "change",
     [
         *(decay, eps, scale, activation, persistent, configuration, hook, loss, child),
-        another_child,
+        *(another_child, kind_of_list, mapping, mask, decimal),
     ],
 )
 @pytest.mark.parametrize("classifier", [classify, lambda net: L.Classifier(net())])
@@ -621,7 +938,7 @@ def test_what_a_user_sets_of_a_loss_function_counts(make_loss):
             trainer.updater.update()
         trained.append((net, trainer.updater))
     (own, ours), (other, _) = trained
-    assert len(ours._replays) == 2
+    assert ours.n_graphs == 2
     for param, wanted in zip(own.params(), other.params(), strict=True):
         np.testing.assert_array_equal(param.array, wanted.array)
 

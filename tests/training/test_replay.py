@@ -53,3 +53,21 @@ def test_what_a_step_draws_is_drawn_again(compute):
     np.random.seed(0)
     random.seed(0)
     assert found == draw()
+
+
+class Drawing:
+    def __init__(self):
+        self.generators = [np.random.default_rng(0), random.Random(0)]
+
+    def __call__(self):
+        return [generator.random() for generator in self.generators]
+
+
+def test_generators_that_roots_reach_are_put_back_and_others_left_alone():
+    own, other = Drawing(), Drawing()
+    with pytest.raises(CannotReplayError, match="draws random"):
+        capture(Graphs(other, other, other), own, [], [own])
+    fresh = Drawing()
+    assert own() == fresh()
+    fresh(), fresh()
+    assert other() == fresh()
