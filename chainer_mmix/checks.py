@@ -14,19 +14,21 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be a whole number >= {least}, not {value!r}")
 
 
-def check_number(name: str, value: Any, least: float = 0, open_: bool = False) -> None:
+def check_number(
+    name: str, value: Any, least: float = 0, exclusive: bool = False
+) -> None:
     """Raises a ValueError unless a value is a finite number, at least the least one.
 
     Args:
         name (str): What the error calls it.
         value: The value.
         least (float): The least number.
-        open_ (bool): Whether it must be larger than that. The default is ``False``.
+        exclusive (bool): Whether it must be larger than that. The default is ``False``.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     is_finite = is_number and math.isfinite(value)
-    if not (is_finite and (value > least if open_ else value >= least)):
-        sign = ">" if open_ else ">="
+    if not (is_finite and (value > least if exclusive else value >= least)):
+        sign = ">" if exclusive else ">="
         raise ValueError(
             f"{name} must be a finite number {sign} {least}, not {value!r}"
         )
@@ -34,5 +36,5 @@ def check_number(name: str, value: Any, least: float = 0, open_: bool = False) -
 
 def check_share(name: str, value: Any) -> None:
     """Raises a ValueError unless a value is a number from 0 to 1."""
-    if not (isinstance(value, numbers.Real) and 0 <= value <= 1):
+    if not (isinstance(value, numbers.Real) and 0 <= float(value) <= 1):
         raise ValueError(f"{name} must lie in [0, 1], not {value!r}")

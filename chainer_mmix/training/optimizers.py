@@ -55,11 +55,11 @@ def make_optimizer(
     """
     lookup(OPTIMIZERS, name, "optimizer")
     check_link(model, "model")
-    check_number("lr", lr, open_=True)
+    check_number("lr", lr, exclusive=True)
     check_number("weight_decay", weight_decay)
     check_number("momentum", momentum)
     if grad_clip is not None:
-        check_number("grad_clip", grad_clip, open_=True)
+        check_number("grad_clip", grad_clip, exclusive=True)
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
         optimizer = optimizers.AdamW(alpha=lr, weight_decay_rate=lr * weight_decay)

@@ -150,7 +150,7 @@ def _check_every(every: Any) -> None:
         if unit == "iterations":
             return check_whole("snapshot_every", number, 1)
         if unit == "minutes":
-            return check_number("snapshot_every", number, open_=True)
+            return check_number("snapshot_every", number, exclusive=True)
     raise ValueError(
         "snapshot_every must be a number and a unit, (500, 'iterations') or "
         f"(10, 'minutes'), not {every!r}; each epoch ends with a snapshot anyway"

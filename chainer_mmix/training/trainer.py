@@ -154,7 +154,7 @@ def build_trainer(
     check_whole("batchsize", batchsize, 1)
     check_whole("n_retains", n_retains, 1)
     check_whole("workers", workers, 0)
-    check_number("rate_scale", rate_scale, open_=True)
+    check_number("rate_scale", rate_scale, exclusive=True)
     model = getattr(optimizer, "target", None)
     if model is None:
         raise ValueError(

@@ -61,12 +61,12 @@ class LearningRate(EpochSchedule):
             raise TypeError(f"drops must be a list of epochs: [{drops!r}]")
         self._drops = tuple(drops)
         for drop in self._drops:
-            check_number("an epoch of drops", drop, open_=True)
-        check_number("factor", factor, open_=True)
+            check_number("an epoch of drops", drop, exclusive=True)
+        check_number("factor", factor, exclusive=True)
         check_number("warmup", warmup)
-        check_number("scale", scale, open_=True)
+        check_number("scale", scale, exclusive=True)
         if cosine is not None:
-            check_number("cosine", cosine, open_=True)
+            check_number("cosine", cosine, exclusive=True)
         if cosine is not None and warmup >= cosine:
             raise ValueError(
                 f"a warm-up of {warmup} epochs leaves nothing of {cosine}: choose less"
