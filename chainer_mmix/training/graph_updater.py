@@ -169,7 +169,6 @@ class GraphUpdater(StandardUpdater):
         is_classifier = isinstance(model, ManifoldMixupClassifier)
         if is_classifier and type(model).forward is not ManifoldMixupClassifier.forward:
             self._give_up(f"{type(model).__name__} has a forward of its own")
-            is_classifier = False
         elif not (is_classifier or self.reason) and _calls_classifier(model):
             self._give_up("the loss function draws what it mixes by a classifier in it")
         if self._communicator:
