@@ -6,6 +6,7 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
+from chainer_mmix.checks import check_share
 from chainer_mmix.mixing.weights import DeviceWeights, Weights
 
 
@@ -46,8 +47,7 @@ class Remix:
             )
         if not self.kappa >= 1:
             raise ValueError(f"kappa must be >= 1, not {self.kappa}")
-        if not 0 <= self.tau <= 1:
-            raise ValueError(f"tau must lie in [0, 1], not {self.tau}")
+        check_share("tau", self.tau)
         object.__setattr__(self, "class_counts", counts)
 
     def weights(self, lam, target_a, target_b) -> Weights:

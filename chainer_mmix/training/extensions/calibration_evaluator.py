@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import functools
-import numbers
 
 import chainer
 
 from chainer_mmix.analysis.calibration import calibration
+from chainer_mmix.checks import check_whole
 from chainer_mmix.runs.reliability import write_reliability
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
@@ -49,8 +49,7 @@ class CalibrationEvaluator(PredictorEvaluator):
         filename: str = "reliability.json",
         **options,
     ) -> None:
-        if not isinstance(n_bins, numbers.Integral) or n_bins < 1:
-            raise ValueError(f"n_bins must be a whole number >= 1, not {n_bins!r}")
+        check_whole("n_bins", n_bins, 1)
         files = {filename: write_reliability}
         measure = functools.partial(calibration, n_bins=n_bins, files=files)
         super().__init__(iterator, target, measure, *args, **options)
