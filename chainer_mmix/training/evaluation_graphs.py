@@ -130,7 +130,7 @@ class EvaluationGraphs:
         self._graphs.free()
         warnings.warn(
             "an evaluation cannot be recorded and replayed, so all batches run as "
-            f"usual, with the same results ({reason})",
+            f"usual ({reason})",
             stacklevel=2,
         )
 

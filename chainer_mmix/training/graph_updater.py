@@ -109,6 +109,7 @@ class GraphUpdater(StandardUpdater):
         self._graphs = graphs
         self._kinds: dict[Hashable, Kind[_Computed]] = {}
         self._static: Static | None = None
+        self._has_warned = False
 
     @property
     def n_graphs(self) -> int:
@@ -218,7 +219,9 @@ class GraphUpdater(StandardUpdater):
         reporter = _reporter()
         names = tuple(reporter._observer_names.items()) if reporter else None
         key = has_draw, layer, scaled, setting, form, names
-        if len(self._kinds) > MANY:  # of settings that change in each step
+        if len(self._kinds) > MANY:
+            if not self.n_graphs:
+                self._warn_of_changes()
             self._kinds.clear()
         kind = self._kinds.setdefault(key, Kind())
         kind.n += 1
@@ -261,7 +264,18 @@ class GraphUpdater(StandardUpdater):
             self._kinds.clear()
             warnings.warn(
                 "a training step cannot be captured and replayed, so all steps run as "
-                f"usual, with the same results ({reason})",
+                f"usual ({reason})",
+                stacklevel=2,
+            )
+
+    def _warn_of_changes(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"none of more than {MANY} steps was replayed, since an attribute of "
+                "the model or of the loss, or the configuration, changes in each step "
+                "(a count of calls, say), and a captured step holds for one value: "
+                "steps run as usual until the values stay the same",
                 stacklevel=2,
             )
 

@@ -745,8 +745,13 @@ def test_generators_that_no_link_has_are_found(make_draw):
         both(model)
 
 
-def test_a_network_that_counts_its_steps_is_never_replayed():
-    assert not both(lambda: classify(Counting)).n_graphs
+def test_of_a_network_that_counts_its_steps_it_is_said_that_none_is_replayed(
+    monkeypatch,
+):
+    monkeypatch.setattr("chainer_mmix.training.graph_updater.MANY", 3)
+    with pytest.warns(UserWarning, match="changes in each step") as warned:
+        updater = both(lambda: classify(Counting))
+    assert len(warned) == 1 and not updater.n_graphs
 
 
 class Hidden(Net):
