@@ -43,7 +43,8 @@ class WorkerIterator(SerialIterator):
     Args:
         dataset (sequence): The examples.
         batch_size (int): Examples per batch.
-        n_workers (int): The number of processes, at least 1.
+        n_workers (int): The number of processes, at least 1. As many as a batch has
+            examples are started at most.
         options: Passed on to :class:`~chainer.iterators.SerialIterator`.
 
     Raises:
@@ -57,7 +58,7 @@ class WorkerIterator(SerialIterator):
     ) -> None:
         check_whole("batch_size", batch_size, 1)
         check_whole("n_workers", n_workers, 1)
-        self._n_worker = n_workers
+        self._n_worker = min(n_workers, batch_size)  # others would find nothing
         self._workers: list[_Worker] = []
         self._ahead: deque[_Asked] = deque()
         self._n_asked = 0

@@ -76,6 +76,11 @@ def test_batches_are_those_of_a_serial_iterator(closing, n_worker, batchsize):
     assert read(many, 9) == expected[0]
 
 
+def test_no_worker_is_started_that_would_find_nothing_to_read(closing):
+    closing(WorkerIterator(Drawn(), 4, 100)).next()
+    assert len(multiprocessing.active_children()) == 4
+
+
 def test_other_generators_are_seeded_for_each_example_as_by_chainers(closing):
     chainers = seeded(lambda: closing(MultiprocessIterator(Noisy(), 4, n_processes=2)))
     expected = read(chainers, 7)
