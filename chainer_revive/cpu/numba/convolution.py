@@ -18,6 +18,8 @@ from chainer_revive.explain import count_products
 
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
+_COLUMNS, _SMALL = 64, 1 << 16  # of sums that are cheap to transpose
+_JOINED = 3 / 4  # of the tiles, for which to join taps pays
 _FEW_STEPS = 512  # for which each thread packs a kernel as it goes
 
 
@@ -109,7 +111,7 @@ def correlate_outputs(
     c, d = x.shape[3], y.shape[3]
     if step := _step(len(x), c, d, axes, outer=True):
         return winograd.correlate_outputs(x, y, axes, step)
-    if y_axis.trivial and x_axis.trivial:
+    if y_axis.trivial and x_axis.trivial and not _is_wide(c, d):
         total = np.empty((d, c), x.dtype)
         _sum_outer(y, x, axes, total)
         return total.reshape(d, c, 1, 1)
@@ -126,9 +128,12 @@ def correlate_outputs(
 
 def _sum_outer(x, y, axes, total) -> None:
     """Writes the same to an array of shape (taps_h * taps_w * C, D)."""
-    c, d = x.shape[3], y.shape[3]
+    depth, d = x.shape[3], y.shape[3]
+    if _joins(depth, axes[1]):
+        depth *= axes[1].taps
+        x, axes = _with_margins(x, axes)
     taps, *_ = _tables(*x.shape[1:], *axes)
-    tiles = len(taps) * -(-c // ROWS)
+    tiles = len(taps) * -(-depth // ROWS)
     # Each part looks through all images: as many as there are threads.
     least = -(-_WORK // (y.size * ROWS))
     grain = max(least, -(-tiles // threads.count()))
@@ -136,9 +141,34 @@ def _sum_outer(x, y, axes, total) -> None:
         products.correlate_outputs,
         tiles,
         grain,
-        products.OuterProducts(x, taps, y, d, total, len(x), *_meeting(*axes)),
+        products.OuterProducts(x, taps, depth, y, d, total, len(x), *_meeting(*axes)),
         geometry(*x.shape[1:], *axes),
     )
+
+
+def _is_wide(c: int, d: int) -> bool:
+    """Tells whether it is faster to sum the transposed matrix (d, c)."""
+    return c > d >= _COLUMNS and c * d <= _SMALL
+
+
+def _joins(c: int, axis: Axis) -> bool:
+    """Tells whether tiles of the taps of a row are much fuller than those of a tap."""
+    apart, joined = axis.taps * -(-c // ROWS), -(-axis.taps * c // ROWS)
+    return axis.dilation == 1 and joined <= _JOINED * apart
+
+
+def _with_margins(x: np.ndarray, axes: tuple[Axis, Axis]):
+    """Pads images along W, so that each step meets all taps of a row of the kernel.
+
+    These lie side by side then, and count as one tap.
+    """
+    y_axis, x_axis = axes
+    n, h, w, c = x.shape
+    wide = buffer("margins", (n, h, x_axis.extent, c), x.dtype)
+    arguments = products.Margins(x, wide, w * c, x_axis.extent * c, x_axis.pad * c)
+    threads.run(products.pad, n * h, -(-_MOVES // (x_axis.extent * c)), arguments)
+    one = x_axis._replace(size=x_axis.extent, taps=1, pad=0)
+    return wide, (y_axis, one)
 
 
 def scatter(

@@ -37,6 +37,7 @@ VECTORS = 4 if LANES == 16 else 2
 ROWS = 6
 COLUMNS = VECTORS * LANES
 HALF = COLUMNS // 2
+TURNS = 64 // COLUMNS  # of a product's loop in which a line of memory can be read
 
 
 def pointer_at(builder, address, kind):
@@ -250,7 +251,7 @@ def _multiplying(
     count: int,
     parts: bool = False,
     results_ahead: bool = False,
-    left_ahead: bool = False,
+    ahead: int = 0,
 ):
     """Returns a function that computes ROWS x (count * LANES) elements of a product.
 
@@ -265,15 +266,15 @@ def _multiplying(
     of PART, and so many products at a time are added up before the rest is added.
 
     Places in c are asked for before their turn: those of this tile or, if
-    ``results_ahead``, of the next one, at out[ROWS] and on. If ``left_ahead``, so are
-    ROWS * n elements from row[ROWS] on.
+    ``results_ahead``, of the next one, at out[ROWS] and on. If ``ahead``, it also takes
+    an address and a pace in bytes, and asks for lines of memory, one for so many k:
+    those at address + k // ahead * pace.
     """
     vector = ir.VectorType(_FLOAT, LANES)
 
-    @intrinsic
     def multiply(typingctx, a, row, col, b, line, n, start, step, c, out):
         def codegen(context, builder, signature, args):
-            a, row, col, b, line, n, start, step, c, out = args
+            a, row, col, b, line, n, start, step, c, out, *lines = args
             a, b, start, c = (pointer_at(builder, x, _FLOAT) for x in (a, b, start, c))
             row, col, line, out = (
                 pointer_at(builder, x, _INT) for x in (row, col, line, out)
@@ -303,9 +304,6 @@ def _multiplying(
                 for v in range(0, count, 16 // LANES):
                     at = builder.gep(c, [builder.add(written, _INT(v * LANES))])
                     _fetch(builder, builder.ptrtoint(at, _INT), write=True)
-            if left_ahead:
-                following = builder.load(builder.gep(row, [_INT(ROWS)]))
-                following = builder.ptrtoint(builder.gep(a, [following]), _INT)
             undefined = ir.Constant(vector, ir.Undefined)
             nothing = ir.Constant(vector, [0.0] * LANES)
             zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -345,9 +343,10 @@ def _multiplying(
                         for v in range(count)
                     ]
                 )
-            if left_ahead:
-                at = builder.mul(k, _INT(4 * ROWS))
-                _fetch(builder, builder.add(following, at))
+            if ahead:
+                first, pace = lines
+                turn = builder.udiv(k, _INT(ahead))
+                _fetch(builder, builder.add(first, builder.mul(turn, pace)))
             next_k = builder.add(k, _INT(1))
             k.add_incoming(begin, before)
             k.add_incoming(next_k, loop)
@@ -382,12 +381,24 @@ def _multiplying(
 
         return types.void(*[types.intp] * 10), codegen
 
-    return multiply
+    if not ahead:
+        return intrinsic(multiply)
+    later.needs(multiply)
+
+    @intrinsic
+    def multiply_and_fetch(
+        typingctx, a, row, col, b, line, n, start, step, c, out, first, pace
+    ):
+        _, codegen = multiply(typingctx, a, row, col, b, line, n, start, step, c, out)
+        return types.void(*[types.intp] * 12), codegen
+
+    return multiply_and_fetch
 
 
 multiply_tile = _multiplying(VECTORS)
 multiply_tile_ahead = _multiplying(VECTORS, results_ahead=True)
-multiply_tile_all_ahead = _multiplying(VECTORS, results_ahead=True, left_ahead=True)
+multiply_tile_all_ahead = _multiplying(VECTORS, results_ahead=True, ahead=1)
+multiply_tile_and_fetch = _multiplying(VECTORS, ahead=TURNS)
 multiply_half = _multiplying(VECTORS // 2)
 multiply_tile_in_parts = _multiplying(VECTORS, parts=True)
 multiply_half_in_parts = _multiplying(VECTORS // 2, parts=True)

@@ -21,6 +21,7 @@ from chainer_revive.cpu.numba.intrinsics import (
     HALF,
     LANES,
     ROWS,
+    TURNS,
     VECTORS,
     copy_lanes,
     copy_vector,
@@ -34,6 +35,7 @@ from chainer_revive.cpu.numba.intrinsics import (
     multiply_tile,
     multiply_tile_ahead,
     multiply_tile_all_ahead,
+    multiply_tile_and_fetch,
     unpack,
     unpack_both,
 )
@@ -49,6 +51,7 @@ _STEPS_OUTER = 128
 _SEEN = 96  # channels that are copied at a time
 _CLOSE = 1 << 13  # results of a tap for which channels need no copy
 _MANY = 16  # tiles for which a panel is packed, so that it stays in the nearest cache
+_LINE = LINE // 4  # elements of a line of memory
 _AHEAD = 4  # channels, of which memory is asked for before their turn
 _SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
@@ -123,19 +126,33 @@ class Columns(NamedTuple):
     n: int
 
 
+class Margins(NamedTuple):
+    """Rows of ``size`` elements, and rows of ``wide`` elements, which are written: the
+    former from element ``first`` on, or without ``-first`` elements, and zeros.
+    """
+
+    source: int
+    target: int
+    size: int
+    wide: int
+    first: int
+
+
 class OuterProducts(NamedTuple):
     """How outer products of what a kernel sees and the rows of a matrix are summed.
 
     Attributes:
         x: The images, ``total`` of them.
         taps: Where the kernel's taps are, seen from a step.
+        depth: The channels of a tap, or of all taps of a row that count as one.
         y: The matrix, with n columns.
-        results: (taps * c, n), which are written.
+        results: (taps * depth, n), which are written.
         y_meet, x_meet: Which steps along H, and W, meet each tap (taps, 2).
     """
 
     x: int
     taps: int
+    depth: int
     y: int
     n: int
     results: int
@@ -377,7 +394,7 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
                     and i + ROWS < m
                     and row[i + ROWS] - row[i] == ROWS * (end - at)
                 ):  # What follows has not been read yet.
-                    multiply_tile_all_ahead(*tile)
+                    multiply_tile_all_ahead(*tile, a + 4 * row[i + ROWS], 4 * ROWS)
                 else:
                     multiply_tile_ahead(*tile)
                 if found in (COLUMNS, HALF):
@@ -399,6 +416,20 @@ def _fill(values, c, out, m, n):
 
 
 @Task
+def pad(arguments, start, stop):
+    """Copies rows [start, stop) between zeros."""
+    p = unpack(arguments, Margins)
+    before = max(0, p.first)
+    after = min(p.wide, p.first + p.size)
+    for i in range(start, stop):
+        source, target = p.source + 4 * i * p.size, p.target + 4 * i * p.wide
+        row = carray(floats(target), p.wide)
+        row[:before] = 0
+        _copy(source + 4 * (before - p.first), after - before, target + 4 * before)
+        row[after:] = 0
+
+
+@Task
 def correlate_outputs(arguments, start, stop):
     """Sums the outer products of what the kernel sees and a row of another matrix.
 
@@ -406,13 +437,14 @@ def correlate_outputs(arguments, start, stop):
     """
     o, g = unpack_both(arguments, OuterProducts, Geometry)
     x, n, total = o.x, o.n, o.total
-    tiles = -(-g.c // ROWS)
+    tiles = -(-o.depth // ROWS)
     lines = max(1, _STEPS_OUTER // g.out_w)
     size = lines * g.out_w
     # Whether the rows, and what the kernel sees, are copied to where they lie close:
     # not if they are as close as that, or each copy is used only once.
     packs = (stop - start >= _MANY and n > HALF) or n % HALF > 0
-    sees = g.c >= LANES and n > HALF and n * g.c > _CLOSE
+    sees = o.depth >= LANES and n > HALF and n * o.depth > _CLOSE
+    single = g.taps_y * g.taps_x == 1
     width = COLUMNS if packs else n
     panels = np.empty((-(-n // COLUMNS) if packs else 1, size, COLUMNS), np.float32)
     seen = np.empty((size, _SEEN), np.float32)
@@ -438,7 +470,7 @@ def correlate_outputs(arguments, start, stop):
                 m = _met(o, g, tap, begin, end, width, col, line)
             last = min(stop, (tap + 1) * tiles, tile + _SEEN // ROWS)
             first = tile % tiles * ROWS
-            channels = min(g.c - first, (last - tile) * ROWS)
+            channels = min(o.depth - first, (last - tile) * ROWS)
             if not m and begin:
                 continue
             left, columns = x, np.intp(col.ctypes.data)
@@ -447,6 +479,11 @@ def correlate_outputs(arguments, start, stop):
             for i in range(m if sees else 0):
                 to = seen.ctypes.data + 4 * cols[i]
                 _copy(x + 4 * (col[i] + first), channels, to)
+            # What follows has not been read yet: a line of some rows for each tile.
+            ahead, pace = x + 4 * (col[0] + size * g.c + first), 4 * g.c
+            fetches = TURNS * -(-channels // _LINE) if single else 0
+            more = TURNS * -(-n // _LINE) if single and tile == start else 0
+            some = -(-m // TURNS)
             for j in range(0, n, COLUMNS):
                 found = min(COLUMNS, n - j)
                 to = o.results + 4 * j
@@ -454,7 +491,7 @@ def correlate_outputs(arguments, start, stop):
                     for r in range(ROWS):
                         q = min(i + r, channels - 1)
                         row[r] = q if sees else first + q
-                        out[r] = (tap * g.c + first + q) * n
+                        out[r] = (tap * o.depth + first + q) * n
                     zeros = np.intp(nothing.ctypes.data)
                     if not m:
                         _fill(zeros, to, out, ROWS, found)
@@ -464,7 +501,18 @@ def correlate_outputs(arguments, start, stop):
                         *(right + j * apart, line.ctypes.data, m),
                     )
                     before, step = (to, 1) if begin else (zeros, 0)
-                    if found == COLUMNS:
+                    if not fetches and more:
+                        ahead, pace = o.y + 4 * end * g.out_w * n, 4 * n
+                        fetches, more = more, 0
+                    if found == COLUMNS and fetches:
+                        place = to, out.ctypes.data
+                        fetches -= 1
+                        skipped = fetches % TURNS * some * pace
+                        multiply_tile_and_fetch(
+                            *product, before, step, *place, ahead + skipped, pace
+                        )
+                        ahead += 0 if fetches % TURNS else LINE
+                    elif found == COLUMNS:
                         multiply_tile(*product, before, step, to, out.ctypes.data)
                     elif found == HALF:
                         multiply_half(*product, before, step, to, out.ctypes.data)
