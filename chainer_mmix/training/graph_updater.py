@@ -64,8 +64,9 @@ class GraphUpdater(StandardUpdater):
     be trained with this updater. On a CPU, numbers, words and functions that are
     attributes of a link or of the loss function, or of objects in these, the hooks of a
     link and the configuration may change between steps: what is captured for one
-    setting is not replayed for another. A gradient is overwritten in the next step: who
-    keeps ``param.grad`` must copy it.
+    setting is not replayed for another. If one changes in each step, none is replayed,
+    and a warning says so. A gradient is overwritten in the next step: who keeps
+    ``param.grad`` must copy it.
 
     Args:
         iterator, optimizer, options: As for StandardUpdater. The optimizer's target or
