@@ -13,7 +13,7 @@ from chainer.dataset import convert
 from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
-from chainer_mmix.links.held import links_in
+from chainer_mmix.links.links_in import links_in
 from chainer_mmix.training.multinode.silence import silence
 from chainer_mmix.training.replay import (
     MANY,

@@ -9,7 +9,7 @@ import chainer
 import numpy as np
 from chainer import backend
 
-from chainer_mmix.links.held import links_in
+from chainer_mmix.links.links_in import links_in
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
 from chainer_mmix.training.generators import generators_of
