@@ -12,7 +12,7 @@ from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.runs.mixup import MixupCounts
 from chainer_mmix.training.extensions.mixup_tally import BIN_EDGES, MixupTally
 from chainer_mmix.training.not_essential import not_essential
-from chainer_mmix.training.parts import batch_size, classifier_of
+from chainer_mmix.training.trainer_parts import batch_size, classifier_of
 
 
 class MixupReport(extension.Extension):
