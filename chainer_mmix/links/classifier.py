@@ -12,6 +12,7 @@ import numpy as np
 from chainer import reporter
 
 from chainer_mmix.checks import check_share
+from chainer_mmix.links.batch_errors import naming_the_flaw
 from chainer_mmix.links.contract import (
     check_contract,
     check_inputs,
@@ -19,7 +20,6 @@ from chainer_mmix.links.contract import (
     check_predictor,
     target_name,
 )
-from chainer_mmix.links.forms import explained
 from chainer_mmix.links.hooks import is_of_training
 from chainer_mmix.mixing.accuracy import top_k_accuracy
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
@@ -257,7 +257,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         """
         self.policy.use_communicator(communicator)
 
-    @explained
+    @naming_the_flaw
     def compute_loss(self, draw: MixupDraw | None, *args, **kwargs) -> chainer.Variable:
         """Computes and reports the loss of a batch that is mixed by a given draw.
 
