@@ -12,7 +12,7 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 
 from chainer_mmix.models.resnet import ResNet50
 from chainer_mmix.models.torchvision import from_torchvision, is_torchvisions
-from chainer_mmix.runs.files import printable
+from chainer_mmix.printable import printable
 
 # Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
 _PREFIXES = ("updater/model:main/predictor/", "predictor/", "")
