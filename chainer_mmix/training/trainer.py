@@ -186,7 +186,7 @@ def build_trainer(
     check_example(example, "test")
     names, n_class = _initialize(model, example, device)
     if keep_best is not None:
-        _check_key(keep_best[0], names)
+        _check_is_reported(keep_best[0], names)
     if n_class is not None:
         for name, data in (("train", train), ("test", test)):
             check_known_labels(data, name, n_class, ignored_label(model.lossfun))
@@ -397,8 +397,8 @@ def _initialize(
     return sorted(observation), shape[1] if is_of_classes else None
 
 
-def _check_key(key: str, names: Sequence[str]) -> None:
-    """Raises a ValueError for a key that validation does not report."""
+def _check_is_reported(key: str, names: Sequence[str]) -> None:
+    """Raises a ValueError if validation does not report the key of ``keep_best``."""
     known = [f"validation/{name}" for name in names]
     if f"validation/main/{key}" in known:
         raise ValueError(

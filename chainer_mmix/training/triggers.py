@@ -45,7 +45,7 @@ class EndTrigger:
         patience: int | None = None,
     ) -> None:
         if best is not None:
-            _check_best(best)
+            _check_keep_best(best)
         if patience is not None:
             check_whole("early_stopping", patience, 1)
             if best is None:
@@ -110,7 +110,7 @@ class SnapshotTrigger:
         largest: Callable[[float], float] = float,
     ) -> None:
         if every is not None:
-            _check_every(every)
+            _check_snapshot_every(every)
         self._guard = guard
         self._every = every
         self._largest = largest
@@ -132,7 +132,8 @@ class SnapshotTrigger:
         return fires
 
 
-def _check_best(best: Any) -> None:
+def _check_keep_best(best: Any) -> None:
+    """Raises a TypeError unless it is a key and a bool."""
     if isinstance(best, (tuple, list)) and len(best) == 2:
         key, lower_is_better = best
         if isinstance(key, str) and isinstance(lower_is_better, (bool, np.bool_)):
@@ -144,7 +145,8 @@ def _check_best(best: Any) -> None:
     )
 
 
-def _check_every(every: Any) -> None:
+def _check_snapshot_every(every: Any) -> None:
+    """Raises a ValueError unless it is a number and a unit."""
     if isinstance(every, (tuple, list)) and len(every) == 2:
         number, unit = every
         if unit == "iterations":
