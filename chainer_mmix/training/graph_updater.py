@@ -12,6 +12,7 @@ from chainer import backend
 from chainer.dataset import convert
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.links.links_in import links_in
 from chainer_mmix.training.multinode.silence import silence
@@ -81,7 +82,7 @@ class GraphUpdater(StandardUpdater):
     Raises:
         ValueError: If the model is on another device, or on a CPU without compiled
             loops, or elsewhere under a multi-node optimizer, or no optimizer is called
-            main, or ``n_warmup`` is below 1.
+            main, or ``n_warmup`` is not a whole number >= 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -100,8 +101,7 @@ class GraphUpdater(StandardUpdater):
                 "GraphUpdater is for ranks on CPUs, but its optimizer is a multi-node "
                 f"optimizer and its model on {device}: use StandardUpdater there"
             )
-        if n_warmup < 1:
-            raise ValueError(f"n_warmup must be at least 1, not {n_warmup}")
+        check_whole("n_warmup", n_warmup, 1)
         if graphs is None:
             graphs = self._make_graphs()
         self.n_warmup = n_warmup
