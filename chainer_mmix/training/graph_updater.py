@@ -337,7 +337,7 @@ def _check_reached(y: chainer.Variable, target: chainer.Link) -> None:
     """Sees whether a loss has gradients with respect to a target's parameters alone.
 
     Raises:
-        CannotReplayError: Others would get none in a replay, which go on being there.
+        CannotReplayError: If it has others, which a replay would leave out.
     """
     own, seen = {id(param.node) for param in target.params()}, set()
     nodes = [y.node]

@@ -24,7 +24,7 @@ def versions() -> tuple[str, str]:
     """Returns the versions of cuDNN and of its frontend.
 
     Raises:
-        ImportError: CuPy, cuDNN or its frontend is missing.
+        ImportError: If CuPy, cuDNN or its frontend is missing.
 
     """
     try:
