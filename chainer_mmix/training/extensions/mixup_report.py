@@ -7,6 +7,7 @@ from typing import Any
 
 import chainer
 from chainer.training import extension, get_trigger
+from chainer.training.triggers import IntervalTrigger
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.runs.mixup import MixupCounts
@@ -48,7 +49,8 @@ class MixupReport(extension.Extension):
     Args:
         filename (str): Name of the file in the output folder. The default is
             ``mixup.json``.
-        trigger: When to write it; the default is each epoch.
+        trigger: When to write it; the default is each epoch. Give it here and not to
+            :meth:`~chainer.training.Trainer.extend`, since each iteration is counted.
         classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier. By default,
             it is the main optimizer's target, or else the only one that the updater
             trains. Without any, nothing mixes.
@@ -58,7 +60,8 @@ class MixupReport(extension.Extension):
             default is ``None``: this process alone.
 
     Raises:
-        ValueError: If there are several classifiers, when the run begins.
+        ValueError: If there are several classifiers, or the Trainer would skip
+            iterations, when the run begins.
         RuntimeError: If something mixes, but not the classifier.
     """
 
@@ -91,6 +94,7 @@ class MixupReport(extension.Extension):
         self._others: Sequence[MixupCounter] = ()  # on rank 0, when it is told them
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
+        self._check_trigger(trainer)
         target = self._classifier or classifier_of(trainer, type(self).__name__)
         self._classifier = target
         if target is not None and target.mixup_hidden:
@@ -129,6 +133,17 @@ class MixupReport(extension.Extension):
                 self.take_parts(self._communicator.gather_obj(self.rank_part()))
             if self._communicator is None or self._communicator.rank == 0:
                 self._write(Path(trainer.out))
+
+    def _check_trigger(self, trainer: chainer.training.Trainer) -> None:
+        for entry in trainer._extensions.values():
+            trigger = entry.trigger
+            if entry.extension is self and isinstance(trigger, IntervalTrigger):
+                given = trigger.period, trigger.unit
+                if given != (1, "iteration"):
+                    raise ValueError(
+                        "MixupReport has to count each iteration, but extend was given "
+                        f"the trigger {given}: pass it to MixupReport(trigger={given})"
+                    )
 
     def _check_nothing_mixes(self, observation: dict) -> None:
         for key, value in observation.items():
