@@ -1,4 +1,4 @@
-"""Says what is wrong with a batch and how to mend it, where Chainer names a dtype."""
+"""Says what is wrong with the form of a batch, where Chainer does not."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from chainer_mmix.links.graph import is_array
 
 
 def naming_the_flaw(compute_loss: Callable) -> Callable:
-    """Has a classifier's ``compute_loss`` name flaw and remedy if it fails on a batch.
+    """Has a classifier's ``compute_loss`` name the remedy for arrays of a wrong form.
 
-    The loss itself does not change. Only images with their channels last, on which a
-    convolution would train without a word, are refused in addition.
+    What goes through is not changed, but for images with their channels last, which
+    would train without a word if they came to a convolution.
     """
 
     @functools.wraps(compute_loss)
