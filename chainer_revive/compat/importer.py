@@ -46,7 +46,6 @@ def install() -> None:
 
     Raises:
         ImportError: If Chainer has been imported without the patches.
-
     """
     if os.environ.get("CHAINER_MMIX_COMPAT") == "0":
         return
@@ -146,7 +145,6 @@ def patched(name: str, source: str) -> str:
 
     Raises:
         PatchMismatch: If a text to replace does not occur as often as it should.
-
     """
     if name in REWRITES:
         return REWRITES[name](source)

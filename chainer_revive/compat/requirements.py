@@ -37,7 +37,6 @@ def require(*requirements: str) -> list[metadata.Distribution]:
     Raises:
         DistributionNotFound: If one is not installed.
         VersionConflict: If one is installed in a version that does not satisfy it.
-
     """
     return [_require(requirement) for requirement in requirements]
 

@@ -23,7 +23,6 @@ def on_cupy() -> Launcher:
 
     Raises:
         ImportError: If CuPy is missing.
-
     """
     from chainer_revive.cuda.launcher import CudaLauncher
 
