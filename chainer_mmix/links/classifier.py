@@ -24,7 +24,6 @@ from chainer_mmix.links.hooks import is_of_training
 from chainer_mmix.mixing.accuracy import top_k_accuracy
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
 from chainer_mmix.mixing.draw import MixupDraw, using_draw
-from chainer_mmix.mixing.losses import check_label_smoothing
 from chainer_mmix.mixing.points import resolve
 from chainer_mmix.mixing.policy import MixupPolicy
 from chainer_mmix.mixing.remix import Remix
@@ -153,7 +152,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             )
         super().__init__(predictor, lossfun, accfun, label_key)
         self.compute_accuracy = accfun is not None
-        check_label_smoothing(label_smoothing)
+        check_share("label_smoothing", label_smoothing)
         self.label_smoothing = label_smoothing
         check_share("clean_weight", clean_weight)
         self.clean_weight = clean_weight

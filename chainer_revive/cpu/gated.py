@@ -51,8 +51,9 @@ class Gated(list):
         list.__setitem__(self, 0, gx)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the gradient by the output of ReLU, and where that by the input goes,
-        which may be the same array.
+        """Returns the gradient by the output of ReLU, and where that by the input goes.
+
+        Both may be the same array.
         """
         alone = is_only_holder_of_array(self)
         gy = list.__getitem__(self, 0)

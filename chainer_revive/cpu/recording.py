@@ -78,8 +78,9 @@ class Recording:
         self._steps.append((function, views, n, grain))
 
     def call(self, function, inputs: tuple, compute: Callable[[], tuple]) -> tuple:
-        """Calls a function of Chainer's, and notes to call it again if it has computed
-        something without steps.
+        """Calls a function of Chainer's, and notes it if it computes without steps.
+
+        It is then called again as a whole.
 
         Raises:
             CannotReplayError: If it reads an array of which nobody knows where it comes
