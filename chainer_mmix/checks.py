@@ -36,5 +36,6 @@ def check_number(
 
 def check_share(name: str, value: Any) -> None:
     """Raises a ValueError unless a value is a number from 0 to 1."""
-    if not (isinstance(value, numbers.Real) and 0 <= float(value) <= 1):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number and 0 <= float(value) <= 1):
         raise ValueError(f"{name} must lie in [0, 1], not {value!r}")

@@ -191,11 +191,15 @@ def describe(
     )
 
 
-def check_best(key: str, classifier: Any) -> None:
-    """Checks that the log of a training will have a number, where it can be known.
+def check_keep_best(key: str, classifier: Any) -> None:
+    """Checks that the log will have the number of ``--keep-best``, without any data.
+
+    Args:
+        key (str): The key. What extensions log, under ``mixup/``, is not looked at.
+        classifier (ManifoldMixupClassifier): What is trained.
 
     Raises:
-        ValueError: If it will not.
+        ValueError: If the log will not have it.
     """
     names = ["loss", *accuracy_functions(classifier)]
     known = [f"{part}/{name}" for part in ("validation/main", "main") for name in names]

@@ -82,8 +82,9 @@ def default_out(args: argparse.Namespace) -> Path:
 def _evaluate(args: argparse.Namespace) -> None:
     from chainer_mmix.inference.evaluation import evaluate, write_evaluation
     from chainer_mmix.inference.examples import find_examples
+    from chainer_mmix.printable import printable
     from chainer_mmix.progress import Progress
-    from chainer_mmix.runs.files import RunError, printable
+    from chainer_mmix.runs.files import RunError
 
     predictor = predict.load(args)
     predictor.batchsize = args.batchsize or predictor.batchsize

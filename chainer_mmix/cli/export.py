@@ -30,7 +30,7 @@ example:
   chainer-mmix export result/digits_cnn_manifold_alpha0.2_seed0 digits.onnx
 """
 _N_CHECKED = 16
-_OPSET = 17
+_OPSET = 17  # that of inference.export, which takes a second to import
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -165,7 +165,7 @@ def _is_bright(x: np.ndarray) -> bool:
 
 
 def _text(predictor: Predictor, names: Sequence[str], p: np.ndarray, top: int) -> None:
-    from chainer_mmix.runs.files import printable
+    from chainer_mmix.printable import printable
 
     names = [printable(name) for name in names]
     width = max(map(len, [*names, "file"]))

@@ -15,7 +15,7 @@ import chainer_mmix
 from chainer_mmix import ManifoldMixupClassifier, datasets, models, training
 from chainer_mmix.cli import options
 from chainer_mmix.cli.argument_types import parse_every
-from chainer_mmix.cli.arguments import check_best, check_pasting, describe, fill_in
+from chainer_mmix.cli.arguments import check_keep_best, check_pasting, describe, fill_in
 from chainer_mmix.cli.data import find_dataset, load_data
 from chainer_mmix.cli.options import naming
 from chainer_mmix.cli.output import (
@@ -169,7 +169,7 @@ def make_classifier(
         clean_weight=args.clean_weight or 0.0,
         top_k=args.top_k,
     )
-    check_best(args.keep_best, classifier)
+    check_keep_best(args.keep_best, classifier)
     if args.sync_bn and ranks.communicator is not None:
         with naming("sync_bn"):
             synchronize_statistics(classifier, ranks.communicator)

@@ -7,6 +7,7 @@ import chainer
 import numpy as np
 from chainercv import transforms
 
+from chainer_mmix.checks import check_number, check_whole
 from chainer_mmix.datasets.transforms import Transform
 from chainer_revive.example_random import example_random
 
@@ -36,11 +37,17 @@ class Augment(Transform):
     Args:
         padding (int): Pixels of zeros added on each side before the image is cropped
             to its size again at a random place.
-        angle (float): Largest rotation to either side, in degrees.
-        flip (bool): Whether half of the images are mirrored left to right.
+        angle (float): Largest rotation to either side, in degrees. The default is 10.
+        flip (bool): Whether half of the images are mirrored left to right. The default
+            is ``False``.
+
+    Raises:
+        ValueError: If ``padding`` or ``angle`` is negative or no such number.
     """
 
     def __init__(self, padding: int, angle: float = 10.0, flip: bool = False) -> None:
+        check_whole("padding", padding, 0)
+        check_number("angle", angle)
         self.padding = padding
         self.angle = angle
         self.flip = flip

@@ -19,9 +19,10 @@ def get_npz(
     """Gets arrays from a file that :func:`numpy.savez` has written.
 
     Its arrays are ``x`` and ``t``, and ``x_test`` and ``t_test`` if it has a test set.
-    Images ``x`` are of shape (N, C, H, W) or, if they are grey, (N, H, W), rows of a
-    table of shape (N, D). Bytes, dtype uint8, are taken for 0 to 255 and divided by
-    255; floats are left as they are. Labels ``t`` are integers from 0, of shape (N,).
+    Images ``x`` are of shape (N, C, H, W) or, if they are grey, (N, H, W); the rows of
+    a table are of shape (N, D). Bytes, dtype uint8, are taken for 0 to 255 and divided
+    by 255; floats are left as they are. Labels ``t`` are integers from 0, of shape
+    (N,).
 
     Args:
         path (str or path-like): The file.

@@ -11,7 +11,8 @@ import chainer.functions as F
 import numpy as np
 from chainer import reporter
 
-from chainer_mmix.checks import check_share
+from chainer_mmix.checks import check_share, check_whole
+from chainer_mmix.links.batch_errors import naming_the_flaw
 from chainer_mmix.links.contract import (
     check_contract,
     check_inputs,
@@ -19,12 +20,10 @@ from chainer_mmix.links.contract import (
     check_predictor,
     target_name,
 )
-from chainer_mmix.links.forms import explained
 from chainer_mmix.links.hooks import is_of_training
 from chainer_mmix.mixing.accuracy import top_k_accuracy
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
 from chainer_mmix.mixing.draw import MixupDraw, using_draw
-from chainer_mmix.mixing.losses import check_label_smoothing
 from chainer_mmix.mixing.points import resolve
 from chainer_mmix.mixing.policy import MixupPolicy
 from chainer_mmix.mixing.remix import Remix
@@ -153,15 +152,15 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             )
         super().__init__(predictor, lossfun, accfun, label_key)
         self.compute_accuracy = accfun is not None
-        check_label_smoothing(label_smoothing)
+        check_share("label_smoothing", label_smoothing)
         self.label_smoothing = label_smoothing
         check_share("clean_weight", clean_weight)
         self.clean_weight = clean_weight
         if not isinstance(remix, (Remix, type(None))):
             raise TypeError(f"remix must be a Remix, not {type(remix).__name__}")
         self.remix = remix
-        if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
-            raise ValueError(f"top_k must be a whole number >= 1, not {top_k}")
+        if top_k is not None:
+            check_whole("top_k", top_k, 1)
         self.top_k = top_k
         if policy is None:
             policy = MixupPolicy(mixup_alpha, layer_mix, seed=seed)
@@ -257,7 +256,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         """
         self.policy.use_communicator(communicator)
 
-    @explained
+    @naming_the_flaw
     def compute_loss(self, draw: MixupDraw | None, *args, **kwargs) -> chainer.Variable:
         """Computes and reports the loss of a batch that is mixed by a given draw.
 

@@ -242,6 +242,7 @@ def _upstream(
 
 
 def is_parameter(node: VariableNode) -> bool:
+    """Whether it is the node of a parameter."""
     return isinstance(node.get_variable_or_none(), chainer.Parameter)
 
 

@@ -14,7 +14,7 @@ import chainer
 from chainer.training import Trainer
 from chainer.training.updaters import StandardUpdater
 
-from chainer_mmix.links.held import links_in
+from chainer_mmix.links.links_in import links_in
 from chainer_mmix.mixing.policy import MixupPolicy
 
 _of_training = contextvars.ContextVar("of_training", default=False)

@@ -18,6 +18,16 @@ INPUT = "input"
 
 
 def names_of(net: Link, layers) -> tuple[str, ...]:
+    """Returns the names of the layers that a user chose, after checking them.
+
+    Args:
+        net (~chainer.Link): The network.
+        layers: As for :class:`~chainer_mmix.MixupLayers`.
+
+    Raises:
+        TypeError: If it is one string, or a layer is neither a name nor a position.
+        ValueError: If there is none, or no such link, or a name comes twice.
+    """
     links = links_of(net)
     if callable(layers):
         layers = [name for name, link in links.items() if layers(name, link)]
@@ -40,6 +50,7 @@ def names_of(net: Link, layers) -> tuple[str, ...]:
 
 
 def links_of(net: Link) -> dict[str, Link]:
+    """Returns all links of a network by their names."""
     return {shown: link for shown, link in _shown(net).values()}
 
 
@@ -157,11 +168,13 @@ def _check_name(name: str, links: dict[str, Link], net: Link) -> None:
 
 
 def listed(names) -> str:
+    """Writes names for an error, the first 30 of many."""
     names = [repr(name) for name in names]
     return ", ".join(names if len(names) <= 30 else [*names[:30], "..."])
 
 
 def is_in(name: str, other: str) -> bool:
+    """Whether a link lies in another one, by their names."""
     return name.startswith((f"{other}/", f"{other}["))
 
 

@@ -126,6 +126,7 @@ def check_parts(parts: tuple, n: int, what: str) -> None:
 
 
 def is_mixable(parts: tuple, n: int) -> bool:
+    """Whether a state of several parts can be mixed, with one row for n samples."""
     try:
         check_parts(parts, n, "it")
     except (TypeError, ValueError):

@@ -190,7 +190,7 @@ def mixup_softmax_cross_entropy(
     """
     if reduce not in ("mean", "no"):
         raise ValueError(f"reduce must be 'mean' or 'no', not {reduce!r}")
-    check_label_smoothing(label_smoothing)
+    check_share("label_smoothing", label_smoothing)
     node = MixupSoftmaxCrossEntropy(
         Weights.of(lam, len(x)),
         normalize,
@@ -200,8 +200,3 @@ def mixup_softmax_cross_entropy(
         label_smoothing,
     )
     return node.apply((x, target_a, target_b))[0]
-
-
-def check_label_smoothing(label_smoothing: float) -> None:
-    """Raises a ValueError if it is not in [0, 1]."""
-    check_share("label_smoothing", label_smoothing)

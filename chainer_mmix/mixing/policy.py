@@ -27,8 +27,11 @@ def check_seed(seed: int | None) -> None:
 def _check_float(name: str, value: Any) -> None:
     try:
         float(value)
+        is_number = not isinstance(value, (bool, np.bool_))
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, not {value!r}") from None
+        is_number = False
+    if not is_number:
+        raise TypeError(f"{name} must be a number, not {value!r}")
 
 
 def _bounds(name: str, bounds: Sequence[float] | None) -> tuple[float, float] | None:

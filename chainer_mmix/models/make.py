@@ -43,14 +43,15 @@ def make_model(
         more = {"stem": stem, "downsample_fb": downsample_fb}
     elif stem != "imagenet" or downsample_fb:
         raise ValueError(
-            f"--stem and --downsample-fb are for resnet18 to resnet152, not for {name}"
+            "stem and downsample_fb (--stem, --downsample-fb) are for resnet18 to "
+            f"resnet152, not for {name}"
         )
     if issubclass(model_class, (PreActResNet, WideResNet)):
         more = {"published": published, "stem_stride": stem_stride}
     elif published or stem_stride != 1:
-        flag = "--published" if published else "--stem-stride"
+        option = "published" if published else "stem_stride"
         raise ValueError(
-            f"{flag} is for preactresnet18 to 152 and wideresnet28_10, the networks of "
-            f"the paper's code, not for {name}"
+            f"{option} (--{option.replace('_', '-')}) is for preactresnet18 to 152 and "
+            f"wideresnet28_10, the networks of the paper's code, not for {name}"
         )
     return model_class(n_class=n_class, **more)

@@ -12,7 +12,7 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 
 from chainer_mmix.models.resnet import ResNet50
 from chainer_mmix.models.torchvision import from_torchvision, is_torchvisions
-from chainer_mmix.runs.files import printable
+from chainer_mmix.printable import printable
 
 # Where a model is in a snapshot of a Trainer, in a saved classifier, and by itself.
 _PREFIXES = ("updater/model:main/predictor/", "predictor/", "")
@@ -28,10 +28,11 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
     classes, and the constants by which the model standardises its input do not change.
     After an error, the model is unchanged. The file may contain:
 
-    * for :class:`~models.ResNet50`, 101 and 152 with the ImageNet stem, the weights of
-      :class:`chainer.links.ResNet50Layers` etc., such as ``ResNet-50-model.npz``. They
-      expect images in BGR, 0 to 255, less the mean (103.063, 115.903, 123.152), as
-      :func:`chainer.links.model.vision.resnet.prepare` gives them;
+    * for :class:`~chainer_mmix.models.ResNet50`, 101 and 152 with the ImageNet stem,
+      the weights of :class:`chainer.links.ResNet50Layers` etc., such as
+      ``ResNet-50-model.npz``. They expect images in BGR, 0 to 255, less the mean
+      (103.063, 115.903, 123.152), as :func:`chainer.links.model.vision.resnet.prepare`
+      gives them;
     * for the same models, the weights of :class:`chainercv.links.ResNet50` etc. They
       expect RGB, 0 to 255, less the mean (123.152, 115.903, 103.063). Those of
       ``arch="fb"``, ChainerCV's default, need a model with ``downsample_fb=True``;
@@ -39,10 +40,11 @@ def load_pretrained(model: chainer.Chain, path: str | Path) -> None:
       ResNet50 reveal their ``arch``. For the other depths, the published weights of
       ``"fb"`` are called ``*_imagenet_trained_*.npz`` and those of ``"he"``
       ``*_imagenet_converted_*.npz``; a wrong choice shows only in the accuracy;
-    * for :class:`~models.ResNet18` to 152 with ``stem="torchvision"``, a state dict of
-      torchvision's or timm's network of that depth: a file ``.safetensors``, or
-      ``.pth``, which PyTorch reads with ``weights_only=True``. Those of ImageNet expect
-      RGB in [0, 1], less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225);
+    * for :class:`~chainer_mmix.models.ResNet18` to 152 with ``stem="torchvision"``, a
+      state dict of torchvision's or timm's network of that depth: a file
+      ``.safetensors``, or ``.pth``, which PyTorch reads with ``weights_only=True``.
+      Those of ImageNet expect RGB in [0, 1], less (0.485, 0.456, 0.406), divided by
+      (0.229, 0.224, 0.225);
     * for all models, the weights of a model of the same class, written by
       :func:`chainer.serializers.save_npz` from the model, from a classifier around it
       or from a Trainer (a snapshot), or by ``chainer-mmix export`` into a file

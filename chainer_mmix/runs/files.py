@@ -2,24 +2,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
+from chainer_mmix.printable import printable
 from chainer_revive.atomic import write_atomically
-
-# Those of ASCII and Latin-1, line ends, and what turns the direction of text.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class RunError(ValueError):
-    """A run's folder cannot be read; the message names the path and a remedy."""
+    """Something is wrong with a run's folder; the message names it and a remedy."""
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Reads a JSON file, with control characters of its strings written out.
-
-    So whoever prints them does not clear a terminal.
+    """Reads a JSON file, and escapes the control characters in its strings.
 
     Args:
         path (pathlib.Path): The file.
@@ -48,17 +43,6 @@ def write_json(path: Path, content: Any) -> None:
     with write_atomically(path) as file:
         json.dump(_finite(content), file, indent=2, allow_nan=False)
         file.write("\n")
-
-
-def printable(content: Any) -> Any:
-    """Writes the control characters of JSON-like content out."""
-    if isinstance(content, dict):
-        return {printable(key): printable(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [printable(value) for value in content]
-    if isinstance(content, str):
-        return _CONTROL.sub(lambda match: repr(match[0])[1:-1], content)
-    return content
 
 
 def _finite(content: Any) -> Any:

@@ -202,6 +202,9 @@ class RunRecord:
 def check_vacant(out: Path) -> None:
     """Checks that a folder holds no log and no snapshot, which a new run would replace.
 
+    A new run asks this as it begins. Before that, when it is not known yet whether a
+    run is new, :func:`chainer_mmix.training.check_output` looks at the folder.
+
     Args:
         out (pathlib.Path): The folder, which need not exist.
 

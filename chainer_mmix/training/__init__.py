@@ -14,9 +14,9 @@ from chainer_mmix.training.lock import LockedError, RunLock
 from chainer_mmix.training.optimizers import OPTIMIZERS, make_optimizer
 from chainer_mmix.training.output import check_output, remove_leftovers
 from chainer_mmix.training.precision import DTYPES, convert_examples, scale_loss
-from chainer_mmix.training.run_progress import MetricError
 from chainer_mmix.training.seeds import set_seed
 from chainer_mmix.training.sgd import SGD
+from chainer_mmix.training.signals import StoppedError
 from chainer_mmix.training.snapshots import (
     SnapshotError,
     find_best_snapshot,
@@ -26,8 +26,8 @@ from chainer_mmix.training.snapshots import (
     load_weights,
     read_snapshot,
 )
-from chainer_mmix.training.stopping import StoppedError
 from chainer_mmix.training.trainer import build_trainer, is_done, run
+from chainer_mmix.training.triggers import MetricError
 from chainer_mmix.training.worker_iterator import WorkerDiedError, WorkerIterator
 
 __all__ = [

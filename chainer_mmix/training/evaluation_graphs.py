@@ -139,7 +139,7 @@ def _check_links(target: chainer.Link) -> None:
     """Sees whether all links are children: others are new copies in each evaluation.
 
     Raises:
-        CannotReplayError: They are not.
+        CannotReplayError: If they are not.
     """
     every = {link for root in links_of(target, target, True) for link in root.links()}
     if len(every) > len(list(target.links())):

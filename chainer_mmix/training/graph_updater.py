@@ -12,8 +12,9 @@ from chainer import backend
 from chainer.dataset import convert
 from chainer.training.updaters import StandardUpdater
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.links import ManifoldMixupClassifier
-from chainer_mmix.links.held import links_in
+from chainer_mmix.links.links_in import links_in
 from chainer_mmix.training.multinode.silence import silence
 from chainer_mmix.training.replay import (
     MANY,
@@ -82,7 +83,7 @@ class GraphUpdater(StandardUpdater):
     Raises:
         ValueError: If the model is on another device, or on a CPU without compiled
             loops, or elsewhere under a multi-node optimizer, or no optimizer is called
-            main, or ``n_warmup`` is below 1.
+            main, or ``n_warmup`` is not a whole number >= 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
@@ -101,8 +102,7 @@ class GraphUpdater(StandardUpdater):
                 "GraphUpdater is for ranks on CPUs, but its optimizer is a multi-node "
                 f"optimizer and its model on {device}: use StandardUpdater there"
             )
-        if n_warmup < 1:
-            raise ValueError(f"n_warmup must be at least 1, not {n_warmup}")
+        check_whole("n_warmup", n_warmup, 1)
         if graphs is None:
             graphs = self._make_graphs()
         self.n_warmup = n_warmup
@@ -338,7 +338,7 @@ def _check_reached(y: chainer.Variable, target: chainer.Link) -> None:
     """Sees whether a loss has gradients with respect to a target's parameters alone.
 
     Raises:
-        CannotReplayError: Others would get none in a replay, which go on being there.
+        CannotReplayError: If it has others, which a replay would leave out.
     """
     own, seen = {id(param.node) for param in target.params()}, set()
     nodes = [y.node]

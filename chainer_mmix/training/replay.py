@@ -9,7 +9,7 @@ import chainer
 import numpy as np
 from chainer import backend
 
-from chainer_mmix.links.held import links_in
+from chainer_mmix.links.links_in import links_in
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.weights import DeviceWeights
 from chainer_mmix.training.generators import generators_of
@@ -53,7 +53,7 @@ def reported(
         host (tuple of str): What may be a number of the host.
 
     Raises:
-        TypeError: Another value is one.
+        TypeError: If another value is one.
     """
     values = {
         name: (isinstance(value, chainer.Variable), chainer.as_array(value))
@@ -87,7 +87,7 @@ def capture(
             put back if it draws from them.
 
     Raises:
-        CannotReplayError: It cannot be captured, for whatever reason.
+        CannotReplayError: If it cannot be captured, for whatever reason.
     """
     generators = generators_of(roots)
     before = then = [*map(state_of, generators)]

@@ -16,7 +16,7 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
-from chainer_mmix.runs.files import printable
+from chainer_mmix.printable import printable
 
 # A member of n bytes cannot be of more than this times n, by how deflate works.
 _MOST = 1032

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import chainer
-import numpy as np
 from chainer.backends import cuda
 from chainer.optimizer import (
     GradientMethod,
@@ -10,6 +9,7 @@ from chainer.optimizer import (
     UpdateRule,
 )
 
+from chainer_mmix.checks import check_number
 from chainer_revive import registry
 from chainer_revive.cpu import compiled
 from chainer_revive.cpu.adapters.optimizers import KINDS, Kind, covers
@@ -101,8 +101,8 @@ class SGD(GradientMethod):
             ``False``.
 
     Raises:
-        ValueError: If a number is negative or not finite, or ``nesterov`` is given with
-            a momentum of 0.
+        ValueError: If ``lr``, ``momentum`` or ``weight_decay`` is not a finite number
+            >= 0, or ``nesterov`` is given with a momentum of 0.
     """
 
     def __init__(
@@ -114,8 +114,7 @@ class SGD(GradientMethod):
     ) -> None:
         values = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         for name, value in values.items():
-            if not 0 <= value < np.inf:
-                raise ValueError(f"{name} must be 0 or more, not {value}")
+            check_number(name, value)
         if nesterov and not momentum:
             raise ValueError("nesterov=True needs a momentum above 0, such as 0.9")
         super().__init__()

@@ -48,9 +48,9 @@ from chainer_mmix.training.multinode.ranks import Ranks
 from chainer_mmix.training.multinode.shared_order import SharedOrder
 from chainer_mmix.training.output import check_writable, remove_leftovers
 from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
-from chainer_mmix.training.run_progress import RunProgress, SnapshotTrigger
+from chainer_mmix.training.signals import StopOnSignal, StoppedError, stoppable
 from chainer_mmix.training.snapshots import continues_log
-from chainer_mmix.training.stopping import StopOnSignal, StoppedError, stoppable
+from chainer_mmix.training.triggers import EndTrigger, SnapshotTrigger
 from chainer_mmix.training.worker_iterator import WorkerIterator
 from chainer_revive.example_random import draws_of
 
@@ -173,7 +173,7 @@ def build_trainer(
                 "train longer, or leave it to the run that goes on from there"
             )
     log_report = extensions.LogReport(log_name="log" if ranks.is_first else None)
-    progress = RunProgress(log_report, epoch, keep_best, early_stopping)
+    end = EndTrigger(log_report, epoch, keep_best, early_stopping)
     is_cpu = isinstance(device, chainer.backend.CpuDevice)
     guard = FailOnNonNumber(interval=1 if is_cpu else 20)
     snapshot_trigger = SnapshotTrigger(guard, snapshot_every, ranks.largest)
@@ -186,7 +186,7 @@ def build_trainer(
     check_example(example, "test")
     names, n_class = _initialize(model, example, device)
     if keep_best is not None:
-        _check_key(keep_best[0], names)
+        _check_is_reported(keep_best[0], names)
     if n_class is not None:
         for name, data in (("train", train), ("test", test)):
             check_known_labels(data, name, n_class, ignored_label(model.lossfun))
@@ -206,7 +206,7 @@ def build_trainer(
     updater = (GraphUpdater if graph else StandardUpdater)(
         iterator, together, converter=convert, device=device
     )
-    trainer = training.Trainer(updater, progress, str(out))
+    trainer = training.Trainer(updater, end, str(out))
     trainer.extend(guard)
     validation = iterate(test, batchsize, workers, repeat=False, shuffle=False)
     evaluator = Evaluator(validation, model, convert_test, device, graph=graph)
@@ -240,7 +240,7 @@ def build_trainer(
 
     if keep_best is not None:
         best = "best_iter_{.updater.iteration}"
-        add_snapshot("best", progress.is_best, filename=best, n_retains=1)
+        add_snapshot("best", end.is_best, filename=best, n_retains=1)
     snapshot = add_snapshot("_Snapshot", snapshot_trigger, n_retains=n_retains)
 
     def save_good(trainer: training.Trainer) -> None:
@@ -397,8 +397,8 @@ def _initialize(
     return sorted(observation), shape[1] if is_of_classes else None
 
 
-def _check_key(key: str, names: Sequence[str]) -> None:
-    """Raises a ValueError for a key that validation does not report."""
+def _check_is_reported(key: str, names: Sequence[str]) -> None:
+    """Raises a ValueError if validation does not report the key of ``keep_best``."""
     known = [f"validation/{name}" for name in names]
     if f"validation/main/{key}" in known:
         raise ValueError(

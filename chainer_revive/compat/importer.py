@@ -45,8 +45,7 @@ def install() -> None:
     Does nothing when the environment has ``CHAINER_MMIX_COMPAT=0``.
 
     Raises:
-        ImportError: Chainer has been imported without the patches.
-
+        ImportError: If Chainer has been imported without the patches.
     """
     if os.environ.get("CHAINER_MMIX_COMPAT") == "0":
         return
@@ -145,8 +144,7 @@ def patched(name: str, source: str) -> str:
     """Returns the source of module ``name`` with its patches applied.
 
     Raises:
-        PatchMismatch: a text to replace does not occur as often as it should.
-
+        PatchMismatch: If a text to replace does not occur as often as it should.
     """
     if name in REWRITES:
         return REWRITES[name](source)

@@ -20,7 +20,6 @@ def _nms_gpu_post(mask, n_bbox, threads_per_block, col_blocks):
     Returns:
         tuple: An int32 array of shape :math:`(R,)` that begins with the indices of the
         selected boxes, and their number.
-
     """
     mask = mask.reshape(n_bbox, col_blocks)
     selection = np.zeros((n_bbox,), dtype=np.int32)

@@ -35,9 +35,8 @@ def require(*requirements: str) -> list[metadata.Distribution]:
     Requirements of requirements are not followed.
 
     Raises:
-        DistributionNotFound: one is not installed.
-        VersionConflict: one is installed in a version that does not satisfy it.
-
+        DistributionNotFound: If one is not installed.
+        VersionConflict: If one is installed in a version that does not satisfy it.
     """
     return [_require(requirement) for requirement in requirements]
 

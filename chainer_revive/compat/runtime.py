@@ -87,7 +87,7 @@ def nccl():
     Chainer imports it for one of its updaters, which says itself what it lacks.
 
     Raises:
-        ImportError: It is not installed. CuPy's module can be imported nevertheless.
+        ImportError: If it is not installed. CuPy's module can be imported nevertheless.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

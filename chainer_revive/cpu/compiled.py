@@ -20,8 +20,6 @@ THREAD = "chainer_revive"  # the name of the threads that loops share
 # Is called once, as the first loop is compiled: some seconds, until all are on disk.
 before_compiling: Callable[[], None] | None = None
 
-UNUSED = "compiled loops need Numba and are for float32"
-
 
 def fastest(dtype: np.dtype) -> ModuleType:
     """Returns ``chainer_revive.cpu.numba``, or ``numpy`` where that has no loops."""

@@ -28,9 +28,9 @@ from chainer.functions.normalization.batch_normalization import (
 )
 
 from chainer_revive.cpu import compiled
-from chainer_revive.cpu.alone import is_alone_in
 from chainer_revive.cpu.function_node import variable
 from chainer_revive.cpu.layout import channels_last, is_channels_last
+from chainer_revive.cpu.references import is_only_holder_of_array
 from chainer_revive.registry import is_own
 
 _FLOAT32 = np.dtype(np.float32)
@@ -137,7 +137,7 @@ class Unseen(_Seen):
 def _compute(data: _Seen) -> None:
     if list.__getitem__(data, 0) is None:
         raise RuntimeError(_INTERRUPTED)
-    alone = is_alone_in(data)
+    alone = is_only_holder_of_array(data)
     x = list.__getitem__(data, 0)
     if alone:  # if this is interrupted, half of the values are of no use
         list.__setitem__(data, 0, None)

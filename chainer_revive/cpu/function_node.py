@@ -43,7 +43,7 @@ def winograd_wanted() -> int:
     """Returns ``config.winograd``: which tiles Winograd's convolutions may have.
 
     Raises:
-        ValueError: It is not ``False``, ``True``, 2 or 4.
+        ValueError: If it is not ``False``, ``True``, 2 or 4.
     """
     own, common = settings()
     wanted = own.get("winograd", getattr(common, "winograd", True))
@@ -86,7 +86,7 @@ def chosen(func, indexes, gxs):
     """Returns those that are wanted of the gradients that a backward method returned.
 
     Raises:
-        ValueError: Their number is wrong; Chainer's message.
+        ValueError: If their number is wrong, with Chainer's message.
     """
     expected = len(func.inputs), len(indexes)
     if len(gxs) == expected[0]:

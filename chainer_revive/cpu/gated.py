@@ -16,9 +16,9 @@ from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization.batch_normalization import BatchNormalization
 
 from chainer_revive.cpu import compiled
-from chainer_revive.cpu.alone import is_alone_in
 from chainer_revive.cpu.function_node import has_own_backward, unwatched, variable
 from chainer_revive.cpu.layout import covered, is_channels_last
+from chainer_revive.cpu.references import is_only_holder_of_array
 
 
 class Gated(list):
@@ -51,10 +51,11 @@ class Gated(list):
         list.__setitem__(self, 0, gx)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the gradient by the output of ReLU, and where that by the input goes,
-        which may be the same array.
+        """Returns the gradient by the output of ReLU, and where that by the input goes.
+
+        Both may be the same array.
         """
-        alone = is_alone_in(self)
+        alone = is_only_holder_of_array(self)
         gy = list.__getitem__(self, 0)
         return gy, gy if alone else np.empty_like(gy)
 

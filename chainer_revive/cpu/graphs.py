@@ -46,7 +46,7 @@ class CpuGraphs:
             may change persistent arrays of them, such as running averages.
 
     Raises:
-        ValueError: There are no compiled loops.
+        ValueError: If there are no compiled loops.
     """
 
     keeps_arrays = False  # It records anew for another array of a parameter.
@@ -177,7 +177,7 @@ class CpuGraphs:
         """Sees whether a plan does what a function does, with other numbers.
 
         Raises:
-            CannotReplayError: It does not.
+            CannotReplayError: If it does not.
         """
         self.free()
         with _unchanged(links, inputs):
@@ -369,7 +369,7 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
     """A context at whose end links and inputs are what they were.
 
     Raises:
-        CannotReplayError: Not only the numbers in arrays of the links were changed.
+        CannotReplayError: If more than the numbers in arrays of the links was changed.
     """
     attributes = [_lasting(link) for link in links]
     own = [value for values in attributes for value in values.values()]

@@ -78,11 +78,12 @@ class Recording:
         self._steps.append((function, views, n, grain))
 
     def call(self, function, inputs: tuple, compute: Callable[[], tuple]) -> tuple:
-        """Calls a function of Chainer's, and notes to call it again if it has computed
-        something without steps.
+        """Calls a function of Chainer's, and notes it if it computes without steps.
+
+        It is then called again as a whole.
 
         Raises:
-            CannotReplayError: It reads an array of which nobody knows where it comes
+            CannotReplayError: If it reads an array of which nobody knows where it comes
                 from, or with backprop has kept numbers, which its gradient may read.
         """
         before, done = vars(function).copy(), len(self._steps)
@@ -122,7 +123,7 @@ class Recording:
         """Sees whether a gradient comes from a step.
 
         Raises:
-            CannotReplayError: It does not.
+            CannotReplayError: If it does not.
         """
         if not self._knows(gx):
             raise CannotReplayError(
@@ -133,7 +134,7 @@ class Recording:
         """Returns what tells where a result is.
 
         Raises:
-            CannotReplayError: It does not come from a step.
+            CannotReplayError: If it does not come from a step.
         """
         if not self._knows(a):
             raise CannotReplayError("it returns an array that no function has computed")
@@ -260,7 +261,7 @@ class Plan:
             memory: uint8 (size,) or more.
 
         Raises:
-            CannotReplayError: A step cannot be done with these numbers.
+            CannotReplayError: If a step cannot be done with these numbers.
         """
         if memory is not self._bound:
             self._bind(memory)

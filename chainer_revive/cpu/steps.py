@@ -27,13 +27,15 @@ class Recorder(Protocol):
     def __call__(
         self, function: Callable, arguments: tuple, n: int = 0, grain: int = 0
     ) -> None:
-        """Notes a step of :func:`do`, or with a size one of
-        :func:`~chainer_revive.cpu.numba.threads.run`.
+        """Notes a step of :func:`do`, or with a size one of compiled loops.
+
+        For those, see :func:`chainer_revive.cpu.numba.threads.run`.
         """
 
     def call(self, function, inputs: tuple, compute: Callable[[], tuple]) -> tuple:
-        """Returns what a function of Chainer's computes, and notes that if it is done
-        without steps.
+        """Returns what a function of Chainer's computes.
+
+        It notes the function if that computes without steps.
         """
 
     def gradient(self, function, gx: np.ndarray) -> None:

@@ -22,8 +22,7 @@ def on_cupy() -> Launcher:
     """Returns the launcher for CuPy's arrays.
 
     Raises:
-        ImportError: CuPy is missing.
-
+        ImportError: If CuPy is missing.
     """
     from chainer_revive.cuda.launcher import CudaLauncher
 

@@ -36,8 +36,10 @@ class CudaGraphs:
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
-        """Computes in the stream, after what was asked for before, and before what is
-        asked for afterwards.
+        """A context that computes in the stream, in turn with the stream outside.
+
+        What it computes comes after what was asked for before, and before what is asked
+        for afterwards.
         """
         outer = cupy.cuda.get_current_stream()
         self._stream.wait_event(outer.record())

@@ -61,7 +61,7 @@ def build(operation: Operation, **target):
         cudnn.pygraph: The graph, ready to run.
 
     Raises:
-        cudnn.cudnnGraphNotSupportedError: cuDNN has no engine for it.
+        cudnn.cudnnGraphNotSupportedError: If cuDNN has no engine for it.
     """
     import cudnn
 

@@ -24,17 +24,14 @@ def versions() -> tuple[str, str]:
     """Returns the versions of cuDNN and of its frontend.
 
     Raises:
-        ImportError: CuPy, cuDNN or its frontend is missing.
-
+        ImportError: If CuPy, cuDNN or its frontend is missing.
     """
     try:
         import cudnn
         import cupy  # noqa: F401
 
         return cudnn.backend_version_string(), cudnn.__version__
-    except (
-        Exception
-    ) as e:  # The frontend raises RuntimeError where libcudnn is missing.
+    except Exception as e:  # of the frontend's, a RuntimeError without libcudnn
         raise ImportError(
             f"CHAINER_MMIX_CUDNN=1 needs CuPy, cuDNN 9 and its frontend, but: {e}. "
             "Install 'chainer-mmix[cuda13]', or unset CHAINER_MMIX_CUDNN (with "

@@ -120,14 +120,17 @@ def test_the_preview_shows_the_pictures_as_they_are(monkeypatch):
     [
         ("--cutout 8", "--cutout 8 may leave nothing of images of 8x8"),
         ("--pad-crop 8", "--pad-crop 8 may leave nothing of images of 8x8"),
-        ("--cutout 1", "length must be 2 pixels or more, not 1 (--cutout)"),
+        ("--cutout 1", "length must be a whole number >= 2, not 1 (--cutout)"),
         ("--brightness 2 1", "the lower first, not 2.0 and 1.0 (--brightness)"),
-        ("--colour-jitter 0 0 0 0.6", "hue from 0 to 0.5"),
+        (
+            "--colour-jitter 0 0 0 0.6",
+            "hue must lie in [0, 0.5], not 0.6 (--colour-jitter)",
+        ),
         ("--standardise mean", "invalid choice: 'mean'"),
         ("--width-shift 1.5", "must be in [0, 1], not 1.5"),
         ("--rotate -1", "must be a finite number >= 0, not -1"),
         ("--dataset npz:wide.npz --quarter-turn", "5x6 pixels is not of one shape"),
-        ("--stem-stride 2", "--stem-stride is for preactresnet18 to 152"),
+        ("--stem-stride 2", "(--stem-stride) is for preactresnet18 to 152"),
     ],
 )
 def test_bad_input(words, message, capsys):

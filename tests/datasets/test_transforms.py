@@ -273,11 +273,26 @@ def test_transforms_follow_those_that_are_there():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Cutout(1), "2 pixels or more, not 1"),
+        (lambda: Cutout(1), "length must be a whole number >= 2, not 1"),
+        (lambda: Cutout(2.5), "length must be a whole number >= 2, not 2.5"),
         (lambda: Brightness(2, 1), "the lower first, not 2 and 1"),
-        (lambda: Brightness(-1, 1), "two numbers >= 0"),
-        (lambda: ColourJitter(hue=0.6), "hue from 0 to 0.5, not 0, 0, 0, 0.6"),
-        (lambda: ColourJitter(contrast=-1), "must be 0 or more"),
+        (lambda: Brightness(-1, 1), "low must be a finite number >= 0, not -1"),
+        (lambda: Brightness(0, math.inf), "high must be a finite number >= 0, not inf"),
+        (lambda: ColourJitter(hue=0.6), r"hue must lie in \[0, 0.5\], not 0.6"),
+        (
+            lambda: ColourJitter(hue=math.nan),
+            "hue must be a finite number >= 0, not nan",
+        ),
+        (
+            lambda: ColourJitter(math.nan),
+            "brightness must be a finite number .* not nan",
+        ),
+        (
+            lambda: ColourJitter(contrast=-1),
+            "contrast must be a finite number .* not -1",
+        ),
+        (lambda: Augment(-1), "padding must be a whole number >= 0, not -1"),
+        (lambda: Augment(1, math.nan), "angle must be a finite number >= 0, not nan"),
     ],
 )
 def test_bad_arguments(make, message):

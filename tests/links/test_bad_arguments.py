@@ -27,8 +27,8 @@ def test_alpha_in_the_place_of_another_argument(value):
         *[("lossfun", value) for value in (None, "ce")],
         *[("accfun", value) for value in (False, "accuracy")],
         *[("policy", value) for value in (0.2, MixupPolicy)],
-        *[("label_smoothing", value) for value in ("x", None, 2)],
-        *[("clean_weight", value) for value in ("h", None, -1)],
+        *[("label_smoothing", value) for value in ("x", None, 2, True)],
+        *[("clean_weight", value) for value in ("h", None, -1, True)],
     ],
 )
 def test_arguments_of_a_classifier(name, value):
@@ -36,7 +36,7 @@ def test_arguments_of_a_classifier(name, value):
         ManifoldMixupClassifier(net(), **{name: value})
 
 
-@pytest.mark.parametrize("value", [None, "big", [1, 2]])
+@pytest.mark.parametrize("value", [None, "big", [1, 2], True, np.True_])
 def test_alphas_that_are_no_numbers(value):
     with pytest.raises(TypeError, match="alpha must be a number, not "):
         ManifoldMixupClassifier(net(), mixup_alpha=value)

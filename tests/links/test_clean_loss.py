@@ -183,6 +183,7 @@ def test_what_a_loss_function_reports_is_of_the_mixed_minibatch():
         ({"clean_weight": float("nan")}, "clean_weight must lie .* not nan"),
         ({"top_k": 0}, "top_k must be a whole number >= 1, not 0"),
         ({"top_k": 2.5}, "top_k must be a whole number >= 1, not 2.5"),
+        ({"top_k": True}, "top_k must be a whole number >= 1, not True"),
     ],
 )
 def test_bad_settings(options, message):

@@ -210,3 +210,16 @@ def test_every_class_of_a_fixed_size_has_a_name():
     sized = {c for n, c in vars(models).items() if n[-1].isdigit() and n[0].isupper()}
     assert sized == set(MODELS.values()) - {models.CNN, models.ELUCNN}
     assert all(name == model.__name__.lower() for name, model in MODELS.items())
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ({"stem": "cifar"}, r"stem and downsample_fb \(--stem, --downsample-fb\) are"),
+        ({"published": True}, r"published \(--published\) is for preactresnet18"),
+        ({"stem_stride": 2}, r"stem_stride \(--stem-stride\) is for preactresnet18"),
+    ],
+)
+def test_an_option_that_a_model_lacks_is_named_as_in_python(option, message):
+    with pytest.raises(ValueError, match=message):
+        models.make_model("cnn", 3, **option)

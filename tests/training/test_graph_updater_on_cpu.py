@@ -1031,7 +1031,7 @@ def test_without_compiled_loops_an_error_names_the_remedy():
 
 
 def test_no_warm_up_is_refused():
-    with pytest.raises(ValueError, match="n_warmup must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="n_warmup must be a whole number >= 1, not 0"):
         make(GraphUpdater, classify(), n_warmup=0)
 
 

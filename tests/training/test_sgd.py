@@ -231,10 +231,11 @@ def test_half_precision_with_a_float32_copy():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1}, "lr must be 0 or more, not -1"),
-        ({"lr": float("nan")}, "lr must be 0 or more, not nan"),
-        ({"momentum": -0.1}, "momentum must be 0 or more, not -0.1"),
-        ({"weight_decay": -1}, "weight_decay must be 0 or more, not -1"),
+        ({"lr": -1}, "lr must be a finite number >= 0, not -1"),
+        ({"lr": float("nan")}, "lr must be a finite number >= 0, not nan"),
+        ({"momentum": -0.1}, "momentum must be a finite number >= 0, not -0.1"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number >= 0, not -1"),
+        ({"lr": "0.1"}, "lr must be a finite number >= 0, not '0.1'"),
         ({"momentum": 0, "nesterov": True}, "nesterov=True needs a momentum above 0"),
     ],
 )

@@ -36,6 +36,9 @@ class Affine(Transform):
         width_shift (float): As a share of the width. The default is 0.
         height_shift (float): As a share of the height. The default is 0.
         shear (float): In degrees. The default is 0.
+
+    Raises:
+        ValueError: If a number is negative or not finite.
     """
 
     def __init__(
@@ -109,6 +112,8 @@ def _sample(images: np.ndarray, matrices: np.ndarray) -> np.ndarray:
 
 class QuarterTurn(Transform):
     """Turns square images by 0, 90, 180 or 270 degrees.
+
+    An image that is not square raises a ValueError.
 
     Source: ``random_rotate`` of ChainerCV.
     """

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from chainer_mmix.checks import check_number
 from chainer_mmix.datasets.transforms.base import Transform
 
 
@@ -18,13 +19,17 @@ class Brightness(Transform):
 
     Args:
         low, high (float): The number is uniform between them, at least 0.
+
+    Raises:
+        ValueError: If they are not such numbers, or ``low`` is above ``high``.
     """
 
     def __init__(self, low: float, high: float) -> None:
-        if not 0 <= low <= high:
+        check_number("low", low)
+        check_number("high", high)
+        if low > high:
             raise ValueError(
-                f"brightness must be two numbers >= 0, the lower first, not {low} and "
-                f"{high}"
+                f"brightness must be two numbers, the lower first, not {low} and {high}"
             )
         self.low = low
         self.high = high
@@ -48,7 +53,11 @@ class ColourJitter(Transform):
 
     Args:
         brightness, contrast, saturation (float): At least 0, which leaves it as it is.
-        hue (float): In [0, 0.5].
+            The default is 0.
+        hue (float): In [0, 0.5]. The default is 0.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
 
     def __init__(
@@ -58,13 +67,14 @@ class ColourJitter(Transform):
         saturation: float = 0.0,
         hue: float = 0.0,
     ) -> None:
-        strengths = brightness, contrast, saturation, hue
-        if min(strengths) < 0 or hue > 0.5:
-            raise ValueError(
-                "brightness, contrast and saturation must be 0 or more and hue from 0 "
-                f"to 0.5, not {', '.join(f'{value:g}' for value in strengths)}"
-            )
-        self.strengths = strengths
+        for name, value in (
+            *(("brightness", brightness), ("contrast", contrast)),
+            *(("saturation", saturation), ("hue", hue)),
+        ):
+            check_number(name, value)
+        if hue > 0.5:
+            raise ValueError(f"hue must lie in [0, 0.5], not {hue}")
+        self.strengths = brightness, contrast, saturation, hue
 
     def draw(self, shape: tuple[int, ...], rng: random.Random) -> list:
         """Draws pairs of what to change and by how much, in order."""

@@ -15,7 +15,10 @@ class PadCrop(Transform):
     Source: He et al., "Deep Residual Learning for Image Recognition", section 4.2.
 
     Args:
-        padding (int): Pixels of zeros on each side.
+        padding (int): Pixels of zeros on each side, at least 1.
+
+    Raises:
+        ValueError: If ``padding`` is not such a number.
     """
 
     def __init__(self, padding: int) -> None:
@@ -76,11 +79,13 @@ class Cutout(Transform):
         length (int): Height and width of the square in pixels, at least 2.
         fill (float or sequence of float): What to fill it with, for each channel. The
             default is 0.
+
+    Raises:
+        ValueError: If ``length`` is not such a number.
     """
 
     def __init__(self, length: int, fill: float | Sequence[float] = 0.0) -> None:
-        if length < 2:
-            raise ValueError(f"length must be 2 pixels or more, not {length}")
+        check_whole("length", length, 2)
         self.length = length
         self.fill = np.asarray(fill, np.float32)
 

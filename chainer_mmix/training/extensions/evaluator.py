@@ -14,11 +14,11 @@ from chainer.iterators import ShuffleOrderSampler
 from chainer.training import extensions
 
 from chainer_mmix.analysis.predictions import accuracy_functions
-from chainer_mmix.links.held import links_in
+from chainer_mmix.links.links_in import links_in
 from chainer_mmix.mixing import ignored_label, top_k_accuracy
 from chainer_mmix.training.evaluation_graphs import EvaluationGraphs
 from chainer_mmix.training.isolation import isolated
-from chainer_mmix.training.stopping import check_stop
+from chainer_mmix.training.signals import check_stop
 
 
 class Evaluator(extensions.Evaluator):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import chainer
-import numpy as np
 
 from chainer_mmix.analysis.fgsm import fgsm_accuracy
+from chainer_mmix.checks import check_number
 from chainer_mmix.training.extensions.predictor_evaluator import PredictorEvaluator
 
 
@@ -50,8 +50,7 @@ class FgsmEvaluator(PredictorEvaluator):
         if isinstance(eps, numbers.Real):
             raise TypeError(f"eps must be a list: [{eps!r}]")
         for value in eps:
-            if not isinstance(value, numbers.Real) or not 0 <= value < np.inf:
-                raise ValueError(f"eps must be finite numbers >= 0, not {value!r}")
+            check_number("each eps", value)
         if clip is not None and not _is_range(clip):
             raise ValueError(
                 f"clip must be None or a lower and a higher number, as (0, 1), not "

@@ -10,7 +10,7 @@ from chainer.training import extension
 
 from chainer_mmix.checks import check_number
 from chainer_mmix.training.extensions.epoch_schedule import EpochSchedule
-from chainer_mmix.training.parts import optimizer_of
+from chainer_mmix.training.trainer_parts import optimizer_of
 
 
 class LearningRate(EpochSchedule):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import chainer
 from chainer.training import extensions
 
-from chainer_mmix.training.parts import batch_size
+from chainer_mmix.training.trainer_parts import batch_size
 
 
 class LogReport(extensions.LogReport):

@@ -6,7 +6,7 @@ from chainer.training.updaters import MultiprocessParallelUpdater
 from chainer_mmix.checks import check_whole
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.training.extensions.epoch_schedule import EpochSchedule
-from chainer_mmix.training.parts import classifiers_of
+from chainer_mmix.training.trainer_parts import classifiers_of
 
 
 class MixupOff(EpochSchedule):

@@ -12,7 +12,7 @@ from chainer_mmix.analysis.predictions import to_host
 from chainer_mmix.analysis.preview import mixed_pairs, plot_pairs
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.mixing import ignored_label
-from chainer_mmix.training.parts import classifier_of
+from chainer_mmix.training.trainer_parts import classifier_of
 
 
 class MixupPreview(extension.Extension):

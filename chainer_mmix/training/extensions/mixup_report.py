@@ -7,12 +7,13 @@ from typing import Any
 
 import chainer
 from chainer.training import extension, get_trigger
+from chainer.training.triggers import IntervalTrigger
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.runs.mixup import MixupCounts
-from chainer_mmix.training.extensions.mixup_tally import BIN_EDGES, MixupTally
+from chainer_mmix.training.extensions.mixup_counter import BIN_EDGES, MixupCounter
 from chainer_mmix.training.not_essential import not_essential
-from chainer_mmix.training.parts import batch_size, classifier_of
+from chainer_mmix.training.trainer_parts import batch_size, classifier_of
 
 
 class MixupReport(extension.Extension):
@@ -48,7 +49,8 @@ class MixupReport(extension.Extension):
     Args:
         filename (str): Name of the file in the output folder. The default is
             ``mixup.json``.
-        trigger: When to write it; the default is each epoch.
+        trigger: When to write it; the default is each epoch. Give it here and not to
+            :meth:`~chainer.training.Trainer.extend`, since each iteration is counted.
         classifier (~chainer_mmix.ManifoldMixupClassifier): The classifier. By default,
             it is the main optimizer's target, or else the only one that the updater
             trains. Without any, nothing mixes.
@@ -58,7 +60,8 @@ class MixupReport(extension.Extension):
             default is ``None``: this process alone.
 
     Raises:
-        ValueError: If there are several classifiers, when the run begins.
+        ValueError: If there are several classifiers, or the Trainer would skip
+            iterations, when the run begins.
         RuntimeError: If something mixes, but not the classifier.
     """
 
@@ -87,16 +90,17 @@ class MixupReport(extension.Extension):
         # Not self.trigger, by which the Trainer would skip iterations.
         self._write_trigger = get_trigger(trigger)
         self._settings: dict | None = None
-        self._tally = MixupTally(["none"])
-        self._others: Sequence[MixupTally] = ()  # on rank 0, when it is told them
+        self._counter = MixupCounter(["none"])
+        self._others: Sequence[MixupCounter] = ()  # on rank 0, when it is told them
 
     def initialize(self, trainer: chainer.training.Trainer) -> None:
+        self._check_trigger(trainer)
         target = self._classifier or classifier_of(trainer, type(self).__name__)
         self._classifier = target
         if target is not None and target.mixup_hidden:
             # All from the start: LogReport averages over what was reported.
             points = [*map(str, target.points or ["link"]), "none"]
-            self._tally.layer = dict.fromkeys(points, 0) | self._tally.layer
+            self._counter.layer = dict.fromkeys(points, 0) | self._counter.layer
             settings = {name: getattr(target.policy, name) for name in self._POLICY}
             self._settings = {k: v for k, v in settings.items() if v is not None}
             self._settings["layer_mix"] = list(target.points) or None
@@ -110,7 +114,7 @@ class MixupReport(extension.Extension):
                 self._check_nothing_mixes(trainer.observation)
         else:
             drawn = "link" if draw.layer_mix is None else str(draw.layer_mix)
-        self._tally.add(drawn, draw)
+        self._counter.add(drawn, draw)
         prefix = "mixup"
         if self.name not in (None, self.default_name):
             prefix = f"{self.name}/mixup"
@@ -118,17 +122,28 @@ class MixupReport(extension.Extension):
         loss = trainer.observation.get(f"{names.get(id(target), 'main')}/loss")
         if loss is not None:
             pair = loss, batch_size(trainer.updater)
-            self._tally.loss.add({drawn: pair})
+            self._counter.loss.add({drawn: pair})
             # Other ranks may have drawn another point.
             shown = loss if self._communicator is None else pair
             trainer.observation[f"{prefix}/loss/{drawn}"] = shown
-        for point in self._tally.layer:
+        for point in self._counter.layer:
             trainer.observation[f"{prefix}/layer/{point}"] = float(point == drawn)
         if self._write_trigger(trainer):
             if self._communicator is not None:
                 self.take_parts(self._communicator.gather_obj(self.rank_part()))
             if self._communicator is None or self._communicator.rank == 0:
                 self._write(Path(trainer.out))
+
+    def _check_trigger(self, trainer: chainer.training.Trainer) -> None:
+        for entry in trainer._extensions.values():
+            trigger = entry.trigger
+            if entry.extension is self and isinstance(trigger, IntervalTrigger):
+                given = trigger.period, trigger.unit
+                if given != (1, "iteration"):
+                    raise ValueError(
+                        "MixupReport has to count each iteration, but extend was given "
+                        f"the trigger {given}: pass it to MixupReport(trigger={given})"
+                    )
 
     def _check_nothing_mixes(self, observation: dict) -> None:
         for key, value in observation.items():
@@ -140,24 +155,24 @@ class MixupReport(extension.Extension):
                 )
 
     def _write(self, out: Path) -> None:
-        tally = self._tally.plus(self._others)
-        loss = {k: float(mean) for k, mean in tally.loss.compute_mean().items()}
+        total = self._counter.plus(self._others)
+        loss = {k: float(mean) for k, mean in total.loss.compute_mean().items()}
         counts = MixupCounts(
             settings=self._settings,
-            layer=tally.layer,
+            layer=total.layer,
             loss=loss,
-            method=tally.method,
+            method=total.method,
             bin_edges=BIN_EDGES,
-            counts=tally.lam,
+            counts=total.lam,
         )
         with not_essential(out / self._filename):
             counts.write(out / self._filename)
 
-    def rank_part(self) -> MixupTally:
+    def rank_part(self) -> MixupCounter:
         """Returns what was counted on this rank."""
-        return self._tally
+        return self._counter
 
-    def take_parts(self, parts: Sequence[MixupTally] | None) -> None:
+    def take_parts(self, parts: Sequence[MixupCounter] | None) -> None:
         """Takes what all ranks have counted, on rank 0, to write or to save it."""
         self._others = (parts or ())[1:]
 
@@ -165,12 +180,12 @@ class MixupReport(extension.Extension):
         """Saves or restores the counts."""
         if hasattr(self._write_trigger, "serialize"):
             self._write_trigger.serialize(serializer["_write_trigger"])
-        parts = self._tally.serialize_parts(serializer, self._others)
+        parts = self._counter.serialize_parts(serializer, self._others)
         if self._communicator is None or not isinstance(
             serializer, chainer.Deserializer
         ):
             return
         if len(parts) == self._communicator.size:
-            self._tally = parts[self._communicator.rank]
+            self._counter = parts[self._communicator.rank]
         elif self._communicator.rank:
-            self._tally = MixupTally(self._tally.layer)  # rank 0 has counted that
+            self._counter = MixupCounter(self._counter.layer)  # rank 0 has counted that

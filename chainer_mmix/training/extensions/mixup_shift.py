@@ -6,7 +6,7 @@ import chainer
 from chainer.training.extensions import LinearShift
 
 from chainer_mmix.mixing import MixupPolicy
-from chainer_mmix.training.parts import classifier_of
+from chainer_mmix.training.trainer_parts import classifier_of
 
 _ATTRIBUTES = (
     *("alpha", "prob", "cutmix_alpha", "fmix_alpha", "switch_prob", "fixed_lam"),

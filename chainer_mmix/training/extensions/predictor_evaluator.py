@@ -12,7 +12,7 @@ from chainer_mmix.analysis.findings import Findings
 from chainer_mmix.training.extensions.evaluator import Evaluator
 from chainer_mmix.training.isolation import isolated_with_weights
 from chainer_mmix.training.not_essential import not_essential
-from chainer_mmix.training.stopping import check_stop
+from chainer_mmix.training.signals import check_stop
 
 
 class PredictorEvaluator(Evaluator):

@@ -8,12 +8,12 @@ from chainer.training import extension
 
 
 class TensorBoardReport(extension.Extension):
-    """Writes the numbers of :class:`~chainer.training.extensions.LogReport` for
-    TensorBoard, under their names in the log, by iteration.
+    """Writes the log for TensorBoard, each number under its name in the log.
 
-    The event file lies in a folder of the output folder, and ``tensorboard --logdir
-    result`` shows all runs in ``result``. A run that is resumed writes its whole log
-    anew, and TensorBoard discards the earlier files.
+    The numbers are those of :class:`~chainer.training.extensions.LogReport`, by
+    iteration. The event file lies in a folder of the output folder, and ``tensorboard
+    --logdir result`` shows all runs in ``result``. A run that is resumed writes its
+    whole log anew, and TensorBoard discards the earlier files.
 
     Args:
         log_report (str): The name of the ``LogReport`` in the Trainer. The default is

@@ -11,7 +11,6 @@ from chainer.utils.conv import get_conv_outsize
 
 from chainer_revive.cpu import compiled, steps
 from chainer_revive.cpu.adapters.elementwise import channel_sums
-from chainer_revive.cpu.alone import is_alone
 from chainer_revive.cpu.axis import Axis
 from chainer_revive.cpu.function_node import (
     WATCHED,
@@ -26,6 +25,7 @@ from chainer_revive.cpu.layout import (
     channels_last,
     covered,
 )
+from chainer_revive.cpu.references import is_only_holder_of_variable
 from chainer_revive.explain import declined
 
 _NARROW = 4  # channels
@@ -104,7 +104,7 @@ def _axes_to_add(self, before, grad_output) -> tuple | None:
         or self.inputs[1].shape[2:] != (1, 1)
         or not unwatched()
         or not has_own_backward(self)
-        or not is_alone(before, 0)
+        or not is_only_holder_of_variable(before)
         or compiled.loops(before[0].dtype) is None
     ):
         return None

@@ -50,7 +50,7 @@ def test_eps_that_is_a_number():
 
 @pytest.mark.parametrize("eps", [["a"], "0.1", [-0.1], [np.nan], [np.inf], [None]])
 def test_eps_that_are_no_sizes(eps):
-    with pytest.raises(ValueError, match="eps must be finite numbers >= 0, not"):
+    with pytest.raises(ValueError, match="each eps must be a finite number >= 0, not"):
         FgsmEvaluator(iterator(EXAMPLES), classifier(), eps=eps)
 
 

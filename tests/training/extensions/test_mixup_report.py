@@ -62,6 +62,14 @@ def make(model, out, epoch=2, shape=(3,)):
     return trainer
 
 
+def test_a_trigger_that_skips_iterations_is_refused(tmp_path):
+    """The Trainer would call it once an epoch, and the counts would be of so many."""
+    trainer = make(ManifoldMixupClassifier(Net(), seed=0), tmp_path)
+    trainer.extend(MixupReport(), name="other", trigger=(1, "epoch"))
+    with pytest.raises(ValueError, match=r"MixupReport\(trigger=\(1, 'epoch'\)\)"):
+        trainer.run()
+
+
 @pytest.mark.parametrize("per", ["batch", "sample"])
 def test_counts_are_those_of_the_draws(tmp_path, per):
     policy = MixupPolicy(0.5, per=per, seed=0)

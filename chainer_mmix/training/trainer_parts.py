@@ -6,7 +6,7 @@ import chainer
 from chainer.training.updaters import StandardUpdater
 
 from chainer_mmix.links import ManifoldMixupClassifier
-from chainer_mmix.links.held import links_in
+from chainer_mmix.links.links_in import links_in
 
 
 def classifiers_of(trainer: chainer.training.Trainer) -> list[ManifoldMixupClassifier]:

@@ -11,7 +11,7 @@ from chainer.reporter import DictSummary
 BIN_EDGES = np.linspace(0, 1, 21)
 
 
-class MixupTally:
+class MixupCounter:
     """Counts what is mixed, on one rank or on several.
 
     Attributes:
@@ -37,9 +37,9 @@ class MixupTally:
             for method in methods[is_mixed]:
                 self.method[method] = self.method.get(method, 0) + 1
 
-    def plus(self, others: Sequence[MixupTally]) -> MixupTally:
+    def plus(self, others: Sequence[MixupCounter]) -> MixupCounter:
         """Returns the sum of this one and of others."""
-        total = MixupTally()
+        total = MixupCounter()
         for one in (self, *others):
             for counts, more in ((total.layer, one.layer), (total.method, one.method)):
                 for key, n in more.items():
@@ -60,14 +60,14 @@ class MixupTally:
         return json.dumps([self.layer, self.method, self.lam.tolist(), loss])
 
     @classmethod
-    def load(cls, text: str) -> MixupTally:
+    def load(cls, text: str) -> MixupCounter:
         """Returns what :meth:`dump` has written."""
-        tally = cls()
-        tally.layer, tally.method, lam, loss = json.loads(text)
-        tally.lam = np.array(lam, tally.lam.dtype)
+        counter = cls()
+        counter.layer, counter.method, lam, loss = json.loads(text)
+        counter.lam = np.array(lam, counter.lam.dtype)
         for key, sums in loss.items():
-            vars(tally.loss._summaries[key]).update(sums)
-        return tally
+            vars(counter.loss._summaries[key]).update(sums)
+        return counter
 
     def serialize(self, serializer: Any) -> None:
         """Saves or restores it."""
@@ -78,14 +78,14 @@ class MixupTally:
         self.lam = serializer("_lam", self.lam)
 
     def serialize_parts(
-        self, serializer: chainer.AbstractSerializer, others: Sequence[MixupTally]
-    ) -> list[MixupTally]:
+        self, serializer: chainer.AbstractSerializer, others: Sequence[MixupCounter]
+    ) -> list[MixupCounter]:
         """Saves or restores this one, of the first rank, and those of the others.
 
         The sum of all is saved too, which is what another number of ranks goes on with.
 
         Returns:
-            list of MixupTally: Those of all ranks that have saved.
+            list of MixupCounter: Those of all ranks that have saved.
         """
         if not isinstance(serializer, chainer.Deserializer):
             self.plus(others).serialize(serializer)

@@ -1,7 +1,7 @@
-"""When a run saves and when it ends.
+"""The triggers by which a run ends and saves.
 
-None of it has a state of its own, which the snapshot of a run with other arguments
-would lack: it goes by the log, which is in each snapshot.
+They save no state of their own, which the snapshot of a run with other arguments would
+lack: they go by the log, which is in each snapshot.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from chainer_mmix.training.extensions.fail_on_nonnumber import FailOnNonNumber
 
 
 class MetricError(ValueError):
-    """The log has not the number by which the best epoch is found."""
+    """The log lacks the number by which the best epoch is to be found."""
 
 
-class RunProgress:
-    """The trigger by which a run ends.
+class EndTrigger:
+    """Fires when a run is to end: after its last epoch, or by early stopping.
 
     Args:
         log_report (~chainer.training.extensions.LogReport): The log of its epochs.
@@ -45,7 +45,7 @@ class RunProgress:
         patience: int | None = None,
     ) -> None:
         if best is not None:
-            _check_best(best)
+            _check_keep_best(best)
         if patience is not None:
             check_whole("early_stopping", patience, 1)
             if best is None:
@@ -88,13 +88,13 @@ class RunProgress:
 
 
 class SnapshotTrigger:
-    """Fires at the end of each epoch, and each so many iterations or minutes.
+    """Fires at the end of each epoch, and every so many iterations or minutes.
 
     In the middle of an epoch it looks at all parameters first, so that the snapshot is
     a good one.
 
     Args:
-        guard (FailOnNonNumber): Which looks.
+        guard (FailOnNonNumber): Looks at the parameters.
         every (tuple): A number and ``"iterations"`` or ``"minutes"``, or ``None``.
         largest (callable): Returns the largest of the values of all ranks, which have
             clocks of their own. The default is for one.
@@ -110,7 +110,7 @@ class SnapshotTrigger:
         largest: Callable[[float], float] = float,
     ) -> None:
         if every is not None:
-            _check_every(every)
+            _check_snapshot_every(every)
         self._guard = guard
         self._every = every
         self._largest = largest
@@ -132,7 +132,8 @@ class SnapshotTrigger:
         return fires
 
 
-def _check_best(best: Any) -> None:
+def _check_keep_best(best: Any) -> None:
+    """Raises a TypeError unless it is a key and a bool."""
     if isinstance(best, (tuple, list)) and len(best) == 2:
         key, lower_is_better = best
         if isinstance(key, str) and isinstance(lower_is_better, (bool, np.bool_)):
@@ -144,7 +145,8 @@ def _check_best(best: Any) -> None:
     )
 
 
-def _check_every(every: Any) -> None:
+def _check_snapshot_every(every: Any) -> None:
+    """Raises a ValueError unless it is a number and a unit."""
     if isinstance(every, (tuple, list)) and len(every) == 2:
         number, unit = every
         if unit == "iterations":

@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from chainer_mmix.training import stopping
+from chainer_mmix.training import signals
 
 fork = multiprocessing.get_context("fork")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_forked_workers_end_by_a_signal(signum):
-    with stopping.stoppable():
+    with signals.stoppable():
         worker = fork.Process(target=time.sleep, args=(60,))
         worker.start()
         os.kill(worker.pid, signum)
@@ -21,5 +21,5 @@ def test_forked_workers_end_by_a_signal(signum):
 
 
 def test_a_pool_can_be_ended_in_a_run():
-    with stopping.stoppable(), fork.Pool(2) as pool:
+    with signals.stoppable(), fork.Pool(2) as pool:
         assert pool.map(abs, [-1, 2]) == [1, 2]

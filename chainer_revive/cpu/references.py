@@ -1,4 +1,4 @@
-"""Arrays that nobody else has, so that what follows may be computed in place."""
+"""Whether anybody else refers to an array; if not, it may be computed in place."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from chainer import Variable
 from chainer_revive.cpu.layout import channels_first, is_channels_last
 
 
-def is_alone(variables: tuple[Variable, ...], i: int) -> bool:
-    """Tells whether nobody but this tuple has a variable of images, or their memory."""
-    if type(variables[i]._data[0]) is not np.ndarray:
+def is_only_holder_of_variable(holder: tuple[Variable, ...]) -> bool:
+    """Tells whether nobody but a tuple has its first variable, of images, or its array.
+
+    Args:
+        holder (tuple of Variable): The tuple. The caller has no other reference to the
+            variable, nor to its array.
+    """
+    if type(holder[0]._data[0]) is not np.ndarray:
         return False
-    if _references(variables, i) not in _ALONE:
+    if _references_to_variable(holder) not in _VARIABLE_ALONE:
         return False
-    array = variables[i]._data[0]
+    array = holder[0]._data[0]
     owner = array if array.base is None else array.base
     return (
         type(owner) is np.ndarray
@@ -26,14 +31,14 @@ def is_alone(variables: tuple[Variable, ...], i: int) -> bool:
     )
 
 
-def is_alone_in(holder: list) -> bool:
-    """Tells whether only a list of one array refers to that, and that to its memory.
+def is_only_holder_of_array(holder: list) -> bool:
+    """Tells whether nobody but a list of one array has that array, or its memory.
 
     The array is a view of all that another one owns, as images of these functions are.
     """
     if not _owned(list.__getitem__(holder, 0)):
         return False
-    return _references_in(holder) == _ALONE_IN
+    return _references_to_array(holder) == _ARRAY_ALONE
 
 
 def _owned(array: np.ndarray) -> bool:
@@ -41,7 +46,7 @@ def _owned(array: np.ndarray) -> bool:
     return type(base) is np.ndarray and base.flags.owndata and array.flags.writeable
 
 
-def _references_in(holder: list) -> tuple[int, int]:
+def _references_to_array(holder: list) -> tuple[int, int]:
     """Counts references to an array, and to the one that owns its memory."""
     return (
         sys.getrefcount(list.__getitem__(holder, 0)),
@@ -49,9 +54,9 @@ def _references_in(holder: list) -> tuple[int, int]:
     )
 
 
-def _references(variables, i) -> list[int]:
+def _references_to_variable(holder: tuple[Variable, ...]) -> list[int]:
     """Counts references to a variable, its list, its array and what owns its memory."""
-    x = variables[i]
+    x = holder[0]
     array = x._data[0]
     counts = [sys.getrefcount(x), sys.getrefcount(x._data), sys.getrefcount(array)]
     if array.base is not None:
@@ -59,9 +64,10 @@ def _references(variables, i) -> list[int]:
     return counts
 
 
+# What is counted where nobody else has anything.
 _IMAGES = (1, 1, 1, 1)
-_ALONE = [
-    _references((Variable(np.empty(_IMAGES)),), 0),
-    _references((Variable(channels_first(np.empty(_IMAGES))),), 0),
+_VARIABLE_ALONE = [
+    _references_to_variable((Variable(np.empty(_IMAGES)),)),
+    _references_to_variable((Variable(channels_first(np.empty(_IMAGES))),)),
 ]
-_ALONE_IN = _references_in([np.empty((1, 1)).T])
+_ARRAY_ALONE = _references_to_array([np.empty((1, 1)).T])

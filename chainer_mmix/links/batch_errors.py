@@ -1,4 +1,4 @@
-"""Says what is wrong with the form of a batch, where Chainer names a dtype only."""
+"""Says what is wrong with the form of a batch, where Chainer does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chainer.utils.type_check import InvalidType
 from chainer_mmix.links.graph import is_array
 
 
-def explained(compute_loss: Callable) -> Callable:
+def naming_the_flaw(compute_loss: Callable) -> Callable:
     """Has a classifier's ``compute_loss`` name the remedy for arrays of a wrong form.
 
     What goes through is not changed, but for images with their channels last, which
@@ -44,16 +44,16 @@ def explained(compute_loss: Callable) -> Callable:
 
 def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | None:
     for x in filter(is_array, inputs):
-        if x.dtype == "uint8":
+        if x.dtype == "uint8" or (x.dtype.kind in "iu" and x.ndim == 4):
             return (
-                "an input is of dtype uint8: make x.astype(numpy.float32) / 255 of "
-                "images, and x.astype(numpy.int32) of indices"
+                f"an input is of dtype {x.dtype}: make x.astype(numpy.float32) / 255 "
+                "of images, and x.astype(numpy.int32) of indices"
             )
         dtypes = {p.dtype for p in predictor.params(include_uninit=False)}
-        if x.dtype == "float64" and dtypes and x.dtype not in dtypes:
+        if x.dtype.kind == "f" and dtypes and x.dtype not in dtypes:
             names = " and ".join(sorted(dtype.name for dtype in dtypes))
             return (
-                f"an input is of dtype float64, but the network of {names}: convert "
+                f"an input is of dtype {x.dtype}, but the network of {names}: convert "
                 f"it, as by x.astype(numpy.{min(dtype.name for dtype in dtypes)})"
             )
     return None

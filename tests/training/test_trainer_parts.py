@@ -13,7 +13,7 @@ from chainer.training.extensions import LogReport
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers
 from chainer_mmix.training import extensions
-from chainer_mmix.training.parts import classifiers_of
+from chainer_mmix.training.trainer_parts import classifiers_of
 
 IMAGES = np.random.default_rng(0).random((8, 1, 2, 2), np.float32)
 DATA = chainer.datasets.TupleDataset(IMAGES, np.arange(8, dtype=np.int32) % 2)

@@ -1,4 +1,4 @@
-"""How a run ends before its end: by a signal, or for want of room on the disk."""
+"""How a run stops when a signal asks for it, so that nothing is lost."""
 
 from __future__ import annotations
 
