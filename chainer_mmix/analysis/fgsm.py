@@ -31,6 +31,7 @@ def fgsm_accuracy(
     Raises:
         TypeError: As for :func:`~chainer_mmix.analysis.predictions.accuracies`, and if
             the input is not of a float dtype.
+        ValueError: As for :func:`fgsm`.
     """
     label = ignored_by(classifier)
 
@@ -124,6 +125,17 @@ def fgsm(x, direction, eps: float, clip: tuple[float, float] | None = None):
 
     Returns:
         array: The perturbed inputs, of the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: If an input is out of its bounds by more than a rounding.
     """
+    if clip is not None and x.size:
+        low, high = float(x.min()), float(x.max())
+        slack = 1e-3 * (clip[1] - clip[0])
+        if low < clip[0] - slack or high > clip[1] + slack:
+            raise ValueError(
+                f"clip={clip} would change inputs by more than eps, since they go from "
+                f"{low:.4g} to {high:.4g}: give their bounds, or none (clip=None)"
+            )
     x = x + x.dtype.type(eps) * direction
     return x if clip is None else x.clip(*map(x.dtype.type, clip))

@@ -87,6 +87,19 @@ def test_perturbation():
     np.testing.assert_array_equal(y, np.array([[0, 0.5, 1]], np.float32))
 
 
+@pytest.mark.parametrize("x", [[-0.01, 1], [0, 1.01], [-3, 3]])
+def test_inputs_out_of_their_bounds_are_an_error(x):
+    x = np.array([x], np.float32)
+    match = rf"clip=\(0, 1\) .* from {x[0, 0]:.4g} to {x[0, 1]:.4g}: .*clip=None"
+    with pytest.raises(ValueError, match=match):
+        fgsm(x, np.zeros_like(x), 0.1, (0, 1))
+
+
+def test_a_rounding_is_within_the_bounds():
+    x = np.array([[np.nextafter(np.float32(1), np.float32(2))]])
+    np.testing.assert_array_equal(fgsm(x, np.ones_like(x), 0.1, (0, 1)), [[1]])
+
+
 def test_a_network_without_a_gradient_is_named(data):
     class Rounding(chainer.Chain):
         def __init__(self):
