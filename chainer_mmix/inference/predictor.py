@@ -59,8 +59,9 @@ class Predictor:
 
         Args:
             inputs: A picture or a sequence of pictures, each a file or a
-                PIL.Image.Image; or an array of shape (N, ...), with bytes from 0 to 255
-                or floats like those that the network was trained on.
+                PIL.Image.Image; or an array of shape (N, ...), or a sequence of arrays
+                of one input each, with bytes from 0 to 255 or floats like those that
+                the network was trained on.
 
         Returns:
             numpy.ndarray: The probabilities, float64 of shape (N, C).
@@ -74,6 +75,12 @@ class Predictor:
             inputs = list(self.preprocess.array(inputs, "the array"))
         elif isinstance(inputs, (str, os.PathLike, Image.Image)):
             inputs = [inputs]
+        else:
+            convert = self.preprocess.array
+            inputs = [
+                convert(x[None], f"array {i}")[0] if isinstance(x, np.ndarray) else x
+                for i, x in enumerate(inputs)
+            ]
         return softmax(self.scores(inputs).astype(np.float64), axis=1)
 
     def scores(self, inputs: Sequence) -> np.ndarray:

@@ -101,6 +101,9 @@ def test_bytes_of_an_array_or_a_grey_picture_are_what_the_network_saw(
     predictor = load_predictor(npz_run)
     expected = predictor.scores(list(x[:, None] / np.float32(255)))
     np.testing.assert_array_equal(predictor(x), softmax(expected.astype("d"), 1))
+    np.testing.assert_array_equal(predictor(list(x)), predictor(x))
+    with pytest.raises(ValueError, match=r"array 1 has .* \(1, 9, 9\), but"):
+        predictor([x[0], np.zeros((1, 9, 9), np.float32)])
     for i, image in enumerate(x):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     names = [tmp_path / f"{i}.png" for i in range(5)]
