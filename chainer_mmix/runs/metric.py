@@ -171,10 +171,20 @@ def _metric(
                 f"the name {name} does not say whether more is better, which is "
                 "assumed: if less is, say so (--best lowest)",
             )
-    values = np.concatenate([run.series(key)[1] for run, key in keys.items()])
-    finite = values[np.isfinite(values)]
+    series = {run: run.series(key)[1] for run, key in keys.items()}
+    are_shares = {
+        run: bool(((values >= 0) & (values <= 1) | ~np.isfinite(values)).all())
+        for run, values in series.items()
+    }
     is_share = _word(name) in _SHARES and not lower_is_better
-    is_share = is_share and bool(((finite >= 0) & (finite <= 1)).all())
+    if is_share and len(set(are_shares.values())) > 1:
+        paths = (str(run.path) for run in keys if not are_shares[run])
+        flaws = (
+            *flaws,
+            f"{name} is beyond [0, 1] in {', '.join(paths)}, as in percent, but not in "
+            "the other runs: they cannot be compared",
+        )
+    is_share = is_share and all(are_shares.values())
     trained = sorted({key for key in keys.values() if not _prefix(key)})
     if trained:
         flaws = (

@@ -201,3 +201,12 @@ def test_a_title_keeps_the_letters_of_a_name(name, title):
     log = make_run(**{f"validation/main/{name}": (0.5, 0.25)}).log
     run = Run(Path("run"), log, {"data": {"held_out": "test"}})
     assert choose_metric([run], name).title == title
+
+
+def test_percents_and_shares_are_a_flaw():
+    key = "validation/main/accuracy"
+    a, b = make_run("a", **{key: (0.5, 0.75)}), make_run("b", **{key: (60.0, 80.0)})
+    (flaw,) = compare_groups(group_runs([a, b])).flaws
+    assert "accuracy is beyond [0, 1] in b, as in percent" in flaw
+    for runs in ([a], [b], [a, make_run("c", **{key: (0.5, float("nan"))})]):
+        assert choose_metric(runs).flaws == ()
