@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ class Predictor:
 
     Attributes:
         network (~chainer.Link): The network, which returns logits of shape (N, C).
-        class_names (tuple of str): The name of each class; numbers if they have none.
+        class_names (tuple of str): The name of each class; numbers if they have none. A
+            name of several classes is followed by the number of each.
         preprocess (~chainer_mmix.datasets.Preprocess): Converts pictures and arrays to
             inputs, as in the validation of the run.
         batchsize (int): Inputs per minibatch, by default as in the run.
@@ -187,7 +188,7 @@ def load_predictor(
         batchsize = 64
     return Predictor(
         network,
-        names or [str(label) for label in range(_n_class(network, snapshot))],
+        _distinct(names or map(str, range(_n_class(network, snapshot)))),
         Preprocess.of_record(record, invert),
         batchsize,
         snapshot,
@@ -208,6 +209,14 @@ def _read(folder: Path) -> dict[str, Any]:
             "folder of a run of the training command"
         )
     return record
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return [
+        f"{name} ({label})" if names.count(name) > 1 else name
+        for label, name in enumerate(names)
+    ]
 
 
 def _find_snapshot(folder: Path, which: str) -> Path:
