@@ -57,7 +57,8 @@ def decision_boundary(
         filename (str): Name of the picture.
 
     Raises:
-        TypeError: If there are several inputs, or not one class a sample.
+        TypeError: If there are several inputs, or not one class a sample, or the points
+            are not floats.
         ValueError: As for :func:`confidence_map`, and for other labels.
     """
     found = [
@@ -89,6 +90,7 @@ def confidence_map(
         resolution (int): The number of columns and of rows. The default is 200.
 
     Raises:
+        TypeError: If the points are not floats.
         ValueError: If the points are not in a plane, or there are not two classes.
     """
     if points.ndim != 2 or points.shape[1] != 2:
@@ -96,7 +98,12 @@ def confidence_map(
             "a decision boundary is drawn for inputs of shape (N, 2), not "
             f"{points.shape}"
         )
-    low, high = points.min(axis=0), points.max(axis=0)
+    if points.dtype.kind != "f":
+        raise TypeError(
+            f"the points are of dtype {points.dtype}, which has no numbers between "
+            "them: make them float32"
+        )
+    low, high = (end.astype(np.float64) for end in (points.min(0), points.max(0)))
     margin = (high - low) / 5
     x, y = np.linspace(low - margin, high + margin, resolution).T
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(points.dtype)

@@ -80,7 +80,8 @@ class Reliability(NamedTuple):
 def reliability(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> Reliability:
     """Compares confidence and accuracy: the table behind a reliability diagram.
 
-    The confidence is the highest probability, that of the predicted class.
+    The confidence is the highest probability, that of the predicted class. Where a
+    score is NaN or infinite, it is NaN, and so are the means of the last bin.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
 
@@ -90,9 +91,9 @@ def reliability(scores: np.ndarray, t: np.ndarray, n_bins: int = 15) -> Reliabil
         n_bins (int): The number of bins, of one width. The default is 15.
     """
     scores, t = counted(np.asarray(scores, np.float64), t)
-    probability = softmax(scores, axis=1)
-    confidence = probability.max(axis=1)
-    right = probability.argmax(axis=1) == t
+    confidence = softmax(scores, axis=1).max(axis=1)
+    right = scores.argmax(axis=1) == t  # of which tiny ones make equal probabilities
+    right = np.where(np.isnan(confidence), np.nan, right)
     edges = np.linspace(0, 1, n_bins + 1)
     bins = np.digitize(confidence, edges[1:-1], right=True)
     count = np.bincount(bins, minlength=n_bins)

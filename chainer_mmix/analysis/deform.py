@@ -63,7 +63,7 @@ def deform(
     and amounts; their definitions follow Keras.
 
     Args:
-        images (numpy.ndarray): Float array of shape (N, C, H, W).
+        images (numpy.ndarray): Array of shape (N, C, H, W).
         kind (str): ``"rotation"`` and ``"shear"`` by angles that are uniform between
             -``amount`` and ``amount`` degrees; ``"zoom"`` so that ``amount`` times the
             height and width of an image fill the frame: below 1 it zooms in.
@@ -125,7 +125,7 @@ def transform(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     Outside the image, the nearest pixel of its border is repeated.
 
     Args:
-        image (numpy.ndarray): Float array of shape (C, H, W).
+        image (numpy.ndarray): Array of shape (C, H, W). Whole numbers are rounded.
         matrix (numpy.ndarray): Array of shape (2, 2), from (row, column) in the result
             to (row, column) in the image, both from the centre.
 
@@ -140,4 +140,7 @@ def transform(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         ndimage.affine_transform(channel, matrix, offset, order=1, mode="nearest")
         for channel in image.astype(np.float64)  # it does not know float16
     ]
-    return np.stack(channels).astype(image.dtype)
+    result = np.stack(channels)
+    if image.dtype.kind in "iu":
+        result = np.rint(result)
+    return result.astype(image.dtype)

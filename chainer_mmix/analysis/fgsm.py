@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import chainer
 import chainer.functions as F
+import numpy as np
 from chainer import backend
 
 from chainer_mmix.analysis.predictions import accuracies, counted, ignored_by
@@ -30,6 +31,7 @@ def fgsm_accuracy(
     Raises:
         TypeError: As for :func:`~chainer_mmix.analysis.predictions.accuracies`, and if
             the input is not of a float dtype.
+        ValueError: As for :func:`fgsm`.
     """
     label = ignored_by(classifier)
 
@@ -72,14 +74,39 @@ def gradient_sign(
         )
     x = chainer.Variable(x)
     with chainer.using_config("train", False), chainer.force_backprop_mode():
-        loss = lossfun(predictor(x), t)
-        (gradient,) = chainer.grad([F.sum(loss) if loss.ndim else loss], [x])
+        y = predictor(x)
+        if isinstance(y, chainer.Variable) and y.dtype == np.float16:
+            gradient = _gradient_through(y, t, x, lossfun)
+        else:
+            gradient = _gradient(lossfun(y, t), x)
     if gradient is None:
         raise RuntimeError(
             f"the output of {type(predictor).__name__} has no gradient with respect to "
             "its input: compute all of it with Chainer's functions"
         )
     return backend.get_array_module(x).sign(gradient.array)
+
+
+def _gradient(loss: chainer.Variable, x: chainer.Variable):
+    return chainer.grad([F.sum(loss) if loss.ndim else loss], [x])[0]
+
+
+def _gradient_through(y: chainer.Variable, t, x: chainer.Variable, lossfun: Callable):
+    """Computes a positive multiple of each sample's gradient, by half precision.
+
+    That of a sample predicted with confidence would be below the least float16, and
+    with it its sign.
+    """
+    scores = chainer.Variable(y.array.astype(np.float32))
+    if getattr(t, "dtype", None) == np.float16:
+        t = t.astype(np.float32)
+    gradient = _gradient(lossfun(scores, t), scores)
+    if gradient is None:
+        return None
+    array = gradient.array
+    largest = abs(array).max(axis=tuple(range(1, array.ndim)), keepdims=True)
+    array = (array / (largest + (largest == 0))).astype(y.dtype)
+    return chainer.grad([y], [x], [chainer.Variable(array)])[0]
 
 
 def fgsm(x, direction, eps: float, clip: tuple[float, float] | None = None):
@@ -98,6 +125,17 @@ def fgsm(x, direction, eps: float, clip: tuple[float, float] | None = None):
 
     Returns:
         array: The perturbed inputs, of the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: If an input is out of its bounds by more than a rounding.
     """
+    if clip is not None and x.size:
+        low, high = float(x.min()), float(x.max())
+        slack = 1e-3 * (clip[1] - clip[0])
+        if low < clip[0] - slack or high > clip[1] + slack:
+            raise ValueError(
+                f"clip={clip} would change inputs by more than eps, since they go from "
+                f"{low:.4g} to {high:.4g}: give their bounds, or none (clip=None)"
+            )
     x = x + x.dtype.type(eps) * direction
     return x if clip is None else x.clip(*map(x.dtype.type, clip))

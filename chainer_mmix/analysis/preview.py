@@ -122,7 +122,8 @@ def plot_pairs(
     def name(target) -> str:
         # Soft targets have no name but that of the most probable class.
         label = target.argmax() if np.ndim(target) else target.item()
-        name = f"{label:.3g}" if label_names is None else label_names[label]
+        is_known = label_names is not None and label >= 0  # -1 may stand for no label
+        name = label_names[label] if is_known else f"{label:.3g}"
         return shortened(name, _LONGEST)
 
     is_dense = np.ndim(pairs[0].targets[0]) > 1

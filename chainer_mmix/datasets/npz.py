@@ -164,11 +164,15 @@ def as_inputs(x: np.ndarray, name: str) -> np.ndarray:
             f"{name} has dtype {x.dtype}: save images as uint8, 0 to 255, and all else "
             "as float32"
         )
-    if not np.isfinite(x).all():
-        raise ValueError(f"{name} has values that are not finite: replace them")
+    with np.errstate(over="ignore"):
+        inputs = x.astype(np.float32, copy=False)
+    if not np.isfinite(inputs).all():
+        raise ValueError(
+            f"{name} has values that are not finite in float32: replace them"
+        )
     if x.ndim == 4 and x.min() >= 0 and x.max() > 1 and np.all(x == np.rint(x)):
         raise ValueError(
             f"{name} has whole numbers from {x.min():g} to {x.max():g} in {x.dtype}: "
             "save images as uint8, or divide them by 255"
         )
-    return x.astype(np.float32, copy=False)
+    return inputs

@@ -38,8 +38,8 @@ def standardisation(kind: str, train: Sequence) -> Standardisation | None:
         Standardisation: The constants, or ``None`` for ``"image"``.
 
     Raises:
-        ValueError: If there is no such kind, the images do not have three axes, or a
-            channel is constant.
+        ValueError: If there is no such kind, the images do not have three axes or one
+            shape, or a channel is constant.
     """
     if kind not in STANDARDISE:
         raise ValueError(
@@ -58,6 +58,11 @@ def standardisation(kind: str, train: Sequence) -> Standardisation | None:
 
     def sums(i: int) -> np.ndarray:
         x = train[i][0].astype(np.float64)
+        if x.shape != shape:
+            raise ValueError(
+                f"images of several shapes, {shape} and {x.shape}, cannot be "
+                "standardised alike: resize them"
+            )
         return np.stack([x.sum((1, 2)), np.square(x).sum((1, 2))])
 
     total = np.zeros((2, shape[0]))

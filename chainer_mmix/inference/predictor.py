@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ class Predictor:
 
     Attributes:
         network (~chainer.Link): The network, which returns logits of shape (N, C).
-        class_names (tuple of str): The name of each class; numbers if they have none.
+        class_names (tuple of str): The name of each class; numbers if they have none. A
+            name of several classes is followed by the number of each.
         preprocess (~chainer_mmix.datasets.Preprocess): Converts pictures and arrays to
             inputs, as in the validation of the run.
         batchsize (int): Inputs per minibatch, by default as in the run.
@@ -59,8 +60,9 @@ class Predictor:
 
         Args:
             inputs: A picture or a sequence of pictures, each a file or a
-                PIL.Image.Image; or an array of shape (N, ...), with bytes from 0 to 255
-                or floats like those that the network was trained on.
+                PIL.Image.Image; or an array of shape (N, ...), or a sequence of arrays
+                of one input each, with bytes from 0 to 255 or floats like those that
+                the network was trained on.
 
         Returns:
             numpy.ndarray: The probabilities, float64 of shape (N, C).
@@ -74,6 +76,12 @@ class Predictor:
             inputs = list(self.preprocess.array(inputs, "the array"))
         elif isinstance(inputs, (str, os.PathLike, Image.Image)):
             inputs = [inputs]
+        else:
+            convert = self.preprocess.array
+            inputs = [
+                convert(x[None], f"array {i}")[0] if isinstance(x, np.ndarray) else x
+                for i, x in enumerate(inputs)
+            ]
         return softmax(self.scores(inputs).astype(np.float64), axis=1)
 
     def scores(self, inputs: Sequence) -> np.ndarray:
@@ -180,7 +188,7 @@ def load_predictor(
         batchsize = 64
     return Predictor(
         network,
-        names or [str(label) for label in range(_n_class(network, snapshot))],
+        _distinct(names or map(str, range(_n_class(network, snapshot)))),
         Preprocess.of_record(record, invert),
         batchsize,
         snapshot,
@@ -201,6 +209,14 @@ def _read(folder: Path) -> dict[str, Any]:
             "folder of a run of the training command"
         )
     return record
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return [
+        f"{name} ({label})" if names.count(name) > 1 else name
+        for label, name in enumerate(names)
+    ]
 
 
 def _find_snapshot(folder: Path, which: str) -> Path:

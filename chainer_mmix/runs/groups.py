@@ -53,7 +53,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         # What an older version did not have yet, its record does not have either.
         all_values = values_of(run)
         values = {k: v for k in all_values if (v := _value(all_values, k)) is not None}
-        key = f"run {i}" if unknown else json.dumps(values, sort_keys=True)
+        key = f"run {i}" if unknown else _dump(values)
         members.setdefault(key, []).append(run)
     firsts = [group[0] for group in members.values()]
     return [
@@ -174,26 +174,46 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     differing = [k for k in differing if not _is_told(k, follows.get(k), values)]
     usual = {key: _usual(said[key]) for key in differing if key not in main}
     labels = []
-    for run, name in zip(runs, _folder_names([r.path for r in runs]), strict=True):
+    folders = _folder_names([run.path for run in runs])
+    for run, name in zip(runs, folders, strict=True):
         own = values_of(run)
         unusual = [
             key
             for key in differing
             if own and not goes_without(key, run)
-            if json.dumps(_value(own, key)) != usual.get(key)
+            if _dump(_value(own, key)) != usual.get(key)
         ]
         essential = [key for key in keys if key in main and own.get(key) is not None]
         parts = [
             _write(key, _value(own, key), said[key]) for key in unusual or essential
         ]
         labels.append(" ".join(parts) or name)
-    return labels
+    # Such as those of 1 and "1".
+    n = Counter(labels)
+    return [
+        label if n[label] == 1 else f"{label} ({name})"
+        for label, name in zip(labels, folders, strict=True)
+    ]
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:
     """Returns a value, ``None`` for what is off or has no value."""
     value = values.get(key)
     return None if value is False or value == [] else value
+
+
+def _dump(value: Any) -> str:
+    """Returns a value as JSON, the same for 1 and 1.0."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(one) for one in value]
+        is_whole = isinstance(value, float) and value.is_integer()
+        return int(value) if is_whole else value
+
+    return json.dumps(plain(value), sort_keys=True)
 
 
 def _write(key: str, value: Any, values: Sequence[Any]) -> str:
@@ -216,7 +236,7 @@ def _usual(values: Sequence[Any]) -> str | None:
 
     It goes without saying where many options are compared one by one.
     """
-    value, n = Counter(map(json.dumps, values)).most_common(1)[0]
+    value, n = Counter(map(_dump, values)).most_common(1)[0]
     return value if n > len(values) / 2 else None
 
 

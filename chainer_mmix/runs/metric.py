@@ -21,14 +21,16 @@ _OTHER_EVALUATOR = re.compile(r"[^/]+/main/")
 _NO_METRIC = re.compile(r"epoch|iteration|elapsed_time|lr|main/lam|mixup/.*")
 _IN_TRAINING = "it says nothing of new data, and under mixing little of these"
 
+_SHARES = ("accuracy", "acc")
 # Words in the names of metrics, the best guess first.
 _HIGHER = (
     *("accuracy", "acc", "miou", "map", "top1", "f1", "auc", "iou", "r2", "score"),
-    *("precision", "recall", "bleu", "psnr", "ssim"),
+    *("precision", "recall", "bleu", "psnr", "ssim", "top5", "ap", "auroc", "dice"),
 )
 _LOWER = (
     *("error", "err", "rmse", "mse", "mae", "perplexity", "ppl", "wer", "cer", "fid"),
-    *("divergence", "distance", "loss", "nll", "brier", "ece"),
+    *("mape", "divergence", "kl", "distance", "loss", "logloss", "entropy"),
+    *("crossentropy", "xent", "bce", "nll", "brier", "ece"),
 )
 
 
@@ -163,10 +165,26 @@ def _metric(
     name = _name(next(iter(keys.values())))
     if lower_is_better is None:
         lower_is_better = _word(name) in _LOWER
-    values = np.concatenate([run.series(key)[1] for run, key in keys.items()])
-    finite = values[np.isfinite(values)]
-    is_share = _word(name) in ("accuracy", "acc") and not lower_is_better
-    is_share = is_share and bool(((finite >= 0) & (finite <= 1)).all())
+        if _word(name) is None:
+            flaws = (
+                *flaws,
+                f"the name {name} does not say whether more is better, which is "
+                "assumed: if less is, say so (--best lowest)",
+            )
+    series = {run: run.series(key)[1] for run, key in keys.items()}
+    are_shares = {
+        run: bool(((values >= 0) & (values <= 1) | ~np.isfinite(values)).all())
+        for run, values in series.items()
+    }
+    is_share = _word(name) in _SHARES and not lower_is_better
+    if is_share and len(set(are_shares.values())) > 1:
+        paths = (str(run.path) for run in keys if not are_shares[run])
+        flaws = (
+            *flaws,
+            f"{name} is beyond [0, 1] in {', '.join(paths)}, as in percent, but not in "
+            "the other runs: they cannot be compared",
+        )
+    is_share = is_share and all(are_shares.values())
     trained = sorted({key for key in keys.values() if not _prefix(key)})
     if trained:
         flaws = (
@@ -198,8 +216,15 @@ def _name(key: str) -> str:
 
 def _word(name: str) -> str | None:
     """Returns the word in a metric's name that tells what it is."""
-    parts = re.split(r"[^a-z0-9]+", name.lower())
-    return next((word for word in (*_HIGHER, *_LOWER) if word in parts), None)
+    for text in (name.rpartition("/")[2], name):
+        parts = re.split(r"[^a-z0-9]+", text.lower())
+        if parts[-1] in _SHARES:
+            return parts[-1]
+        # First these: less is better of top1_error, f1_loss and brier_score.
+        word = next((word for word in (*_LOWER, *_HIGHER) if word in parts), None)
+        if word is not None:
+            return word
+    return None
 
 
 def _rank(key: str) -> tuple:

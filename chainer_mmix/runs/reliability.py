@@ -38,7 +38,8 @@ def read_reliability(folder: Path) -> Reliability | None:
         bins = Reliability(*(np.array(content[k], float) for k in Reliability._fields))
         n = len(bins.count)
         is_good = [part.shape for part in bins] == [(n + 1,), (n,), (n,), (n,)]
-        filled = bins.count > 0
+        # Both are null in a bin that is empty or has a prediction of NaN.
+        filled = (bins.count > 0) & ~(np.isnan(bins[2]) & np.isnan(bins[3]))
         numbers = (bins.edges, bins.count, *(part[filled] for part in bins[2:]))
         is_good = is_good and all(np.isfinite(part).all() for part in numbers)
     except (IndexError, KeyError, TypeError, ValueError, OverflowError):

@@ -7,7 +7,7 @@ import chainer
 import numpy as np
 from chainer.iterators import SerialIterator
 
-from chainer_mmix.datasets import without_augmentation
+from chainer_mmix.datasets import as_bytes, without_augmentation
 from chainer_mmix.runs.log import write_log
 from chainer_mmix.training.extensions import (
     CalibrationEvaluator,
@@ -50,7 +50,8 @@ def analyse(
         trainer (~chainer.training.Trainer): The Trainer of a
             :class:`~chainer_mmix.ManifoldMixupClassifier` of images.
         train (sequence): Training examples ``(image, label)``.
-        test (sequence): Validation examples, images in [0, 1].
+        test (sequence): Validation examples. If all their images are in [0, 1], an
+            attack may not leave it.
         epoch (int): The last epoch, after which the network is analysed.
         batchsize (int): Examples per minibatch.
         device (chainer.backend.Device): Where to compute.
@@ -64,13 +65,20 @@ def analyse(
     shown = [
         train[int(i)] for i in np.random.RandomState(0).permutation(len(train))[:6]
     ]
+    clip = (0, 1) if _are_in_unit_range(test) else None
     for extension in (
         CalibrationEvaluator(data, target, convert_examples, device),
-        FgsmEvaluator(data, target, convert_examples, device, clip=(0, 1)),
+        FgsmEvaluator(data, target, convert_examples, device, clip=clip),
         DeformationEvaluator(data, target, convert_examples, device),
         MixupPreview(shown, label_names=class_names or None),
     ):
         trainer.extend(extension, trigger=_at_end(epoch))
+
+
+def _are_in_unit_range(examples: Sequence) -> bool:
+    if as_bytes(examples) is not examples:  # from files, which are not read for this
+        return True
+    return all(x.min() >= 0 and x.max() <= 1 for x, _ in examples)
 
 
 def evaluate_at_end(

@@ -1,5 +1,6 @@
 import warnings
 
+import chainer
 import chainer.links as L
 import numpy as np
 import pytest
@@ -42,6 +43,20 @@ def test_a_map_of_many_points_is_that_of_few(net, points):
     fine = confidence_map(net, points, 201).probability  # in several chunks
     coarse = confidence_map(net, points, 41).probability
     np.testing.assert_allclose(fine[::5, ::5], coarse, rtol=1e-5)
+
+
+def test_the_axes_of_a_map_are_exact_in_half_precision(points):
+    with chainer.using_config("dtype", np.float16):
+        net = L.Linear(2, 2, initialW=W, initial_bias=B)
+    points = np.float16(points) + np.float16(1000)
+    found = confidence_map(net, points, 7)
+    np.testing.assert_allclose(found.x, np.linspace(999.8, 1001.2, 7))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_a_map_between_whole_numbers_is_an_error(net, dtype):
+    with pytest.raises(TypeError, match=f"dtype {np.dtype(dtype)}, .* float32"):
+        confidence_map(net, np.array([[0, 0], [1, 2]], dtype))
 
 
 def test_unsure_share():

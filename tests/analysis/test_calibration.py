@@ -124,3 +124,18 @@ def test_nan_in_a_full_bin_of_a_pool_stays():
     bad = reliability(np.full((2, 2), np.nan), t)
     assert np.isnan(pool([good, bad]).confidence[-1])
     assert np.isfinite(pool([good, good]).confidence[good.count > 0]).all()
+
+
+def test_nan_is_neither_right_nor_wrong():
+    scores = np.array([[np.nan, 0], [np.inf, np.inf], [0, 2], [0, 0.1]])
+    table = reliability(scores, np.array([0, 0, 1, 1]), 4)
+    np.testing.assert_array_equal(table.count, [0, 0, 1, 3])
+    np.testing.assert_array_equal(table.accuracy, [np.nan, np.nan, 1, np.nan])
+    np.testing.assert_array_equal(np.isnan(table.confidence), [1, 1, 0, 1])
+
+
+def test_the_prediction_is_that_of_the_scores_where_probabilities_are_equal():
+    scores = np.array([[0, 1e-20], [1e-20, 0]], np.float32)
+    table = reliability(scores, np.array([1, 0]))
+    assert np.nanmax(table.accuracy) == 1
+    assert expected_calibration_error(scores, np.array([1, 0])) == 0.5

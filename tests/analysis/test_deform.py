@@ -77,6 +77,15 @@ def test_zoom_is_the_same_for_all_and_half_precision_works(images):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind, amount", [("rotation", 40.0), ("zoom", 0.8)])
+def test_bytes_are_rounded(images, kind, amount):
+    images = np.uint8(255 * images / images.max())
+    whole = deform(images, kind, amount, np.random.default_rng(0))
+    exact = deform(images.astype(np.float64), kind, amount, np.random.default_rng(0))
+    assert whole.dtype == np.uint8
+    assert np.abs(whole - exact).max() <= 0.5 + 1e-9
+
+
 def test_the_deformations_are_those_of_the_paper():
     assert [amount for kind, amount in DEFORMATIONS if kind == "rotation"] == [20, 40]
     angles = [amount for kind, amount in DEFORMATIONS if kind == "shear"]

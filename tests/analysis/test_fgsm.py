@@ -32,6 +32,28 @@ def test_the_sign_is_that_of_the_gradient_of_a_linear_model(data):
     np.testing.assert_array_equal(sign, np.sign(gradient))
 
 
+@pytest.mark.parametrize("batchsize", [20, 1])
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_small_gradients_have_a_sign_in_half_precision(data, batchsize, is_soft):
+    x, _ = data
+    w = 4 * np.random.default_rng(1).standard_normal((3, 5))
+    net = L.Linear(5, 3, initialW=w)
+    for param in net.params():
+        param.array = param.array.astype(np.float16)
+    t = (x @ w.T).argmax(axis=1).astype(np.int32)
+    x = x.astype(np.float16)
+    gradient = reference_gradient(net.W.array, net.b.array, x, t)
+    size = np.abs(gradient)
+    assert size.min() < 2**-25  # which rounds to 0
+    if is_soft:
+        t = np.eye(3, dtype=np.float16)[t]
+    parts = [slice(i, i + batchsize) for i in range(0, 20, batchsize)]
+    sign = np.concatenate([gradient_sign(net, x[part], t[part]) for part in parts])
+    assert sign.dtype == np.float16
+    clear = size > 0.1 * size.max(axis=1, keepdims=True)
+    np.testing.assert_array_equal(sign[clear], np.sign(gradient)[clear])
+
+
 def test_the_loss_is_the_one_given(data):
     x, t = data
     net = L.Linear(5, 3)
@@ -63,6 +85,19 @@ def test_perturbation():
     np.testing.assert_allclose(y, [[-0.15, 0.5, 1.2]], rtol=1e-6)
     y = fgsm(x, direction, 0.25, (0, 1))
     np.testing.assert_array_equal(y, np.array([[0, 0.5, 1]], np.float32))
+
+
+@pytest.mark.parametrize("x", [[-0.01, 1], [0, 1.01], [-3, 3]])
+def test_inputs_out_of_their_bounds_are_an_error(x):
+    x = np.array([x], np.float32)
+    match = rf"clip=\(0, 1\) .* from {x[0, 0]:.4g} to {x[0, 1]:.4g}: .*clip=None"
+    with pytest.raises(ValueError, match=match):
+        fgsm(x, np.zeros_like(x), 0.1, (0, 1))
+
+
+def test_a_rounding_is_within_the_bounds():
+    x = np.array([[np.nextafter(np.float32(1), np.float32(2))]])
+    np.testing.assert_array_equal(fgsm(x, np.ones_like(x), 0.1, (0, 1)), [[1]])
 
 
 def test_a_network_without_a_gradient_is_named(data):

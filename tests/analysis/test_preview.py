@@ -147,3 +147,10 @@ def test_label_maps_are_mixed_below_the_images(data, kind):
                 np.testing.assert_array_equal(first[pair.targets[0] == -1], 1)
         (legend,) = part.legends
         assert [text.get_text() for text in legend.texts] == ["sky", "road", "car"]
+
+
+def test_what_has_no_label_has_no_name(data):
+    x, t = data
+    t = np.full_like(t, -1)
+    figure = plot_pairs(mixed_pairs(MixupPolicy(), x, t), ["a", "b", "c"], -1)
+    assert figure.subfigs[0].axes[0].get_title() == "first:\n-1"

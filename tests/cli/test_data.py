@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import chainer
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from sklearn.datasets import load_digits
 from chainer_mmix.cli import main, options, recipes, train
 from chainer_mmix.cli.prepare import prepare
 from chainer_mmix.datasets import DATASETS, KINDS, PictureDataset, find, load_splits
+from chainer_mmix.inference import load_predictor
 from chainer_mmix.models import CNN
 from chainer_mmix.runs.compare import compare_groups
 from chainer_mmix.runs.groups import find_flaws, group_runs
@@ -160,6 +162,22 @@ def test_arrays(digits):
     (out,) = Path("result").iterdir()
     assert out.name == "own_cnn_manifold_alpha0.2_validation-split-0.2_seed0"
     assert record(out)["data"]["class_names"] == []
+
+
+def test_an_attack_on_inputs_of_any_range(digits):
+    x = digits.images[:100].astype(np.float32) / 8 - 1
+    t = digits.target[:100].astype(np.int32)
+    np.savez("own.npz", x=x, t=t, x_test=x, t_test=t)
+    words = ["--dataset", "npz:own.npz", "--analyse", "--out", "run"]
+    train.main([*QUICK, *words])
+    network = load_predictor("run", "final").network
+    inputs = chainer.Variable(x[:, None])
+    with chainer.using_config("train", False):
+        chainer.functions.softmax_cross_entropy(network(inputs), t).backward()
+        y = network(inputs.array + np.float32(0.1) * np.sign(inputs.grad)).array
+    expected = (y.argmax(axis=1) == t).mean()
+    found = log("run")[-1]["validation/main/fgsm_accuracy/0.1"]
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_rows_of_a_table_are_refused_before_a_run(capsys):

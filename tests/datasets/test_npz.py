@@ -71,6 +71,7 @@ def test_small_images_are_not_taken_for_channels_last(save):
         ({"x": np.full((6, 3), np.nan), "t": T}, "not finite"),
         ({"x": X.ravel(), "t": T}, r"shape \(1152,\): make it \(N, C, H, W\)"),
         ({"x": X, "t": T, "x_test": X, "t_test": T + 1}, "the label 3 at"),
+        ({"x": np.full((6, 3), 1e39), "t": T}, "not finite in float32"),
         (
             {"x": X, "t": T, "x_test": X[:, :, :4], "t_test": T},
             r"shape \(3, 8, 8\) and test examples of shape \(3, 4, 8\)",

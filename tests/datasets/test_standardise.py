@@ -44,3 +44,11 @@ def test_of_a_folder_too_and_always_the_same(tmp_path, draw_picture):
 def test_bad_input(kind, x, message):
     with pytest.raises(ValueError, match=message):
         standardisation(kind, dataset(np.float32(x)))
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_images_of_several_shapes_are_an_error(size):
+    rng = np.random.default_rng(0)
+    images = [rng.random((1, n, n), np.float32) for n in (3, size)]
+    with pytest.raises(ValueError, match=rf"\(1, 3, 3\) and \(1, {size}, {size}\)"):
+        standardisation("channel", [(x, 0) for x in images])

@@ -266,8 +266,8 @@ def test_transforms_follow_those_that_are_there():
     both = transformed(first, [Cutout(2)])
     assert both._dataset is whole  # one layer, for a batch at a time
     assert set(np.unique(both[0][0])) == {0.0, 0.5}
-    other = TransformDataset(whole, lambda example: (2 * example[0], example[1]))
-    assert np.unique(transformed(other, [Brightness(0.25, 0.25)])[0][0]) == [0.5]
+    other = TransformDataset(whole, lambda example: (example[0] / 2, example[1]))
+    assert np.unique(transformed(other, [Brightness(0.5, 0.5)])[0][0]) == [0.25]
 
 
 @pytest.mark.parametrize(
@@ -298,3 +298,24 @@ def test_transforms_follow_those_that_are_there():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16, np.float64])
+@pytest.mark.parametrize("transform", ALL.transforms)
+def test_images_of_another_dtype_are_an_error(images, transform, dtype):
+    image = (200 * images[0, :, :, :9]).astype(dtype)
+    with pytest.raises(ValueError, match=f"dtype {np.dtype(dtype)} cannot .* float32"):
+        transform((image, 0))
+
+
+@pytest.mark.parametrize(
+    "transform", [Brightness(0.5, 1.5), ColourJitter(contrast=0.4)]
+)
+def test_images_beyond_0_and_1_have_no_brightness(images, transform):
+    for low, high in ((0, 255), (-1, 1)):
+        x = low + (high - low) * images[:1]
+        match = f"from {x.min():.4g} to {x.max():.4g}: divide"
+        with pytest.raises(ValueError, match=match):
+            transform((x[0], 0))
+    x = np.full((3, 2, 2), np.nextafter(np.float32(1), np.float32(2)))
+    assert transform((x, 0))[0].max() <= 1

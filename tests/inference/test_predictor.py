@@ -8,9 +8,12 @@ import pytest
 from chainer.iterators import SerialIterator
 from PIL import Image
 from scipy.special import log_softmax, softmax
+from sklearn.metrics import recall_score
 
 from chainer_mmix import datasets, models, training
 from chainer_mmix.inference import load_predictor
+from chainer_mmix.inference.evaluation import evaluate
+from chainer_mmix.inference.examples import Examples
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.training.extensions import Evaluator
 
@@ -101,6 +104,9 @@ def test_bytes_of_an_array_or_a_grey_picture_are_what_the_network_saw(
     predictor = load_predictor(npz_run)
     expected = predictor.scores(list(x[:, None] / np.float32(255)))
     np.testing.assert_array_equal(predictor(x), softmax(expected.astype("d"), 1))
+    np.testing.assert_array_equal(predictor(list(x)), predictor(x))
+    with pytest.raises(ValueError, match=r"array 1 has .* \(1, 9, 9\), but"):
+        predictor([x[0], np.zeros((1, 9, 9), np.float32)])
     for i, image in enumerate(x):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     names = [tmp_path / f"{i}.png" for i in range(5)]
@@ -246,6 +252,26 @@ def test_records_that_programs_of_ones_own_may_write(digits_run, tmp_path):
     for batchsize in ("32", -1, None, [16]):
         write("arguments", batchsize=batchsize)
         np.testing.assert_array_equal(load_predictor(run)(x), expected)
+
+
+def test_classes_of_one_name_are_told_by_their_numbers(digits_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    record = json.loads((run / "run.json").read_text())
+    names = ["crane", *"bcdefgh", "crane", "j"]
+    record["data"]["class_names"] = names
+    (run / "run.json").write_text(json.dumps(record))
+    predictor = load_predictor(run)
+    names[0], names[8] = "crane (0)", "crane (8)"
+    assert predictor.class_names == tuple(names)
+    _, test = datasets.get_digits()
+    x = np.stack([image for image, _ in test])
+    labels = np.array([label for _, label in test])
+    examples = Examples("test", range(len(x)), labels, x.__getitem__)
+    report = evaluate(predictor, examples).by_class()
+    recall = recall_score(labels, predictor(x).argmax(1), average=None)
+    for name, value in zip(names, recall, strict=True):
+        assert report[name]["recall"] == value
 
 
 def test_inputs_that_the_network_does_not_take_are_refused(digits_run, npz_run):

@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from chainer_mmix.analysis.calibration import reliability
 from chainer_mmix.runs.files import read_json, write_json
@@ -53,11 +54,16 @@ def test_mixup_json(tmp_path):
     assert MixupCounts.read(tmp_path).layer == written.layer
 
 
-def test_reliability_json(tmp_path):
+@pytest.mark.parametrize("diverged", [False, True])
+def test_reliability_json(tmp_path, diverged):
     assert read_reliability(tmp_path) is None
     scores = np.random.RandomState(0).normal(size=(50, 4)) * 3
     bins = reliability(scores, np.arange(50) % 4)
     assert np.isnan(bins.accuracy).any()
+    if diverged:
+        scores[0] = np.nan
+        bins = reliability(scores, np.arange(50) % 4)
+        assert np.isnan(bins.accuracy[-1])
     write_reliability(tmp_path / "reliability.json", bins)
     strict(tmp_path / "reliability.json")
     for read, written in zip(read_reliability(tmp_path), bins, strict=True):

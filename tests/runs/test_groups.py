@@ -5,6 +5,7 @@ from chainer_mmix.runs.compare import compare_groups
 from chainer_mmix.runs.groups import differing_arguments, find_flaws, group_runs
 from chainer_mmix.runs.metric import choose_metric
 from chainer_mmix.runs.run import read_run
+from chainer_mmix.runs.table import format_json
 
 
 def edit_record(folder, **changes):
@@ -184,3 +185,25 @@ def test_flaws_are_one_line_each(write_run):
     )
     assert diverged == f"NaN or infinite values in the log: {runs[2]}"
     assert "has seed 0" in seeds
+
+
+def test_whole_numbers_are_one_setting_however_they_are_written(write_run):
+    runs = [
+        write_run(f"run{i}", mixup="input", alpha=alpha, layer_mix=[layer], seed=i)
+        for i, (alpha, layer) in enumerate([(1, 0), (1.0, 0.0), (0.5, 0)])
+    ]
+    assert [len(g.runs) for g in group(runs)] == [2, 1]
+
+
+def test_settings_of_one_label_are_told_by_their_folders(write_run):
+    runs = [
+        write_run(f"run{i}", [accuracy], mixup=mixup, alpha=alpha, seed=0)
+        for i, (mixup, alpha, accuracy) in enumerate(
+            [("none", 1, 0.5), ("input", 1, 0.75), ("input", "1", 0.875)]
+        )
+    ]
+    groups = group(runs)
+    assert [g.label.partition(" (")[2] for g in groups] == ["", "run1)", "run2)"]
+    content = json.loads(format_json(compare_groups(groups)))
+    differences = [row["difference_points"] for row in content["settings"]]
+    assert differences == [None, 25, 37.5]

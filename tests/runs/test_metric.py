@@ -112,6 +112,13 @@ def test_a_metric_by_its_key_or_the_end_of_it(wanted, key):
         ("top5_error", True),
         ("gen/loss", True),
         ("mean_absolute_error", True),
+        ("top1_error", True),
+        ("f1_loss", True),
+        ("brier_score", True),
+        ("cross_entropy", True),
+        ("distance_accuracy", False),
+        ("error/accuracy", False),
+        ("ap/cat", False),
     ],
 )
 def test_whether_less_is_better(name, lower):
@@ -124,6 +131,15 @@ def test_whether_less_is_better(name, lower):
         assert summary.best.mean == (3.0 if is_lower else 5.0)
         assert summary.final.mean == 5.0
         assert summary.final_error is None  # 5 is no share
+
+
+def test_a_name_that_does_not_say_it_is_a_flaw():
+    run = make("validation/main/sharpness")
+    (flaw,) = compare_groups(group_runs([run])).flaws
+    assert "sharpness does not say whether more is better" in flaw
+    for lower in (True, False):
+        metric = choose_metric([run], None, lower)
+        assert metric.flaws == ()
 
 
 def test_runs_that_log_under_different_keys_are_compared_with_a_warning():
@@ -185,3 +201,12 @@ def test_a_title_keeps_the_letters_of_a_name(name, title):
     log = make_run(**{f"validation/main/{name}": (0.5, 0.25)}).log
     run = Run(Path("run"), log, {"data": {"held_out": "test"}})
     assert choose_metric([run], name).title == title
+
+
+def test_percents_and_shares_are_a_flaw():
+    key = "validation/main/accuracy"
+    a, b = make_run("a", **{key: (0.5, 0.75)}), make_run("b", **{key: (60.0, 80.0)})
+    (flaw,) = compare_groups(group_runs([a, b])).flaws
+    assert "accuracy is beyond [0, 1] in b, as in percent" in flaw
+    for runs in ([a], [b], [a, make_run("c", **{key: (0.5, float("nan"))})]):
+        assert choose_metric(runs).flaws == ()

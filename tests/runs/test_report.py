@@ -202,6 +202,12 @@ def test_the_reliability_diagram_is_of_all_runs_of_a_setting(
     assert main(["report", "runs"]) == 2
 
 
+def test_a_bin_with_a_prediction_of_nan_is_left_out(write_run, report):
+    run = write_run("run", mixup="none")
+    write_bins(run, [10, 20], [0.4, None], [0.5, None])
+    assert 'aria-label="Reliability"' in report("run").html
+
+
 def test_a_log_alone_is_enough(write_run, report):
     write_run("run", record=False)
     page = report("run")

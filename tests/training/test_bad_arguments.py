@@ -132,6 +132,7 @@ def test_labels_that_the_loss_takes_are_taken(tmp_path):
         (lambda: LearningRate(warmup=-1), "warmup"),
         (lambda: LearningRate(factor=-1), "factor"),
         (lambda: LearningRate(drops=[2, -1]), "drops"),
+        (lambda: LearningRate(drops=[2.5]), "drops"),
         (lambda: LearningRate(scale=0), "scale"),
         (lambda: LearningRate(cosine=-3), "cosine"),
         (lambda: MixupOff(-1), "epoch"),

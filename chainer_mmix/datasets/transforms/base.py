@@ -52,8 +52,16 @@ class Transform:
 
         Returns:
             tuple: A new image of the same shape and dtype, and the label.
+
+        Raises:
+            ValueError: If the image is not float32.
         """
         image, label = example
+        if image.dtype != np.float32:
+            raise ValueError(
+                f"images of dtype {image.dtype} cannot be augmented: make them "
+                "float32, and bytes x.astype(numpy.float32) / 255"
+            )
         draw = self.draw(image.shape, example_random())
         return self.apply(image[None], [draw])[0], label
 

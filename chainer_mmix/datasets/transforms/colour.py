@@ -11,7 +11,7 @@ from chainer_mmix.datasets.transforms.base import Transform
 
 
 class Brightness(Transform):
-    """Multiplies an image by a number and clips it at 1.
+    """Multiplies an image in [0, 1] by a number and clips it at 1.
 
     Source: ``brightness_range`` of the ImageDataGenerator of Keras, which rounds to 8
     bits. Until Keras-Preprocessing 1.1, it first stretched each image from black to
@@ -38,6 +38,7 @@ class Brightness(Transform):
         return rng.uniform(self.low, self.high)
 
     def apply(self, images: np.ndarray, draws: Sequence) -> np.ndarray:
+        _check_range(images)
         factors = np.array(draws, np.float32).reshape(-1, 1, 1, 1)
         return (images * factors).clip(0, 1)
 
@@ -47,7 +48,8 @@ class ColourJitter(Transform):
 
     The first three factors are uniform between 1 - v and 1 + v, but not below 0, of the
     given v; the shift of the hue is uniform between -v and v turns of the colour wheel.
-    Values stay in [0, 1]. Grey images have no saturation and no hue to change.
+    Images are in [0, 1], and stay there. Grey ones have no saturation and no hue to
+    change.
 
     Source: ``ColorJitter`` of torchvision, for tensors of floats.
 
@@ -89,11 +91,22 @@ class ColourJitter(Transform):
         return changes
 
     def apply(self, images: np.ndarray, draws: Sequence) -> np.ndarray:
+        _check_range(images)
         y = images.copy()
         for n, changes in enumerate(draws):
             for kind, amount in changes:
                 y[n] = _CHANGES[kind](y[n], np.float32(amount))
         return y
+
+
+def _check_range(images: np.ndarray) -> None:
+    low, high = images.min(), images.max()
+    if low < -0.01 or high > 1.01:  # else it is a rounding
+        raise ValueError(
+            f"brightness and colour are those of images in [0, 1], but these go from "
+            f"{low:.4g} to {high:.4g}: divide them by their largest value, and "
+            "standardise afterwards, as in the network"
+        )
 
 
 def _brightness(image: np.ndarray, factor: np.float32) -> np.ndarray:

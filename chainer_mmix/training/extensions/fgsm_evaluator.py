@@ -31,7 +31,8 @@ class FgsmEvaluator(PredictorEvaluator):
         eps (sequence of float): All :math:`\epsilon`, in the units of the inputs. The
             default suits images in [0, 1].
         clip (tuple of float): The range of the inputs, such as ``(0, 1)``, which the
-            attack may not leave; ``None``, the default, for no such range.
+            attack may not leave; an input beyond it is an error. ``None``, the default,
+            for no such range.
 
     Raises:
         TypeError: If ``eps`` is one number.

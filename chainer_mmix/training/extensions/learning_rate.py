@@ -8,7 +8,7 @@ import chainer
 from chainer import optimizers
 from chainer.training import extension
 
-from chainer_mmix.checks import check_number
+from chainer_mmix.checks import check_number, check_whole
 from chainer_mmix.training.extensions.epoch_schedule import EpochSchedule
 from chainer_mmix.training.trainer_parts import optimizer_of
 
@@ -61,7 +61,7 @@ class LearningRate(EpochSchedule):
             raise TypeError(f"drops must be a list of epochs: [{drops!r}]")
         self._drops = tuple(drops)
         for drop in self._drops:
-            check_number("an epoch of drops", drop, exclusive=True)
+            check_whole("an epoch of drops", drop, 1)
         check_number("factor", factor, exclusive=True)
         check_number("warmup", warmup)
         check_number("scale", scale, exclusive=True)
