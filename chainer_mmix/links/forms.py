@@ -1,4 +1,4 @@
-"""Says what is wrong with the form of a batch, where Chainer names a dtype only."""
+"""Says what is wrong with the form of a batch, where Chainer does not."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from chainer_mmix.links.graph import is_array
 
 def explained(compute_loss: Callable) -> Callable:
     """Has a classifier's ``compute_loss`` name the remedy for arrays of a wrong form.
+
+    Images that are too small get a ValueError, all else a TypeError.
 
     What goes through is not changed, but for images with their channels last, which
     would train without a word if they came to a convolution.
@@ -38,8 +40,28 @@ def explained(compute_loss: Callable) -> Callable:
             if flaw is None:
                 raise
             raise TypeError(flaw) from e
+        except AssertionError as e:
+            if (flaw := flaw_of_size(e, [*args, *kwargs.values()])) is None:
+                raise
+            raise ValueError(flaw) from e
 
     return wrapper
+
+
+def flaw_of_size(error: AssertionError, inputs: Sequence[Any]) -> str | None:
+    """Says which inputs are too small, if that is what Chainer's error means."""
+    if not str(error).endswith("should be positive."):  # the size after a layer
+        return None
+    floats = [x for x in inputs if is_array(x) and x.dtype.kind == "f"]
+    sizes = ["x".join(map(str, x.shape[2:])) for x in floats]
+    given = " and ".join(size for size in dict.fromkeys(sizes) if size)
+    if not given:
+        return None
+    return (
+        f"inputs of size {given} are too small for the network, in which a layer would "
+        "have an output of size 0: give larger ones, or a network that shrinks them "
+        "less"
+    )
 
 
 def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | None:

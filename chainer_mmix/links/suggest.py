@@ -16,6 +16,7 @@ from chainer_mmix.links.branches import (
     has_lengths_or_masks,
 )
 from chainer_mmix.links.contract import check_link
+from chainer_mmix.links.forms import flaw_of_size
 from chainer_mmix.links.graph import Trace, depend, is_array, leaves
 from chainer_mmix.links.names import INPUT, is_in, links_of
 from chainer_mmix.links.probe import Probe, copy_of, drawing_nothing
@@ -88,6 +89,8 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
             test, train = (_Pass(net, inputs, train) for train in (False, True))
         except Exception as e:  # whatever the network raises
             _check_batch_axis(net, inputs, e)
+            if isinstance(e, AssertionError) and (flaw := flaw_of_size(e, inputs)):
+                raise ValueError(flaw) from e
             raise
     links = test.links
 

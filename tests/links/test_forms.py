@@ -65,6 +65,45 @@ def test_a_training_is_refused_before_its_folder_is_made(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+SHRINKING = {
+    "convolution": lambda: L.Convolution2D(None, 4, 17),
+    "max": lambda: lambda x: F.max_pooling_2d(x, 19, cover_all=False),
+    "average": lambda: lambda x: F.average_pooling_2d(x, 17),
+}
+
+
+@pytest.mark.parametrize("layer", SHRINKING)
+def test_images_that_are_too_small_are_refused_before_a_folder_is_made(tmp_path, layer):
+    def net():
+        return chainer.Sequential(SHRINKING[layer](), L.Linear(None, 3))
+
+    model = ManifoldMixupClassifier(MixupLayers(net(), ["input"]), seed=0)
+    error = r"inputs of size 16x16 are too small for the network.*: give larger ones"
+    data = list(zip(X, T, strict=True))
+    with pytest.raises(ValueError, match=error):
+        training.build_trainer(
+            *(chainer.optimizers.Adam().setup(model), data, data), epoch=1,
+            batchsize=2, out=tmp_path / "out", device="@numpy",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=error):
+        model(X, T)
+    with pytest.raises(ValueError, match=error):
+        MixupLayers.suggest(net(), X)
+    larger = np.pad(X, [(0, 0), (0, 0), (0, 9), (0, 9)])
+    ManifoldMixupClassifier(MixupLayers(net(), ["input"]), seed=0)(larger, T)
+
+
+def test_an_assertion_of_the_network_stays_as_it_is():
+    class Net(chainer.Chain):
+        def forward(self, x):
+            raise AssertionError("mine")
+
+    model = ManifoldMixupClassifier(Net(), mixup_hidden=False)
+    with pytest.raises(AssertionError, match=r"^mine"):
+        model(X, T)
+
+
 def test_a_network_may_take_the_channels_last():
     class Net(chainer.Chain):
         def __init__(self):
