@@ -11,7 +11,7 @@ import chainer.functions as F
 import numpy as np
 from chainer import reporter
 
-from chainer_mmix.checks import check_share
+from chainer_mmix.checks import check_share, check_whole
 from chainer_mmix.links.contract import (
     check_contract,
     check_inputs,
@@ -160,8 +160,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         if not isinstance(remix, (Remix, type(None))):
             raise TypeError(f"remix must be a Remix, not {type(remix).__name__}")
         self.remix = remix
-        if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
-            raise ValueError(f"top_k must be a whole number >= 1, not {top_k}")
+        if top_k is not None:
+            check_whole("top_k", top_k, 1)
         self.top_k = top_k
         if policy is None:
             policy = MixupPolicy(mixup_alpha, layer_mix, seed=seed)
