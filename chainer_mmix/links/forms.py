@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,9 @@ def explained(compute_loss: Callable) -> Callable:
             flaw = None
             with contextlib.suppress(TypeError, ValueError):
                 inputs, named, target = self._split(args, dict(kwargs))
-                flaw = _flaw_of_inputs([*inputs, *named.values()], self.predictor)
+                given = [*inputs, *named.values()]
+                flaw = _flaw_of_inputs(given, self.predictor)
+                flaw = flaw or _flaw_of_images(given, str(e))
                 if flaw is None and not isinstance(e, ValueError):  # which says it
                     flaw = _flaw_of_target(target, getattr(self, "y", None))
             if flaw is None:
@@ -72,11 +75,28 @@ def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | Non
                 "images, and x.astype(numpy.int32) of indices"
             )
         dtypes = {p.dtype for p in predictor.params(include_uninit=False)}
-        if x.dtype == "float64" and dtypes and x.dtype not in dtypes:
+        if x.dtype.kind == "f" and dtypes and x.dtype not in dtypes:
             names = " and ".join(sorted(dtype.name for dtype in dtypes))
             return (
-                f"an input is of dtype float64, but the network of {names}: convert "
+                f"an input is of dtype {x.dtype}, but the network of {names}: convert "
                 f"it, as by x.astype(numpy.{min(dtype.name for dtype in dtypes)})"
+            )
+    return None
+
+
+def _flaw_of_images(inputs: Sequence[Any], error: str) -> str | None:
+    """Says what Chainer's error about a convolution means."""
+    for x in filter(is_array, inputs):
+        if x.dtype.kind in "iub" and "dtype.kind == f" in error:
+            return (
+                f"an input is of dtype {x.dtype}, but the network takes floats: "
+                "convert it, as by x.astype(numpy.float32)"
+            )
+        if x.ndim < 4 and re.search(r"unpack \(expected 4|ndim == 4", error):
+            grey = ", as by x[:, None] of grey ones" if x.ndim == 3 else ""
+            return (
+                "a convolution takes images of shape (N, C, H, W), and the input has "
+                f"shape {x.shape}: give it that shape{grey}"
             )
     return None
 

@@ -22,6 +22,14 @@ T = np.arange(6, dtype=np.int32) % 3
         (X[:, :1].transpose(0, 2, 3, 1), T, r"x.transpose\(0, 3, 1, 2\)"),
         ((255 * X).astype(np.uint8), T, r"x.astype\(numpy.float32\) / 255"),
         (X.astype(np.float64), T, r"x.astype\(numpy.float32\)"),
+        (X[:, 0], T, r"\(N, C, H, W\), and .* \(6, 16, 16\): .* x\[:, None\]"),
+        (X.reshape(6, -1), T, r"\(N, C, H, W\), and .* \(6, 768\): give it that"),
+        ((255 * X).astype(np.int32), T, r"x.astype\(numpy.float32\)"),
+        (X > 0.5, T, r"dtype bool, .* x.astype\(numpy.float32\)"),
+        (X.astype(np.float16), T, r"dtype float16, .* x.astype\(numpy.float32\)"),
+        (X, np.full((6, 3), 2, np.float32), r"probabilities in \[0, 1\]; found 2.0"),
+        (X, np.full((6, 3), -1, np.float32), r"probabilities in \[0, 1\]; found -1.0"),
+        (X, np.full((6, 3), np.nan, np.float32), r"probabilities in \[0, 1\]; found"),
         (X, T.astype(np.uint8), r"t.astype\(numpy.int32\)"),
         (X, T.astype(bool), r"t.astype\(numpy.int32\)"),
         (X, np.array(["cat", "dog", "hen"])[T], r"t = numpy.unique\("),
@@ -48,6 +56,8 @@ def test_the_remedies_are_right():
         (X, numbers.astype(np.int32)),
         (X, T[:, None].ravel().astype(np.int32)),
         (X, np.eye(3, dtype=np.float32)[T]),
+        (X[:, 0][:, None], T),
+        ((255 * X).astype(np.int32).astype(np.float32), T),
     ]:
         ManifoldMixupClassifier(CNN(3), seed=0)(x, t)
 
