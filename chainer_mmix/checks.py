@@ -6,6 +6,8 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 
 def check_whole(name: str, value: Any, least: int) -> None:
     """Raises a ValueError unless a value is a whole number, at least the least one."""
@@ -39,3 +41,9 @@ def check_share(name: str, value: Any) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (is_number and 0 <= float(value) <= 1):
         raise ValueError(f"{name} must lie in [0, 1], not {value!r}")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Raises a TypeError unless a value is ``True`` or ``False``."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, not {value!r}")

@@ -74,6 +74,8 @@ def find_ranks(args: argparse.Namespace, words: Sequence[str]) -> Ranks:
         if args.device is not None or args.gpu >= 0:
             raise ValueError("--gpus takes the place of --gpu and --device")
         if len(gpus) > 1 and multinode.started_ranks() is None:
+            if max(gpus) >= 0:
+                training.get_device(f"@cupy:{max(gpus)}")  # says what is missing
             multinode.start(len(gpus), words)
         is_gpu = max(gpus) >= 0
     else:

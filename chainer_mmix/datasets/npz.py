@@ -153,8 +153,8 @@ def as_inputs(x: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} has shape {x.shape}, channels last: save x.transpose(0, 3, 1, 2)"
         )
-    if not len(x):
-        raise ValueError(f"{name} is empty: there is nothing in it")
+    if not x.size:
+        raise ValueError(f"{name} is empty, of shape {x.shape}: there is nothing in it")
     if x.ndim == 3:
         x = x[:, None]
     if x.dtype == np.uint8:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -105,7 +106,8 @@ def split_indices(
             side = "validation" if n == 0 else "training"
             least = 0.5 / len(members)
             remedy = (
-                f"choose one from {least:.2g} to {1 - least:.2g}"
+                f"choose one from {math.ceil(least * 1e4) / 1e4:g} to below "
+                f"{math.floor((1 - least) * 1e4) / 1e4:g}"
                 if len(members) > 1
                 else "give it more, or leave it out"
             )

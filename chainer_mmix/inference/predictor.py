@@ -202,7 +202,7 @@ def _read(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} is a file: name the output folder of a run")
     if not folder.is_dir():
         raise RunError(f"{folder} does not exist: name the output folder of a run")
-    record = read_record(folder)
+    record = read_record(folder, "repair it, or train again")
     if not record:
         raise RunError(
             f"{folder} has no run.json, which tells what was trained: name the output "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from chainer_mmix.links.graph import is_array
 
 def naming_the_flaw(compute_loss: Callable) -> Callable:
     """Has a classifier's ``compute_loss`` name the remedy for arrays of a wrong form.
+
+    Images that are too small get a ValueError, all else a TypeError.
 
     What goes through is not changed, but for images with their channels last, which
     would train without a word if they came to a convolution.
@@ -32,14 +35,36 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
             flaw = None
             with contextlib.suppress(TypeError, ValueError):
                 inputs, named, target = self._split(args, dict(kwargs))
-                flaw = _flaw_of_inputs([*inputs, *named.values()], self.predictor)
+                given = [*inputs, *named.values()]
+                flaw = _flaw_of_inputs(given, self.predictor)
+                flaw = flaw or _flaw_of_images(given, str(e))
                 if flaw is None and not isinstance(e, ValueError):  # which says it
                     flaw = _flaw_of_target(target, getattr(self, "y", None))
             if flaw is None:
                 raise
             raise TypeError(flaw) from e
+        except AssertionError as e:
+            if (flaw := flaw_of_size(e, [*args, *kwargs.values()])) is None:
+                raise
+            raise ValueError(flaw) from e
 
     return wrapper
+
+
+def flaw_of_size(error: AssertionError, inputs: Sequence[Any]) -> str | None:
+    """Says which inputs are too small, if that is what Chainer's error means."""
+    if not str(error).endswith("should be positive."):  # the size after a layer
+        return None
+    floats = [x for x in inputs if is_array(x) and x.dtype.kind == "f"]
+    sizes = ["x".join(map(str, x.shape[2:])) for x in floats]
+    given = " and ".join(size for size in dict.fromkeys(sizes) if size)
+    if not given:
+        return None
+    return (
+        f"inputs of size {given} are too small for the network, in which a layer would "
+        "have an output of size 0: give larger ones, or a network that shrinks them "
+        "less"
+    )
 
 
 def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | None:
@@ -55,6 +80,23 @@ def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | Non
             return (
                 f"an input is of dtype {x.dtype}, but the network of {names}: convert "
                 f"it, as by x.astype(numpy.{min(dtype.name for dtype in dtypes)})"
+            )
+    return None
+
+
+def _flaw_of_images(inputs: Sequence[Any], error: str) -> str | None:
+    """Says what Chainer's error about a convolution means."""
+    for x in filter(is_array, inputs):
+        if x.dtype.kind in "iub" and "dtype.kind == f" in error:
+            return (
+                f"an input is of dtype {x.dtype}, but the network takes floats: "
+                "convert it, as by x.astype(numpy.float32)"
+            )
+        if x.ndim < 4 and re.search(r"unpack \(expected 4|ndim == 4", error):
+            grey = ", as by x[:, None] of grey ones" if x.ndim == 3 else ""
+            return (
+                "a convolution takes images of shape (N, C, H, W), and the input has "
+                f"shape {x.shape}: give it that shape{grey}"
             )
     return None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import chainer
 from chainer import Link
 
+from chainer_mmix.links.batch_errors import flaw_of_size
 from chainer_mmix.links.branches import (
     Search,
     check_that_parts_meet,
@@ -88,6 +89,8 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
             test, train = (_Pass(net, inputs, train) for train in (False, True))
         except Exception as e:  # whatever the network raises
             _check_batch_axis(net, inputs, e)
+            if isinstance(e, AssertionError) and (flaw := flaw_of_size(e, inputs)):
+                raise ValueError(flaw) from e
             raise
     links = test.links
 

@@ -20,6 +20,7 @@ from chainer_mmix.mixing.both_partners import average_of_both
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
 from chainer_mmix.mixing.targets import (
     check_multi_label,
+    check_probabilities,
     check_range,
     soft_target,
 )
@@ -207,6 +208,8 @@ def _softmax_cross_entropy(call: _Call):
 
 def _probabilities(call: _Call):
     if not (call.is_mixed or call.label_smoothing):
+        if call.target_a.shape == call.y.shape:  # else Chainer refuses them
+            check_probabilities(chainer.as_array(call.target_a))
         return call.plain()
     a, b = (
         soft_target(t, call.y, call.label_smoothing)

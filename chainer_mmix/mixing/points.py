@@ -24,7 +24,7 @@ def as_points(layer_mix: Point | Sequence[Point] | None) -> tuple[Point, ...] | 
     if isinstance(layer_mix, Iterable) and not isinstance(layer_mix, str):
         points = list(layer_mix)
     for point in points:
-        if not isinstance(point, (int, np.integer, str)):
+        if isinstance(point, bool) or not isinstance(point, (int, np.integer, str)):
             raise TypeError(f"a mixing point is an integer or a name, not {point!r}")
     if not points:
         raise ValueError("layer_mix is empty: name a mixing point, or pass None")

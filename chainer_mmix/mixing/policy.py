@@ -10,6 +10,7 @@ from typing import Any
 import chainer
 import numpy as np
 
+from chainer_mmix.checks import check_bool, check_whole
 from chainer_mmix.mixing.draw import MixupDraw
 from chainer_mmix.mixing.points import as_points
 
@@ -26,6 +27,8 @@ def check_seed(seed: int | None) -> None:
 
 def _check_float(name: str, value: Any) -> None:
     try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
         float(value)
         is_number = not isinstance(value, (bool, np.bool_))
     except (TypeError, ValueError):
@@ -40,6 +43,8 @@ def _bounds(name: str, bounds: Sequence[float] | None) -> tuple[float, float] | 
     if isinstance(bounds, str) or np.shape(bounds) != (2,):
         raise ValueError(f"{name} must be two numbers, not {bounds!r}")
     low, high = bounds
+    _check_float(name, low)
+    _check_float(name, high)
     return float(low), float(high)
 
 
@@ -111,8 +116,8 @@ class MixupPolicy:
             groups of :math:`b`. The default is ``False``: each rank draws its own.
 
     Raises:
-        TypeError: If a mixing point is neither an integer nor a string, or a number is
-            none.
+        TypeError: If a mixing point is neither an integer nor a string, a number is
+            none, or ``fold`` or ``common_draw`` is no bool.
         ValueError: If an alpha is negative, NaN or infinite, a probability, bound or
             ``fixed_lam`` is outside :math:`[0, 1]`, bounds are not two numbers in
             order, ``layer_mix`` is empty, ``per`` is unknown, or ``cutmix_minmax``
@@ -144,6 +149,8 @@ class MixupPolicy:
             _check_float(name, value)
         if fixed_lam is not None:
             _check_float("fixed_lam", fixed_lam)
+        check_bool("fold", fold)
+        check_bool("common_draw", common_draw)
         self.alpha = float(alpha)
         self.layer_mix = as_points(layer_mix)
         self.per = per
@@ -214,14 +221,15 @@ class MixupPolicy:
         return tuple([name for name, value in is_on if value])
 
     def draw(
-        self, batch_size: int, points: Sequence[int | str] = ()
+        self, batch_size: int, points: int | str | Sequence[int | str] = ()
     ) -> MixupDraw | None:
         """Draws for one minibatch.
 
         Args:
             batch_size (int): The number of samples :math:`N`.
-            points: The mixing points of the link, used when the policy was made
-                without ``layer_mix``. If it is empty, the link is left to choose.
+            points: The mixing points of the link, or a single one, used when the policy
+                was made without ``layer_mix``. If it is empty, the link is left to
+                choose.
 
         Returns:
             MixupDraw: A layer, :math:`\\lambda` and a permutation, which are
@@ -232,6 +240,9 @@ class MixupPolicy:
         """
         if not self.mixes:
             return None
+        check_whole("batch_size", batch_size, 1)
+        if isinstance(points, (int, str)):
+            points = (points,)
         rng, own = self._generators()
         each = rng if self.per == "batch" else own
         n = {"batch": 1, "pair": (batch_size + 1) // 2, "sample": batch_size}[self.per]
@@ -290,7 +301,8 @@ class MixupPolicy:
             "cutmix": self.cutmix_alpha,
             "fmix": self.fmix_alpha,
         }
-        alpha: Any = [alphas.get(name) or 1.0 for name in method.tolist()]
+        # At most 1e300, where lambda is 1/2, since NumPy's sum of two overflows.
+        alpha: Any = [min(alphas.get(k) or 1.0, 1e300) for k in method.tolist()]
         if len(methods) == 1:
             alpha = alpha[0]  # which is faster
         lam = rng.beta(alpha, alpha, n)

@@ -6,7 +6,7 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
-from chainer_mmix.checks import check_share
+from chainer_mmix.checks import check_number, check_share
 from chainer_mmix.mixing.weights import DeviceWeights, Weights
 
 
@@ -45,8 +45,7 @@ class Remix:
             raise ValueError(
                 f"class_counts must be a number of examples a class, not {counts}"
             )
-        if not self.kappa >= 1:
-            raise ValueError(f"kappa must be >= 1, not {self.kappa}")
+        check_number("kappa", self.kappa, 1)
         check_share("tau", self.tau)
         object.__setattr__(self, "class_counts", counts)
 

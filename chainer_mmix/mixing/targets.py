@@ -24,12 +24,13 @@ def soft_target(t, y, label_smoothing: float = 0.0):
         array: :math:`(1 - \epsilon)\,t + \epsilon / C`, with ``t`` as one-hot vectors.
 
     Raises:
-        ValueError: If a label is out of range, or ``t`` is neither.
+        ValueError: If a label or a probability is out of range, or ``t`` is neither.
     """
     t = chainer.as_array(t)
     xp = backend.get_array_module(t)
     c = y.shape[1]
     if t.dtype.kind == "f" and t.shape == y.shape:
+        check_probabilities(t)
         t = t.astype(y.dtype, copy=False)
     elif t.dtype.kind == "i" and t.shape == (len(y), *y.shape[2:]):
         check_range(t, c)
@@ -43,6 +44,20 @@ def soft_target(t, y, label_smoothing: float = 0.0):
     if label_smoothing:
         t = (1 - label_smoothing) * t + label_smoothing / c
     return t
+
+
+def check_probabilities(t) -> None:
+    """Checks targets; on a GPU, which would have to wait, in debug mode only."""
+    if backend.get_array_module(t) is not np and not chainer.is_debug():
+        return
+    # Float16 rounds a sum of probabilities by as much as a thousandth.
+    if not (t.min() >= -1e-3 and t.max() <= 1.001):  # NaN fails both
+        bad = t[~((t >= -1e-3) & (t <= 1.001))]
+        raise ValueError(
+            "targets of a float dtype must be probabilities in [0, 1]; found "
+            f"{bad[0]}: for numbers to predict, pass a lossfun such as "
+            "mean_squared_error"
+        )
 
 
 def check_range(t, n_class: int, ignore_label: int | None = None) -> None:

@@ -38,13 +38,17 @@ class Weights:
             n (int): The number of samples :math:`N`.
 
         Raises:
+            TypeError: If it is no number.
             ValueError: If it is outside :math:`[0, 1]`, or of another shape.
         """
         if isinstance(lam, Weights):
             return lam
         first = lam
         if not (type(lam) is float and 0 <= lam <= 1):
-            first = np.array(cuda.to_cpu(lam), np.float64)
+            first = np.asarray(cuda.to_cpu(lam))
+            if first.dtype.kind not in "biuf":
+                raise TypeError(f"lam must be a number or an array of them, not {lam}")
+            first = np.array(first, np.float64)
             if first.shape not in ((), (n,)):
                 raise ValueError(
                     f"lam must be a number or an array of shape ({n},), one a sample "

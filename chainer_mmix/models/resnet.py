@@ -44,7 +44,7 @@ class ResNet(Staged):
             :class:`ResNet18` and 34 have no other than 3x3. The default is ``False``.
 
     Raises:
-        ValueError: If there is no such stem.
+        ValueError: If there is no such stem, or later, if images are too small for it.
     """
 
     mixup_layers = (0, 1, 2, 3, 4, 5)
@@ -104,6 +104,12 @@ class ResNet(Staged):
         return self.stem, self.res2, self.res3, self.res4, self.res5
 
     def stem(self, x) -> chainer.Variable:
+        if self.stem_name == "imagenet" and min(x.shape[2:], default=3) < 3:
+            size = "x".join(map(str, x.shape[2:]))
+            raise ValueError(
+                f"images of {size} pixels are too small for the stem 'imagenet', which "
+                "takes 3x3 or more: give larger images, or choose the stem 'cifar'"
+            )
         h = F.relu(self.bn1(self.conv1(x)))
         if self.stem_name == "cifar":
             return h

@@ -49,14 +49,28 @@ class Staged(chainer.Chain):
                 number a channel, or one for all. Both are ``None`` for the mean and the
                 standard deviation of each image, the latter at least 1 / sqrt(n) for n
                 numbers, as in ``tf.image.per_image_standardization``.
+
+        Raises:
+            ValueError: If only one is ``None``, they are not finite numbers of equal
+                count, or a standard deviation is not above 0; and later, if the input
+                has another number of channels.
         """
-        if mean is None or std is None:
+        if mean is None and std is None:
             self.add_persistent("per_image_standardisation", True)
             self._standardise = _per_image
             return
-        for name, values in (("mean", mean), ("std", std)):
-            array = np.array(values, np.float32).reshape(-1, 1, 1)
-            self.add_persistent(name, self.device.send(array))
+        arrays = [np.array(values, np.float32).reshape(-1) for values in (mean, std)]
+        if not (
+            len(arrays[0]) == len(arrays[1]) > 0
+            and np.isfinite(arrays).all()
+            and np.all(arrays[1] > 0)
+        ):
+            raise ValueError(
+                "mean and std must be finite numbers, one a channel, and std above 0, "
+                f"not {mean} and {std}"
+            )
+        for name, array in zip(("mean", "std"), arrays, strict=True):
+            self.add_persistent(name, self.device.send(array.reshape(-1, 1, 1)))
         self._standardise = _by_constants
 
     def stages(self) -> Sequence[Callable]:
@@ -102,6 +116,11 @@ def _leave(net: Staged, x):
 
 
 def _by_constants(net: Staged, x):
+    if len(net.mean) not in (1, x.shape[1]):  # which would broadcast one channel
+        raise ValueError(
+            f"the network standardises {len(net.mean)} channels, but the input has "
+            f"{x.shape[1]}, shape {x.shape}: give images of as many"
+        )
     y = x - net.mean.astype(x.dtype)
     y /= net.std.astype(x.dtype)  # in place for an array
     return y

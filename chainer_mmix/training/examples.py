@@ -22,7 +22,12 @@ def check_example(example: Any, name: str) -> None:
             "(image, label) are needed: join two arrays, "
             "chainer.datasets.TupleDataset(x, t)"
         )
-    label = example[-1]
+    label = example[-1] if len(example) > 1 else None
+    if label is None:
+        raise TypeError(
+            f"an example of {name} has no label: pairs (image, label) are needed, such "
+            "as those of chainer.datasets.TupleDataset(x, t)"
+        )
     if isinstance(label, (str, bytes)):
         raise TypeError(
             f"a label of {name} is {str(label)!r}, but Chainer's losses take numbers: "

@@ -147,8 +147,9 @@ def build_trainer(
             not a key and a bool.
         ValueError: If there are no examples, a label is out of range, as far as that is
             known without reading images, they cannot be kept on the device, a number is
-            too small, the folder cannot be written to, the optimizer is not set up, or
-            the learning rate would change after the last epoch.
+            too small, a minibatch is larger than ``train``, the folder cannot be
+            written to, the optimizer is not set up, or the learning rate would change
+            after the last epoch.
     """
     check_whole("epoch", epoch, 1)
     check_whole("batchsize", batchsize, 1)
@@ -184,6 +185,12 @@ def build_trainer(
         check_example(train[0], "train")  # of which a transform draws nothing
     example = test[0]
     check_example(example, "test")
+    if batchsize * ranks.size > len(train):
+        on = f" on each of {ranks.size} ranks" * (ranks.size > 1)
+        raise ValueError(
+            f"batchsize {batchsize}{on} is more than the {len(train)} training "
+            "examples: choose a smaller one"
+        )
     names, n_class = _initialize(model, example, device)
     if keep_best is not None:
         _check_is_reported(keep_best[0], names)

@@ -104,7 +104,8 @@ class WorkerIterator(SerialIterator):
         self._ahead.clear()
 
     def __del__(self, is_late: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not is_late():  # else they have been ended
+        # Late, they have been ended; after a refused argument, there are none.
+        if not is_late() and hasattr(self, "_workers"):
             self.finalize()
 
     def _needs_an_order(self, state: IteratorState) -> bool:

@@ -212,6 +212,14 @@ def test_broken_pictures(pictures, capsys):
     assert data["n_train"] + data["n_held_out"] == 19
 
 
+def test_images_that_are_too_small_are_refused_before_a_run(capsys):
+    np.savez("tiny.npz", x=np.zeros((20, 2, 2), np.uint8), t=np.arange(20) % 2)
+    words = "--model resnet50 --dataset npz:tiny.npz --validation-split 0.2 --out run"
+    error = error_of(capsys, *words.split())
+    assert "images of 2x2 pixels are too small" in error
+    assert not Path("run").exists()
+
+
 BAD = [
     ("--dataset fashion", "unknown dataset 'fashion': did you mean fashion-mnist"),
     ("--dataset fashion", "tiny-imagenet, folder:PATH, npz:FILE"),

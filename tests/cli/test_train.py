@@ -190,10 +190,15 @@ def test_bad_input_as_a_process(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch):
+@pytest.mark.parametrize("gpu", [["--gpu", "0"], ["--gpus", "0,1"]])
+def test_without_cupy_a_gpu_is_refused_first(main, capsys, monkeypatch, gpu):
+    def start(*args):
+        pytest.fail("mpiexec would have taken the place of this process")
+
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("chainer_mmix.training.multinode.start", start)
     with pytest.raises(SystemExit):
-        main(["--gpu", "0", "--dataset", "nonsense"])
+        main([*gpu, "--dataset", "nonsense"])
     assert "chainer-mmix[cuda13]" in capsys.readouterr().err
 
 

@@ -278,7 +278,7 @@ def bad(make, kind):
         (
             "small share",
             r"0\.1 leaves class 'a', which has 4 examples, none for validation: "
-            r"choose one from 0\.12 to 0\.88",
+            r"choose one from 0\.125 to below 0\.875",
         ),
         ("large share", r"0\.9 leaves class 'a', which has 4 examples, none for train"),
         ("single", r"class 'c', which has 1 example, none for training: give it more"),

@@ -69,6 +69,7 @@ def test_small_images_are_not_taken_for_channels_last(save):
         ({"x": X.astype(np.int64), "t": T}, "x of .* has dtype int64: save images as"),
         ({"x": X.astype(np.float32), "t": T}, "whole numbers from 0 to 255 in float32"),
         ({"x": np.full((6, 3), np.nan), "t": T}, "not finite"),
+        ({"x": X[:, :, :0], "t": T}, r"is empty, of shape \(6, 3, 0, 8\)"),
         ({"x": X.ravel(), "t": T}, r"shape \(1152,\): make it \(N, C, H, W\)"),
         ({"x": X, "t": T, "x_test": X, "t_test": T + 1}, "the label 3 at"),
         ({"x": np.full((6, 3), 1e39), "t": T}, "not finite in float32"),

@@ -48,7 +48,7 @@ def test_the_choice_is_random(dataset):
         (1, "between 0 and 1, not 1"),
         (-0.2, "between 0 and 1"),
         (float("nan"), "between 0 and 1"),
-        (0.04, "class 2, which has 10 examples, none for validation: .* 0.05 to 0.95"),
+        (0.04, "class 2, which has 10 examples, none for validation: .* below 0.95"),
         (0.97, "class 2, which has 10 examples, none for training"),
     ],
 )
@@ -57,9 +57,15 @@ def test_bad_shares_are_named(dataset, share, text):
         split_off(dataset, share, 0)
 
 
-def test_the_suggested_shares_work(dataset):
-    for share in (0.05, 0.94):
-        split_off(dataset, share, 0)
+@pytest.mark.parametrize("n", [2, 3, 4, 7, 143])
+def test_the_suggested_shares_work(n):
+    dataset = TupleDataset(np.zeros((n, 1)), np.zeros(n, int))
+    for share in (0.001, 0.999):
+        with pytest.raises(ValueError, match="choose one from") as e:
+            split_off(dataset, share, 0)
+        low, high = str(e.value).split("choose one from ")[1].split(" to below ")
+        split_off(dataset, float(low), 0)
+        split_off(dataset, float(high) - 1e-4, 0)
 
 
 def test_labels_of_anything(dataset):

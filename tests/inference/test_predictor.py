@@ -200,6 +200,11 @@ def test_bad_runs_are_told_with_the_remedy(digits_run, tmp_path):
     with pytest.raises(ValueError, match="which must be 'best' or 'final', not 'last'"):
         load_predictor(digits_run, "last")
     shutil.copytree(digits_run, run)
+    whole = (run / "run.json").read_text()
+    (run / "run.json").write_text(whole[:200])
+    with pytest.raises(RunError, match=r"not valid JSON.*: repair it, or train again$"):
+        load_predictor(run)
+    (run / "run.json").write_text(whole)
     for best in run.glob("best_*"):
         best.unlink()
     with pytest.raises(RunError, match="take the newest with which='final'"):

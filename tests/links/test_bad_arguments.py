@@ -29,11 +29,29 @@ def test_alpha_in_the_place_of_another_argument(value):
         *[("policy", value) for value in (0.2, MixupPolicy)],
         *[("label_smoothing", value) for value in ("x", None, 2, True)],
         *[("clean_weight", value) for value in ("h", None, -1, True)],
+        *[("top_k", value) for value in (0, 1.5, "5", True)],
     ],
 )
 def test_arguments_of_a_classifier(name, value):
     with pytest.raises((TypeError, ValueError), match=f"{name} must .*, not "):
         ManifoldMixupClassifier(net(), **{name: value})
+
+
+@pytest.mark.parametrize("name", ["fold", "common_draw"])
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_switches_are_true_or_false(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, not {value!r}"):
+        MixupPolicy(**{name: value})
+
+
+def test_whole_numbers_of_numpy_are_taken():
+    model = ManifoldMixupClassifier(net(), top_k=np.int64(2), layer_mix=np.int64(0))
+    assert (model.top_k, model.points) == (2, ("input",))
+
+
+def test_true_is_no_mixing_point():
+    with pytest.raises(TypeError, match="an integer or a name, not True"):
+        ManifoldMixupClassifier(net(), layer_mix=True)
 
 
 @pytest.mark.parametrize("value", [None, "big", [1, 2], True, np.True_])
@@ -48,6 +66,8 @@ def test_alphas_that_are_no_numbers(value):
 def test_bounds_that_are_not_two_numbers(value):
     with pytest.raises(ValueError, match="cutmix_minmax must be two numbers, not "):
         MixupPolicy(cutmix_minmax=value)
+    with pytest.raises(TypeError, match="cutmix_minmax must be a number, not 'a'"):
+        MixupPolicy(cutmix_minmax=("a", "b"))
 
 
 def test_too_few_names_for_a_preview():

@@ -53,6 +53,14 @@ CASES = {
     "one label": (lambda: classifier()(X, T[0]), "the target has shape ()"),
     "a list of labels": (lambda: classifier()(X, [0] * 4), "one array, not list"),
     "a list to mix": (lambda: mix([1.0], 0.5, [0]), "x must be an array, not list"),
+    "a word as lambda": (
+        lambda: mix(X, "a", np.arange(4)),
+        "lam must be a number or an array of them, not a",
+    ),
+    "a complex lambda": (
+        lambda: mix(X, 0.5 + 1j, np.arange(4)),
+        "lam must be a number or an array of them, not (0.5+1j)",
+    ),
     "lists to mix": (
         lambda: mixup_data([[1.0]], T[:1], 0.5),
         "x must be an array, not list",

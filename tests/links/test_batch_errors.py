@@ -23,7 +23,13 @@ T = np.arange(6, dtype=np.int32) % 3
         ((255 * X).astype(np.uint8), T, r"x.astype\(numpy.float32\) / 255"),
         ((255 * X).astype(np.int32), T, r"x.astype\(numpy.float32\) / 255"),
         (X.astype(np.float64), T, r"x.astype\(numpy.float32\)"),
-        (X.astype(np.float16), T, r"x.astype\(numpy.float32\)"),
+        (X[:, 0], T, r"\(N, C, H, W\), and .* \(6, 16, 16\): .* x\[:, None\]"),
+        (X.reshape(6, -1), T, r"\(N, C, H, W\), and .* \(6, 768\): give it that"),
+        (X > 0.5, T, r"dtype bool, .* x.astype\(numpy.float32\)"),
+        (X.astype(np.float16), T, r"dtype float16, .* x.astype\(numpy.float32\)"),
+        (X, np.full((6, 3), 2, np.float32), r"probabilities in \[0, 1\]; found 2.0"),
+        (X, np.full((6, 3), -1, np.float32), r"probabilities in \[0, 1\]; found -1.0"),
+        (X, np.full((6, 3), np.nan, np.float32), r"probabilities in \[0, 1\]; found"),
         (X, T.astype(np.uint8), r"t.astype\(numpy.int32\)"),
         (X, T.astype(bool), r"t.astype\(numpy.int32\)"),
         (X, np.array(["cat", "dog", "hen"])[T], r"t = numpy.unique\("),
@@ -50,6 +56,8 @@ def test_the_remedies_are_right():
         (X, numbers.astype(np.int32)),
         (X, T[:, None].ravel().astype(np.int32)),
         (X, np.eye(3, dtype=np.float32)[T]),
+        (X[:, 0][:, None], T),
+        ((255 * X).astype(np.int32).astype(np.float32), T),
     ]:
         ManifoldMixupClassifier(CNN(3), seed=0)(x, t)
 
@@ -65,6 +73,45 @@ def test_a_training_is_refused_before_its_folder_is_made(tmp_path):
             device=device,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()
+
+
+SHRINKING = {
+    "convolution": lambda: L.Convolution2D(None, 4, 17),
+    "max": lambda: lambda x: F.max_pooling_2d(x, 19, cover_all=False),
+    "average": lambda: lambda x: F.average_pooling_2d(x, 17),
+}
+
+
+@pytest.mark.parametrize("layer", SHRINKING)
+def test_images_that_are_too_small_are_refused_before_a_folder_is_made(tmp_path, layer):
+    def net():
+        return chainer.Sequential(SHRINKING[layer](), L.Linear(None, 3))
+
+    model = ManifoldMixupClassifier(MixupLayers(net(), ["input"]), seed=0)
+    error = r"inputs of size 16x16 are too small for the network.*: give larger ones"
+    data = list(zip(X, T, strict=True))
+    with pytest.raises(ValueError, match=error):
+        training.build_trainer(
+            *(chainer.optimizers.Adam().setup(model), data, data), epoch=1,
+            batchsize=2, out=tmp_path / "out", device="@numpy",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=error):
+        model(X, T)
+    with pytest.raises(ValueError, match=error):
+        MixupLayers.suggest(net(), X)
+    larger = np.pad(X, [(0, 0), (0, 0), (0, 9), (0, 9)])
+    ManifoldMixupClassifier(MixupLayers(net(), ["input"]), seed=0)(larger, T)
+
+
+def test_an_assertion_of_the_network_stays_as_it_is():
+    class Net(chainer.Chain):
+        def forward(self, x):
+            raise AssertionError("mine")
+
+    model = ManifoldMixupClassifier(Net(), mixup_hidden=False)
+    with pytest.raises(AssertionError, match=r"^mine"):
+        model(X, T)
 
 
 def test_a_network_may_take_the_channels_last():

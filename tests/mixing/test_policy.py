@@ -327,3 +327,18 @@ def test_bad_numbers_are_named(bad):
     ((name, value),) = bad.items()
     with pytest.raises(ValueError, match=f"{name} must .* not {value}"):
         MixupPolicy(**bad)
+
+
+@pytest.mark.parametrize("per", ["batch", "pair", "sample"])
+@pytest.mark.parametrize("name", ["alpha", "cutmix_alpha"])
+def test_lambda_of_the_largest_alphas_is_one_half(per, name):
+    policy = MixupPolicy(**{"alpha": 0, name: 1e308}, per=per, seed=0)
+    np.testing.assert_array_equal(policy.draw(4).lam, 0.5)
+
+
+def test_a_draw_takes_one_point_and_one_sample_at_least():
+    assert MixupPolicy(seed=0).draw(4, "input").layer_mix == "input"
+    assert MixupPolicy(seed=0).draw(4, 0).layer_mix == 0
+    for size in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f"batch_size must be .* not {size}"):
+            MixupPolicy(seed=0).draw(size)

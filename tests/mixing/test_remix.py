@@ -43,7 +43,7 @@ def test_a_label_to_be_ignored_keeps_the_weight_of_its_sample():
     [
         (([[1, 2]],), "class_counts must be"),
         (([1, -2],), "class_counts must be"),
-        ((COUNTS, 0.5), "kappa must be >= 1, not 0.5"),
+        ((COUNTS, 0.5), "kappa must be a finite number >= 1, not 0.5"),
         ((COUNTS, 3, 1.5), r"tau must lie in \[0, 1\], not 1.5"),
     ],
 )

@@ -100,3 +100,14 @@ def test_shapes(stem, size, sizes):
 def test_unknown_stem_is_named():
     with pytest.raises(ValueError, match="'cifar' or 'torchvision', not 'mnist'"):
         ResNet18(10, stem="mnist")
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 8), (8, 1)])
+def test_the_smallest_images_of_the_stems(shape):
+    x = np.zeros((2, 1, *shape), np.float32)
+    size = "x".join(map(str, shape))
+    with pytest.raises(ValueError, match=f"{size} pixels are too small.*stem 'cifar'"):
+        ResNet18(4)(x)
+    for stem in ("cifar", "torchvision"):
+        assert ResNet18(4, stem=stem)(x).shape == (2, 4)
+    assert ResNet18(4)(np.zeros((2, 1, 3, 3), np.float32)).shape == (2, 4)

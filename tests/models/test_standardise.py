@@ -79,3 +79,30 @@ def test_half_precision_stays_half(x):
         for constants in ((MEAN, STD), (None, None)):
             y = make(half, *constants)(half)
             assert y.dtype == np.float16 and np.isfinite(y.array).all()
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        ([0.5], None),
+        (None, [0.2]),
+        ([0.5, 0.4], [0.2]),
+        ([], []),
+        ([0.5], [0]),
+        ([0.5], [-0.2]),
+        ([np.nan], [0.2]),
+    ],
+)
+def test_constants_that_are_none(constants):
+    with pytest.raises(ValueError, match="mean and std must be finite numbers, one a"):
+        CNN(3).standardise(*constants)
+
+
+def test_grey_images_are_not_broadcast_to_three_channels(x):
+    net = CNN(3)
+    net.standardise(MEAN, STD)
+    with pytest.raises(
+        ValueError, match="standardises 3 channels, but the input has 1"
+    ):
+        net(x[:, :1])
+    net(x)

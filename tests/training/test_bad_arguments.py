@@ -1,5 +1,7 @@
 """Arguments that would train wrongly, or end a run late, are refused at once."""
 
+import gc
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -75,6 +77,26 @@ def test_numbers_of_a_trainer(tmp_path, name, value):
     best = "validation/main/loss", True
     with pytest.raises(ValueError, match=f"{name} must be .* not "):
         build(tmp_path, **{"keep_best": best, name: value})
+
+
+def test_a_minibatch_is_no_larger_than_the_training_set(tmp_path):
+    with pytest.raises(ValueError, match="batchsize 7 is more than the 6 training"):
+        build(tmp_path, batchsize=7)
+    build(tmp_path, batchsize=6)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("make", [lambda x: (x,), lambda x: (x, None)])
+def test_examples_without_a_label(tmp_path, name, make):
+    with pytest.raises(TypeError, match=f"example of {name} has no label: pairs"):
+        build(tmp_path, **{name: [make(x) for x in IMAGES]})
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_refused_iterator_goes_without_a_word():
+    with pytest.raises(ValueError, match="n_workers"):
+        training.WorkerIterator(GOOD, 2, 0)
+    gc.collect()
 
 
 def test_epochs_of_a_drop_come_in_a_list(tmp_path):
