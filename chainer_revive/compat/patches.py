@@ -434,6 +434,17 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "self.stop_trigger.serialize(serializer['stop_trigger'])",
             "_mmix.serialize_stop_trigger(self, serializer['stop_trigger'])",
         ),
+        # The extensions that follow a snapshot in its iteration would run after the
+        # next iteration, with its weights.
+        Patch(
+            "        s = serializer['extensions']\n",
+            "        s = serializer['extensions']; "
+            "_mmix.serialize_observation(self, serializer)\n",
+        ),
+        Patch(
+            "        # main training loop\n",
+            "        _mmix.catch_up(self, extensions)\n",
+        ),
     ),
     # They set the attribute as at the beginning, until they are called again.
     "chainer.training.extensions.multistep_shift": (

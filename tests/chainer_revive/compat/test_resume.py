@@ -1,5 +1,6 @@
 """A training that is resumed ends as one that was not interrupted."""
 
+import copy
 import json
 
 import chainer
@@ -199,6 +200,64 @@ def test_patience_of_a_snapshot_without_it(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="its patience begins anew"):
         load_npz(tmp_path / "old.npz", trainer)
     assert trainer.stop_trigger.count == 0
+
+
+# --- Extensions that follow a snapshot in its iteration -------------------------------
+
+
+FOLLOWING = {
+    "each epoch": (1, "epoch"),
+    "schedule": triggers.ManualScheduleTrigger([2, 3], "epoch"),
+    "best": triggers.MinValueTrigger("validation/main/loss"),
+}
+
+
+@pytest.mark.parametrize("trigger", FOLLOWING)
+@pytest.mark.parametrize("saver", ["npz", "hdf5", "autoload"])
+def test_what_follows_a_snapshot_runs_with_the_weights_of_its_iteration(
+    trigger, saver, tmp_path
+):
+    save, load = (save_hdf5, load_hdf5) if saver == "hdf5" else (save_npz, load_npz)
+    autoload = saver == "autoload"
+    filename = "snapshot_iter_{.updater.iteration}" if autoload else "latest"
+
+    def run(out, epochs, resume=None):
+        trainer = make_trainer(out, (epochs, "epoch"))
+        model = trainer.updater.get_optimizer("main").target
+        valid = SerialIterator(DATA, 40, repeat=False, shuffle=False)
+        trainer.extend(extensions.Evaluator(valid, model))
+        latest = extensions.snapshot(save, filename=filename, autoload=autoload)
+        trainer.extend(latest, trigger=(1, "epoch"))
+        weights = extensions.snapshot_object(model, "at_{.updater.iteration}")
+        trainer.extend(weights, trigger=copy.deepcopy(FOLLOWING[trigger]))
+        if resume:
+            load(str(resume), trainer)
+        trainer.run()
+        assert len(trainer.get_extension("LogReport").log) == epochs
+        return {path.name: dict(np.load(path)) for path in out.glob("at_*")}
+
+    right = run(tmp_path / "a", 4)
+    run(tmp_path / "b", 2)
+    came = run(tmp_path / "b", 4, None if autoload else tmp_path / "b" / "latest")
+    assert right.keys() == came.keys()
+    assert "at_8" in right
+    for name, weights in right.items():
+        np.testing.assert_equal(came[name], weights)
+
+
+def test_what_follows_a_snapshot_finds_what_was_reported(tmp_path):
+    def run(out, stop, resume=None):
+        trainer = make_trainer(out, (stop, "iteration"))
+        snapshot = extensions.snapshot(filename="latest")
+        trainer.extend(snapshot, trigger=(3, "iteration"), priority=500)
+        if resume:
+            load_npz(resume, trainer)
+        trainer.run()
+        return losses(trainer)
+
+    right = run(tmp_path / "a", 8)
+    run(tmp_path / "b", 3)
+    assert run(tmp_path / "b", 8, tmp_path / "b" / "latest") == right
 
 
 # --- States of recurrent links -------------------------------------------------------
