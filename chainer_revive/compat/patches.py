@@ -492,9 +492,14 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "    def serialize(self, s): self.actual_trigger.serialize(s)\n",
         ),
     ),
-    # Nor are the states of recurrent links.
+    # Nor are the states of recurrent links, nor generators that draw orders alone.
     "chainer.training.updaters.standard_updater": (
         _with_runtime("import warnings"),
+        Patch(
+            "            iterator.serialize(serializer['iterator:' + name])\n",
+            "            iterator.serialize(serializer['iterator:' + name]); "
+            "_mmix.serialize_order(iterator, serializer['order:' + name])\n",
+        ),
         Patch(
             "            optimizer.target.serialize(serializer['model:' + name])\n\n",
             "            optimizer.target.serialize(serializer['model:' + name])\n"

@@ -290,6 +290,44 @@ def decode(value: list):
     return numpy.array(value[1], str(value[0]))
 
 
+def serialize_order(iterator, serializer) -> None:
+    """Saves or loads the generator that a ``ShuffleOrderSampler`` has of its own.
+
+    That of :mod:`numpy.random` is not the iterator's.
+    """
+    import chainer
+
+    sampler = getattr(iterator, "order_sampler", None)
+    if type(sampler) is not chainer.iterators.ShuffleOrderSampler:
+        return
+    random = sampler._random
+    if random is numpy.random.random.__self__:
+        return
+    is_new = isinstance(random, numpy.random.Generator)
+    state = random.bit_generator.state if is_new else random.get_state(legacy=False)
+    try:
+        text = str(
+            serializer("random", json.dumps(state, default=numpy.ndarray.tolist))
+        )
+    except (KeyError, ValueError):  # npz, HDF5
+        warnings.warn(
+            "The snapshot has no state of the generator of ShuffleOrderSampler, which "
+            "begins anew",
+            stacklevel=2,
+        )
+        return
+    if not isinstance(serializer, chainer.Deserializer):
+        return
+    state = json.loads(text)
+    for key, value in state["state"].items():
+        if isinstance(value, list):
+            state["state"][key] = numpy.array(value, numpy.uint64)
+    if is_new:
+        random.bit_generator.state = state
+    else:
+        random.set_state(state)
+
+
 # The links with a state, and its parts.
 _STATES = {
     "LSTM": "ch",
