@@ -208,6 +208,55 @@ def is_bypassed(outputs, state, is_data: Callable[[FunctionNode, int], bool]) ->
     return not data.isdisjoint(around)
 
 
+def states_of(net: chainer.Link) -> dict[tuple[str, str], chainer.Variable]:
+    """Returns the Variables that links keep from one call to the next.
+
+    Parameters are none of them. Those of :class:`chainer.links.LSTM` are ``h`` and
+    ``c``.
+
+    Returns:
+        dict: The Variables, by the names of link and attribute.
+    """
+    return {
+        (name, key): value
+        for name, link in net.namedlinks()
+        for key, value in vars(link).items()
+        if type(value) is chainer.Variable
+    }
+
+
+def used(states: Iterable[chainer.Variable], outputs, stop: Iterable) -> set:
+    """Returns those of some states that lead to outputs without passing ``stop``."""
+    by_node = {state.node: state for state in states}
+    ends = nodes(outputs)
+    found = _upstream(ends, {*by_node, *stop})
+    reached = ends.union(*(function.inputs for function in found))
+    return {by_node[node] for node in reached & by_node.keys()}
+
+
+def kept_by(net: chainer.Link) -> dict[tuple[chainer.Link, str], VariableNode]:
+    """Returns the nodes of the Variables that links keep, such as ``h`` of an LSTM.
+
+    Parameters are none of them.
+
+    Returns:
+        dict: The nodes, by the link and the name of the attribute.
+    """
+    return {
+        (link, key): value.node
+        for link in net.links()
+        for key, value in vars(link).items()
+        if type(value) is chainer.Variable
+    }
+
+
+def reached(starts: set[VariableNode], outputs, stop: set) -> set[VariableNode]:
+    """Returns the starts from which a path leads to outputs, not through ``stop``."""
+    ends = nodes(outputs)
+    functions = _upstream(ends, starts | stop)
+    return starts & ends.union(*(function.inputs for function in functions))
+
+
 def depend(outputs, state, stop=None) -> bool:
     """Whether any of the outputs is computed from the state, or is it.
 
