@@ -587,6 +587,23 @@ def test_a_batch_that_is_not_mixed_trains_as_the_plain_classifier():
     assert 3 < sum(mixed) < 17
 
 
+@pytest.mark.parametrize("per", ["batch", "pair"])
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("name", ["accfun", "lossfun"])
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_a_function_that_returns_several_values_is_named(is_soft, name, train, per):
+    def several(y, t):
+        return F.precision(y, NEXT)
+
+    policy = MixupPolicy(1, per=per, seed=0)
+    model = ManifoldMixupClassifier(RecurrentByHand(), policy=policy, **{name: several})
+    with (
+        chainer.using_config("train", train),
+        pytest.raises(TypeError, match=r"several at .* returned a tuple, but one"),
+    ):
+        model(WORDS[0], np.eye(3, dtype=np.float32)[NEXT] if is_soft else NEXT)
+
+
 class Recurrent(chainer.Chain):
     """Two layers with a state, as in Chainer's ptb example."""
 
