@@ -18,8 +18,10 @@ from chainer_mmix.links.contract import (
     check_inputs,
     check_mixed,
     check_predictor,
+    check_states,
     target_name,
 )
+from chainer_mmix.links.graph import kept_by
 from chainer_mmix.links.hooks import is_of_training
 from chainer_mmix.mixing.accuracy import top_k_accuracy
 from chainer_mmix.mixing.criterion import ignored_label, mixup_criterion, mixup_score
@@ -173,6 +175,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         self.policy = policy
         self._scores: tuple = None, {}
         self.draw: MixupDraw | None = None
+        self._last_draw: MixupDraw | None = None
         for point in policy.layer_mix or ():
             self._point(point)
         if self.mixes:
@@ -278,12 +281,14 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         has_clean = train and self.clean_weight > 0
         report: dict[str, Any] = {}
         if draw is None or has_clean:
+            self._last_draw = None
             # Before the mixed pass, since what reports anew has the last word.
             weights = Weights.of(1.0, len(target))
             self.y = self._predict(inputs, named, target)
             report = clean = self._measure(target, target, weights)
         if draw is not None:
             self.y, a, b, self.draw = self._mix(draw, inputs, named, target)
+            self._last_draw = draw
             weights = of_labels = Weights.of(self.draw.lam, len(target))
             if self.remix is not None:
                 of_labels = self.remix.weights(weights, a, b)
@@ -352,6 +357,7 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             kwargs = {**kwargs, "target": target}
         else:
             args = [*args, target]
+        kept = kept_by(self.predictor)
         with using_draw(draw) as mixture:
             outputs = self.predictor(
                 *args,
@@ -361,6 +367,8 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 layer_mix=draw.layer_mix,
             )
         check_mixed(self.predictor, outputs, mixture, target)
+        if draw is not self._last_draw:
+            check_states(self.predictor, outputs[0], mixture, kept)
         return *outputs, mixture.draw
 
     def _accuracies(self) -> dict[str, Callable]:

@@ -8,8 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 import chainer
 import numpy as np
+from chainer.variable import VariableNode
 
-from chainer_mmix.links.graph import is_array, is_recorded, leaves
+from chainer_mmix.links.graph import (
+    is_array,
+    is_recorded,
+    kept_by,
+    leaves,
+    reached,
+)
+from chainer_mmix.links.names import links_of
 from chainer_mmix.links.states import is_mask
 from chainer_mmix.mixing.draw import Mixture
 
@@ -198,6 +206,7 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
             "were pasted, in them as in the samples: return what mixup_data gives"
         )
     is_dead = mixture.mixed and all(node() is None for node in mixture.mixed)
+    is_dead = is_dead and not mixture.may_be_cut
     # An array may go into a function that does not keep it.
     if is_dead and (
         not mixture.unmixed or _is_computed_from(outputs[0], mixture.unmixed)
@@ -207,6 +216,45 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
             "from the mixed state: go on with what mixup_data returns, and freeze what "
             "follows by disable_update, not by cutting the graph (as no_backprop_mode "
             "does), or mix after it"
+        )
+
+
+def check_states(predictor: chainer.Link, outputs, mixture: Mixture, kept) -> None:
+    """Checks that no state of an earlier step leads around the mixing point.
+
+    Args:
+        predictor (~chainer.Link): The predictor.
+        outputs: Its outputs.
+        mixture (Mixture): What it has mixed.
+        kept (dict): What its links kept before the call, by :func:`kept_by`.
+
+    Raises:
+        RuntimeError: If one does.
+    """
+    n, now = len(mixture.draw.perm), kept_by(predictor)
+    # What the call has left as it was is a constant.
+    states = {
+        key: node
+        for key, node in kept.items()
+        if now.get(key) is not node and node.shape[:1] == (n,)
+    }
+    if not states:
+        return
+    mixed = {node for ref in mixture.mixed if isinstance(node := ref(), VariableNode)}
+    around = reached(set(states.values()), outputs, mixed)
+    if around:
+        paths = {link: f"{name}/" for name, link in links_of(predictor).items()}
+        names = sorted(
+            f"{paths.get(link, '')}{attribute}"
+            for (link, attribute), node in states.items()
+            if node in around
+        )
+        raise RuntimeError(
+            f"{type(predictor).__name__} carries its state ({', '.join(names)}) over "
+            "from an earlier step, which had other partners or none, so that it would "
+            f"meet mixed targets with layer_mix={mixture.draw.layer_mix!r}: mix after "
+            "the last link with a state, reset the states before each step, or let the "
+            "steps of one sequence share a draw: model.compute_loss(draw, x, t)"
         )
 
 

@@ -208,6 +208,29 @@ def is_bypassed(outputs, state, is_data: Callable[[FunctionNode, int], bool]) ->
     return not data.isdisjoint(around)
 
 
+def kept_by(net: chainer.Link) -> dict[tuple[chainer.Link, str], VariableNode]:
+    """Returns the nodes of the Variables that links keep, such as ``h`` of an LSTM.
+
+    Parameters are none of them.
+
+    Returns:
+        dict: The nodes, by the link and the name of the attribute.
+    """
+    return {
+        (link, key): value.node
+        for link in net.links()
+        for key, value in vars(link).items()
+        if type(value) is chainer.Variable
+    }
+
+
+def reached(starts: set[VariableNode], outputs, stop: set) -> set[VariableNode]:
+    """Returns the starts from which a path leads to outputs, not through ``stop``."""
+    ends = nodes(outputs)
+    functions = _upstream(ends, starts | stop)
+    return starts & ends.union(*(function.inputs for function in functions))
+
+
 def depend(outputs, state, stop=None) -> bool:
     """Whether any of the outputs is computed from the state, or is it.
 

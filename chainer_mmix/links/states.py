@@ -60,7 +60,7 @@ class Mixing:
         with chainer.using_config("enable_backprop", any(is_variable.values())):
             mixed = self._mix(tuple(arrays.values()))
         if mixture := current_mixture():
-            mixture.mixed = ()  # the whole network sees it, whether cut or not
+            mixture.may_be_cut = True  # the whole network has seen it
         for (k, keep), h in zip(is_variable.items(), mixed, strict=True):
             values[k] = chainer.as_variable(h) if keep else chainer.as_array(h)
         return [values.pop(k) for k in range(len(args))], values

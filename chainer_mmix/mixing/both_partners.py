@@ -42,9 +42,25 @@ def _observed(criterion: Callable, y, target) -> tuple[Any, dict]:
     try:
         current = reporter.get_current_reporter()
     except IndexError:  # there is none
-        return criterion(y, target), observation
+        return checked(criterion(y, target), criterion), observation
     with current.scope(observation):
-        return criterion(y, target), observation
+        return checked(criterion(y, target), criterion), observation
+
+
+def checked(value, criterion: Callable):
+    """Returns what a criterion returned.
+
+    Raises:
+        TypeError: If it is neither an array nor a number, such as the tuple of
+            :func:`chainer.functions.precision`.
+    """
+    if not (hasattr(value, "dtype") or isinstance(value, numbers.Number)):
+        raise TypeError(
+            f"{criterion!r} returned a {type(value).__name__}, but one value a batch "
+            "or one a sample is needed: pass a function that returns the part that "
+            "counts, such as the first, and reports the others by chainer.report"
+        )
+    return value
 
 
 def _averages(a: dict, b: dict, weights: Weights, what: str) -> dict:

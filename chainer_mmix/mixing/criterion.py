@@ -16,7 +16,7 @@ from chainer_mmix.mixing.accuracy import (
     weighted_accuracy,
 )
 from chainer_mmix.mixing.binary_cross_entropy import softmax_binary_cross_entropy
-from chainer_mmix.mixing.both_partners import average_of_both
+from chainer_mmix.mixing.both_partners import average_of_both, checked
 from chainer_mmix.mixing.losses import mixup_softmax_cross_entropy
 from chainer_mmix.mixing.targets import (
     check_multi_label,
@@ -179,7 +179,7 @@ class _Call(NamedTuple):
         return self.target_a.dtype.kind != "f"
 
     def plain(self):
-        return self.criterion(self.y, self.target_a)
+        return checked(self.criterion(self.y, self.target_a), self.criterion)
 
 
 def _softmax_cross_entropy(call: _Call):
@@ -215,7 +215,7 @@ def _probabilities(call: _Call):
         soft_target(t, call.y, call.label_smoothing)
         for t in (call.target_a, call.target_b)
     )
-    return call.criterion(call.y, call.weights.mix_arrays(a, b))
+    return call._replace(target_a=call.weights.mix_arrays(a, b)).plain()
 
 
 def _accuracy_of_classes(call: _Call):
@@ -229,7 +229,7 @@ def _mixed_numbers(call: _Call):
     if not call.is_mixed:
         return call.plain()
     a, b = map(chainer.as_array, (call.target_a, call.target_b))
-    return call.criterion(call.y, call.weights.mix_arrays(a, b))
+    return call._replace(target_a=call.weights.mix_arrays(a, b)).plain()
 
 
 def _any_loss(call: _Call):

@@ -64,6 +64,7 @@ class Mixture:
             without a graph.
         unmixed: The last arrays that it was given, if it returned arrays.
         is_known: Whether the network has asked for the draw.
+        may_be_cut: Whether the results need not lead to the outputs in the graph.
     """
 
     draw: MixupDraw
@@ -71,6 +72,7 @@ class Mixture:
     mixed: tuple[weakref.ref, ...] = ()
     unmixed: tuple = ()
     is_known: bool = False
+    may_be_cut: bool = False
 
 
 @contextlib.contextmanager

@@ -8,12 +8,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import chainer
-import numpy as np
-from chainer.backends import cuda
 from chainer.training import extension
+
+from chainer_revive.compat.runtime import decode, encode
 
 # What asks a run to stop. SIGHUP is what a terminal sends when it closes.
 _SIGNALS = [
@@ -200,7 +199,7 @@ class StopOnSignal(extension.Extension):
         """Saves or restores what has yet to run."""
         rest = self._rest and (
             self._rest[0],
-            {key: _encode(value) for key, value in self._rest[1].items()},
+            {key: encode(value) for key, value in self._rest[1].items()},
         )
         try:
             rest = json.loads(str(serializer("rest", json.dumps(rest))))
@@ -209,18 +208,5 @@ class StopOnSignal(extension.Extension):
         if isinstance(serializer, chainer.Deserializer):
             self._rest = rest and (
                 str(rest[0]),
-                {key: _decode(value) for key, value in rest[1].items()},
+                {key: decode(value) for key, value in rest[1].items()},
             )
-
-
-def _encode(value: Any) -> list:
-    if isinstance(value, tuple):
-        return [_encode(part) for part in value]
-    array = np.asarray(cuda.to_cpu(chainer.as_array(value)))
-    return [array.dtype.str, array.tolist()]
-
-
-def _decode(value: list) -> Any:
-    if isinstance(value[0], list):
-        return tuple(_decode(part) for part in value)
-    return np.array(value[1], str(value[0]))

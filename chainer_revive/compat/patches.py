@@ -434,6 +434,17 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "self.stop_trigger.serialize(serializer['stop_trigger'])",
             "_mmix.serialize_stop_trigger(self, serializer['stop_trigger'])",
         ),
+        # The extensions that follow a snapshot in its iteration would run after the
+        # next iteration, with its weights.
+        Patch(
+            "        s = serializer['extensions']\n",
+            "        s = serializer['extensions']; "
+            "_mmix.serialize_observation(self, serializer)\n",
+        ),
+        Patch(
+            "        # main training loop\n",
+            "        _mmix.catch_up(self, extensions)\n",
+        ),
     ),
     # They set the attribute as at the beginning, until they are called again.
     "chainer.training.extensions.multistep_shift": (
@@ -481,9 +492,14 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "    def serialize(self, s): self.actual_trigger.serialize(s)\n",
         ),
     ),
-    # Nor are the states of recurrent links.
+    # Nor are the states of recurrent links, nor generators that draw orders alone.
     "chainer.training.updaters.standard_updater": (
         _with_runtime("import warnings"),
+        Patch(
+            "            iterator.serialize(serializer['iterator:' + name])\n",
+            "            iterator.serialize(serializer['iterator:' + name]); "
+            "_mmix.serialize_order(iterator, serializer['order:' + name])\n",
+        ),
         Patch(
             "            optimizer.target.serialize(serializer['model:' + name])\n\n",
             "            optimizer.target.serialize(serializer['model:' + name])\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import sys
 import warnings
@@ -224,6 +225,107 @@ def serialize_stop_trigger(trainer, serializer) -> None:
         return
     if value is not None:
         trainer.observation[trigger.monitor] = float(value)
+
+
+def serialize_observation(trainer, serializer) -> None:
+    """Serializes what was reported before a snapshot in the middle of an iteration."""
+    import chainer
+
+    if isinstance(serializer, chainer.Deserializer):
+        try:
+            saved = json.loads(str(serializer("observation", "null")))
+        except (KeyError, ValueError):  # a snapshot of Chainer's own
+            saved = None
+        if saved is not None:
+            saved = {key: decode(value) for key, value in saved.items()}
+        trainer._resumed = saved
+        return
+    saved = None
+    if any(_is_due(entry.trigger, trainer) for entry in trainer._extensions.values()):
+        values = {k: encode(v) for k, v in trainer.observation.items()}
+        saved = {k: v for k, v in values.items() if v[0] != "|O"}
+    serializer("observation", json.dumps(saved))
+
+
+def catch_up(trainer, extensions: list) -> None:
+    """Runs the extensions that follow a snapshot in its iteration, if it was resumed.
+
+    They find the weights, the iteration and the observation that they would have found.
+    """
+    observation = vars(trainer).pop("_resumed", None)
+    due = [entry for _, entry in extensions if _is_due(entry.trigger, trainer)]
+    if observation is None or not due:
+        return
+    trainer.observation = {**trainer.observation, **observation}
+    with trainer.reporter.scope(trainer.observation):
+        for entry in due:
+            if entry.trigger(trainer):
+                entry.extension(trainer)
+
+
+def _is_due(trigger, trainer) -> bool:
+    """Whether a trigger has yet to be asked in this iteration.
+
+    Those that do not keep the last iteration cannot tell.
+    """
+    trigger = getattr(trigger, "_interval_trigger", trigger)  # of a BestValueTrigger
+    asked = getattr(trigger, "_previous_iteration", None)
+    return asked is not None and 0 <= asked == trainer.updater.iteration - 1
+
+
+def encode(value) -> list:
+    """Returns what JSON can hold of a reported value, or of a tuple of them."""
+    import chainer
+
+    if isinstance(value, tuple):
+        return [encode(part) for part in value]
+    array = numpy.asarray(chainer.backends.cuda.to_cpu(chainer.as_array(value)))
+    return [array.dtype.str, array.tolist()]
+
+
+def decode(value: list):
+    """Returns what :func:`encode` was given, as an array on the CPU."""
+    if isinstance(value[0], list):
+        return tuple(decode(part) for part in value)
+    return numpy.array(value[1], str(value[0]))
+
+
+def serialize_order(iterator, serializer) -> None:
+    """Saves or loads the generator that a ``ShuffleOrderSampler`` has of its own.
+
+    That of :mod:`numpy.random` is not the iterator's.
+    """
+    import chainer
+
+    sampler = getattr(iterator, "order_sampler", None)
+    if type(sampler) is not chainer.iterators.ShuffleOrderSampler:
+        return
+    random = sampler._random
+    if random is numpy.random.random.__self__:
+        return
+    is_new = isinstance(random, numpy.random.Generator)
+    state = random.bit_generator.state if is_new else random.get_state(legacy=False)
+    try:
+        text = str(
+            serializer("random", json.dumps(state, default=numpy.ndarray.tolist))
+        )
+    except (KeyError, ValueError):  # npz, HDF5
+        warnings.warn(
+            "The snapshot has no state of the generator of ShuffleOrderSampler, which "
+            "begins anew",
+            stacklevel=2,
+        )
+        return
+    if not isinstance(serializer, chainer.Deserializer):
+        return
+    state = json.loads(text)
+    for key, value in state["state"].items():
+        if isinstance(value, list):
+            state["state"][key] = numpy.array(value, numpy.uint64)
+    if is_new:
+        random.bit_generator.state = state
+    else:
+        random.set_state(state)
 
 
 # The links with a state, and its parts.

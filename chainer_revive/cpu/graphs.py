@@ -229,7 +229,7 @@ def _persistent(links: Iterable[chainer.Link]) -> list[np.ndarray]:
 
 
 # What classifiers keep of a step.
-_OF_A_STEP = {"y", "loss", "accuracy", "draw", "_scores"}
+_OF_A_STEP = {"y", "loss", "accuracy", "draw", "_last_draw", "_scores"}
 _LISTED = {"_params", "_persistent", "_children"}  # names of what is looked at
 _PLAIN = {bool, int, float, str, complex, bytes, range, type(None)}
 _MANY = 100  # items; more are data

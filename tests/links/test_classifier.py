@@ -9,7 +9,13 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, mixup_data
+from chainer_mmix import (
+    ManifoldMixupClassifier,
+    MixupLayers,
+    MixupPolicy,
+    MixupSequential,
+    mixup_data,
+)
 from chainer_mmix.mixing import softmax_binary_cross_entropy
 
 
@@ -579,6 +585,102 @@ def test_a_batch_that_is_not_mixed_trains_as_the_plain_classifier():
         assert mixed[-1] or observation["main/lam"] == 1
         assert net.calls[-1][0] == mixed[-1]
     assert 3 < sum(mixed) < 17
+
+
+@pytest.mark.parametrize("per", ["batch", "pair"])
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("name", ["accfun", "lossfun"])
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_a_function_that_returns_several_values_is_named(is_soft, name, train, per):
+    def several(y, t):
+        return F.precision(y, NEXT)
+
+    policy = MixupPolicy(1, per=per, seed=0)
+    model = ManifoldMixupClassifier(RecurrentByHand(), policy=policy, **{name: several})
+    with (
+        chainer.using_config("train", train),
+        pytest.raises(TypeError, match=r"several at .* returned a tuple, but one"),
+    ):
+        model(WORDS[0], np.eye(3, dtype=np.float32)[NEXT] if is_soft else NEXT)
+
+
+class Recurrent(chainer.Chain):
+    """Two layers with a state, as in Chainer's ptb example."""
+
+    def __init__(self):
+        super().__init__(l1=L.LSTM(4, 5), l2=L.LSTM(5, 6), fc=L.Linear(6, 3))
+        self.constant = chainer.Variable(np.ones((8, 1), np.float32))
+
+    def forward(self, x):
+        return self.fc(self.l2(self.l1(x * self.constant)))
+
+
+class RecurrentByHand(Recurrent):
+    mixup_layers = ("input", "l1", "l2")
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        a = b = None
+        h = x * self.constant
+        for name, link in ("input", None), ("l1", self.l1), ("l2", self.l2):
+            h = link(h) if link else h
+            if mixup_hidden and layer_mix == name:
+                h, a, b = mixup_data(h, target, lam)
+        return (self.fc(h), a, b) if mixup_hidden else self.fc(h)
+
+
+def recurrent_as_list():
+    return MixupSequential(
+        (L.LSTM(4, 5), True), (L.LSTM(5, 6), True), (L.Linear(6, 3), True)
+    )
+
+
+RECURRENT = {
+    "MixupLayers": lambda: MixupLayers(Recurrent(), ["input", "l1", "l2"]),
+    "MixupSequential": recurrent_as_list,
+    "mixup_data": RecurrentByHand,
+}
+WORDS = np.random.RandomState(0).randn(3, 8, 4).astype(np.float32)
+NEXT = np.arange(8, dtype=np.int32) % 3
+
+
+@pytest.mark.parametrize("make", RECURRENT.values(), ids=RECURRENT)
+@pytest.mark.parametrize("point", [0, 1, 2])
+@pytest.mark.parametrize("before", ["mixed", "unmixed", "truncated"])
+def test_states_of_other_partners_lead_around_all_points_but_the_last(
+    make, point, before
+):
+    net = make()
+    layer = net.mixup_layers[point]
+    model = ManifoldMixupClassifier(net, mixup_alpha=1, layer_mix=layer, seed=0)
+    first = None if before == "unmixed" else model.next_draw(WORDS[0], NEXT)
+    loss = model.compute_loss(first, WORDS[0], NEXT)
+    if before == "truncated":
+        loss.backward()
+        loss.unchain_backward()
+    if point == 2:
+        model(WORDS[1], NEXT)
+        return
+    with pytest.raises(RuntimeError, match=r"carries its state \(.*/c, .*/h\) over"):
+        model(WORDS[1], NEXT)
+
+
+@pytest.mark.parametrize("make", RECURRENT.values(), ids=RECURRENT)
+def test_steps_of_one_draw_may_carry_a_state(make):
+    """Mixing the input of each step is training on sequences that are mixed before."""
+    net = make()
+    layer = net.mixup_layers[0]
+    model = ManifoldMixupClassifier(net, mixup_alpha=1, layer_mix=layer, seed=0)
+    draw = model.next_draw(WORDS[0], NEXT)
+    came = [float(model.compute_loss(draw, x, NEXT).array) for x in WORDS]
+    for link in net.links():
+        if isinstance(link, L.LSTM):
+            link.reset_state()
+    for x, loss in zip(WORDS, came, strict=True):
+        y = net(draw.lam * x + (1 - draw.lam) * x[draw.perm]).array
+        y = y.astype(np.float64)
+        log_p = y - np.log(np.exp(y).sum(axis=1, keepdims=True))
+        a, b = (log_p[np.arange(8), t].mean() for t in (NEXT, NEXT[draw.perm]))
+        assert loss == pytest.approx(-draw.lam * a - (1 - draw.lam) * b, rel=1e-5)
 
 
 def test_same_seed_same_losses():

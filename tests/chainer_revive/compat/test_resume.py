@@ -1,5 +1,6 @@
 """A training that is resumed ends as one that was not interrupted."""
 
+import copy
 import json
 
 import chainer
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 from chainer import optimizers
 from chainer.datasets import TupleDataset
-from chainer.iterators import SerialIterator
+from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.link_hooks import SpectralNormalization
 from chainer.serializers import load_hdf5, load_npz, save_hdf5, save_npz
 from chainer.training import StandardUpdater, Trainer, extensions, triggers
 from chainer.training.updaters import ParallelUpdater
 
 rng = np.random.RandomState(0)
+SAVERS = {"npz": (save_npz, load_npz), "hdf5": (save_hdf5, load_hdf5)}
 DATA = TupleDataset(rng.rand(40, 4).astype("f"), (rng.rand(40) > 0.5).astype(np.int32))
 
 
@@ -199,6 +201,106 @@ def test_patience_of_a_snapshot_without_it(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="its patience begins anew"):
         load_npz(tmp_path / "old.npz", trainer)
     assert trainer.stop_trigger.count == 0
+
+
+# --- Extensions that follow a snapshot in its iteration -------------------------------
+
+
+FOLLOWING = {
+    "each epoch": (1, "epoch"),
+    "schedule": triggers.ManualScheduleTrigger([2, 3], "epoch"),
+    "best": triggers.MinValueTrigger("validation/main/loss"),
+}
+
+
+@pytest.mark.parametrize("trigger", FOLLOWING)
+@pytest.mark.parametrize("saver", ["npz", "hdf5", "autoload"])
+def test_what_follows_a_snapshot_runs_with_the_weights_of_its_iteration(
+    trigger, saver, tmp_path
+):
+    save, load = (save_hdf5, load_hdf5) if saver == "hdf5" else (save_npz, load_npz)
+    autoload = saver == "autoload"
+    filename = "snapshot_iter_{.updater.iteration}" if autoload else "latest"
+
+    def run(out, epochs, resume=None):
+        trainer = make_trainer(out, (epochs, "epoch"))
+        model = trainer.updater.get_optimizer("main").target
+        valid = SerialIterator(DATA, 40, repeat=False, shuffle=False)
+        trainer.extend(extensions.Evaluator(valid, model))
+        latest = extensions.snapshot(save, filename=filename, autoload=autoload)
+        trainer.extend(latest, trigger=(1, "epoch"))
+        weights = extensions.snapshot_object(model, "at_{.updater.iteration}")
+        trainer.extend(weights, trigger=copy.deepcopy(FOLLOWING[trigger]))
+        if resume:
+            load(str(resume), trainer)
+        trainer.run()
+        assert len(trainer.get_extension("LogReport").log) == epochs
+        return {path.name: dict(np.load(path)) for path in out.glob("at_*")}
+
+    right = run(tmp_path / "a", 4)
+    run(tmp_path / "b", 2)
+    came = run(tmp_path / "b", 4, None if autoload else tmp_path / "b" / "latest")
+    assert right.keys() == came.keys()
+    assert "at_8" in right
+    for name, weights in right.items():
+        np.testing.assert_equal(came[name], weights)
+
+
+def test_what_follows_a_snapshot_finds_what_was_reported(tmp_path):
+    def run(out, stop, resume=None):
+        trainer = make_trainer(out, (stop, "iteration"))
+        snapshot = extensions.snapshot(filename="latest")
+        trainer.extend(snapshot, trigger=(3, "iteration"), priority=500)
+        if resume:
+            load_npz(resume, trainer)
+        trainer.run()
+        return losses(trainer)
+
+    right = run(tmp_path / "a", 8)
+    run(tmp_path / "b", 3)
+    assert run(tmp_path / "b", 8, tmp_path / "b" / "latest") == right
+
+
+# --- Orders drawn by a generator of their own ----------------------------------------
+
+
+def updater_in_order_of(random):
+    sampler = ShuffleOrderSampler(random)
+    optimizer = optimizers.SGD(1.0).setup(L.Classifier(L.Linear(4, 2)))
+    return StandardUpdater(SerialIterator(DATA, 10, order_sampler=sampler), optimizer)
+
+
+def orders(updater):
+    iterator = updater.get_iterator("main")
+    return [[tuple(x) for x, _ in iterator.next()] for _ in range(9)]
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+@pytest.mark.parametrize(
+    "make",
+    [np.random.RandomState, np.random.default_rng]
+    + [
+        lambda seed, kind=kind: np.random.Generator(kind(seed))
+        for kind in (np.random.MT19937, np.random.Philox, np.random.SFC64)
+    ],
+)
+def test_generators_of_orders_are_resumed(make, saver, tmp_path):
+    save, load = SAVERS[saver]
+    path = str(tmp_path / "snapshot")
+    updater = updater_in_order_of(make(3))
+    for _ in range(6):  # within the second epoch
+        updater.update()
+    save(path, updater)
+    right = orders(updater)
+    resumed = updater_in_order_of(make(3))
+    load(path, resumed)
+    assert orders(resumed) == right
+
+
+def test_a_snapshot_without_the_generator_of_orders(tmp_path):
+    save_npz(tmp_path / "old.npz", updater_in_order_of(None))
+    with pytest.warns(UserWarning, match="ShuffleOrderSampler, which begins anew"):
+        load_npz(tmp_path / "old.npz", updater_in_order_of(np.random.RandomState(3)))
 
 
 # --- States of recurrent links -------------------------------------------------------
@@ -388,8 +490,6 @@ def test_a_hook_can_be_taken_away_from_a_layer_without_input_size():
 
 
 # --- Layers that are never called ----------------------------------------------------
-
-SAVERS = {"npz": (save_npz, load_npz), "hdf5": (save_hdf5, load_hdf5)}
 
 
 def with_spare(out, stop, optimizer):
