@@ -8,7 +8,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
-from chainer import optimizers
+from chainer import optimizers, training
 from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.link_hooks import SpectralNormalization
@@ -259,6 +259,37 @@ def test_what_follows_a_snapshot_finds_what_was_reported(tmp_path):
     right = run(tmp_path / "a", 8)
     run(tmp_path / "b", 3)
     assert run(tmp_path / "b", 8, tmp_path / "b" / "latest") == right
+
+
+def test_values_that_json_cannot_hold_do_not_prevent_a_snapshot(tmp_path):
+    reported = {
+        **{"table": {"a": 1}, "ragged": [1, [2]], "object": object()},
+        **{"objects": np.array([object()]), "two": (object(), 1)},
+        **{"number": np.float32(0.5), "count": (0.25, 4)},
+    }
+    seen = []
+
+    def run(stop, resume=None):
+        trainer = make_trainer(tmp_path, (stop, "iteration"))
+        before = training.make_extension((1, "iteration"), priority=600)(
+            lambda trainer: trainer.observation.update(reported)
+        )
+        after = training.make_extension((1, "iteration"), priority=400)(
+            lambda trainer: seen.append(trainer.observation)
+        )
+        trainer.extend(before, name="before")
+        trainer.extend(extensions.snapshot(filename="latest"), priority=500)
+        trainer.extend(after, name="after")
+        if resume:
+            load_npz(resume, trainer)
+        trainer.run()
+
+    run(4)
+    seen.clear()
+    run(4, tmp_path / "latest")
+    (found,) = seen
+    assert found.keys() & reported.keys() == {"number", "count"}
+    assert (found["number"], found["count"]) == (0.5, (0.25, 4))
 
 
 # --- Orders drawn by a generator of their own ----------------------------------------
