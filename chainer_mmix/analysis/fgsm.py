@@ -131,11 +131,16 @@ def fgsm(x, direction, eps: float, clip: tuple[float, float] | None = None):
     """
     if clip is not None and x.size:
         low, high = float(x.min()), float(x.max())
-        slack = 1e-3 * (clip[1] - clip[0])
-        if low < clip[0] - slack or high > clip[1] + slack:
+        if exceed(low, high, clip):
             raise ValueError(
                 f"clip={clip} would change inputs by more than eps, since they go from "
                 f"{low:.4g} to {high:.4g}: give their bounds, or none (clip=None)"
             )
     x = x + x.dtype.type(eps) * direction
     return x if clip is None else x.clip(*map(x.dtype.type, clip))
+
+
+def exceed(low: float, high: float, bounds: tuple[float, float]) -> bool:
+    """Whether inputs from ``low`` to ``high`` exceed bounds by more than a rounding."""
+    slack = 1e-3 * (bounds[1] - bounds[0])
+    return low < bounds[0] - slack or high > bounds[1] + slack
