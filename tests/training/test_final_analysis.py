@@ -32,7 +32,8 @@ class OwnDataset(DatasetMixin):
 
 
 @pytest.mark.parametrize(
-    "images, bounds", [(BRIGHT, (0, 1)), (WIDE, (-np.inf, np.inf))]
+    "images, bounds",
+    [(BRIGHT, (0, 1)), (BRIGHT.clip(0, 1), (0, 1)), (WIDE, (-np.inf, np.inf))],
 )
 def test_an_attack_stays_in_the_range_of_images_alone(images, bounds, tmp_path):
     weights = np.random.RandomState(0).randn(3, 64)
