@@ -304,7 +304,8 @@ def decode(value: list):
 def serialize_order(iterator, serializer) -> None:
     """Saves or loads the generator that a ``ShuffleOrderSampler`` has of its own.
 
-    That of :mod:`numpy.random` is not the iterator's.
+    That of :mod:`numpy.random` is not the iterator's, and what is no generator of
+    NumPy's cannot be saved.
     """
     import chainer
 
@@ -312,9 +313,10 @@ def serialize_order(iterator, serializer) -> None:
     if type(sampler) is not chainer.iterators.ShuffleOrderSampler:
         return
     random = sampler._random
-    if random is numpy.random.random.__self__:
-        return
     is_new = isinstance(random, numpy.random.Generator)
+    is_old = isinstance(random, numpy.random.RandomState)
+    if not (is_new or is_old) or random is numpy.random.random.__self__:
+        return
     state = random.bit_generator.state if is_new else random.get_state(legacy=False)
     try:
         text = str(

@@ -334,6 +334,20 @@ def test_a_snapshot_without_the_generator_of_orders(tmp_path):
         load_npz(tmp_path / "old.npz", updater_in_order_of(np.random.RandomState(3)))
 
 
+class OwnGenerator:
+    def permutation(self, n):
+        return np.arange(n)[::-1]
+
+
+@pytest.mark.parametrize("random", [None, np.random, OwnGenerator()])
+def test_generators_of_orders_that_are_none_or_those_of_all(random, tmp_path):
+    updater = updater_in_order_of(random)
+    save_npz(tmp_path / "snapshot.npz", updater)
+    number = np.random.rand()
+    load_npz(tmp_path / "snapshot.npz", updater)
+    assert np.random.rand() != number
+
+
 # --- States of recurrent links -------------------------------------------------------
 
 RECURRENT = {
