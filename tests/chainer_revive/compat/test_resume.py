@@ -261,6 +261,39 @@ def test_what_follows_a_snapshot_finds_what_was_reported(tmp_path):
     assert run(tmp_path / "b", 8, tmp_path / "b" / "latest") == right
 
 
+def test_an_error_of_what_follows_a_snapshot_ends_a_run_as_any_other(tmp_path):
+    ends = []
+
+    class Following(extensions.FailOnNonNumber):
+        priority = -200
+        fails = False
+
+        def __call__(self, trainer):
+            if self.fails:
+                raise RuntimeError("mine")
+
+        def on_error(self, trainer, error, traceback):
+            ends.append(str(error))
+
+        def finalize(self):
+            ends.append("finalize")
+
+    def run(fails):
+        trainer = make_trainer(tmp_path, (3, "iteration"))
+        snapshot = extensions.snapshot(filename="latest", autoload=True)
+        trainer.extend(snapshot, trigger=(1, "iteration"))
+        following = Following()
+        following.fails = fails
+        trainer.extend(following, trigger=(1, "iteration"))
+        trainer.run()
+
+    run(False)
+    ends.clear()
+    with pytest.raises(RuntimeError, match="mine"):
+        run(True)
+    assert ends == ["mine", "finalize"]
+
+
 def test_values_that_json_cannot_hold_do_not_prevent_a_snapshot(tmp_path):
     reported = {
         **{"table": {"a": 1}, "ragged": [1, [2]], "object": object()},
