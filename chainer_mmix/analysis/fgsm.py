@@ -129,18 +129,21 @@ def fgsm(x, direction, eps: float, clip: tuple[float, float] | None = None):
     Raises:
         ValueError: If an input is out of its bounds by more than a rounding.
     """
-    if clip is not None and x.size:
-        low, high = float(x.min()), float(x.max())
-        if exceed(low, high, clip):
-            raise ValueError(
-                f"clip={clip} would change inputs by more than eps, since they go from "
-                f"{low:.4g} to {high:.4g}: give their bounds, or none (clip=None)"
-            )
+    if clip is not None and exceed(x, clip):
+        raise ValueError(
+            f"clip={clip} would change inputs by more than eps, since they go from "
+            f"{float(x.min()):.4g} to {float(x.max()):.4g}: give their bounds, or none "
+            "(clip=None)"
+        )
     x = x + x.dtype.type(eps) * direction
     return x if clip is None else x.clip(*map(x.dtype.type, clip))
 
 
-def exceed(low: float, high: float, bounds: tuple[float, float]) -> bool:
-    """Whether inputs from ``low`` to ``high`` exceed bounds by more than a rounding."""
-    slack = 1e-3 * (bounds[1] - bounds[0])
-    return low < bounds[0] - slack or high > bounds[1] + slack
+def exceed(x, bounds: tuple) -> bool:
+    """Whether any input exceeds its bounds by more than a rounding.
+
+    The bounds are two numbers, or two arrays, such as those of standardised channels.
+    """
+    low, high = bounds
+    slack = 1e-3 * (high - low)
+    return bool((x < low - slack).any() or (x > high + slack).any())

@@ -80,7 +80,7 @@ def _are_in_unit_range(examples: Sequence) -> bool:
     if as_bytes(examples) is not examples:  # from files, which are not read for this
         return True
     images = (examples[i][0] for i in range(len(examples)))
-    return not any(exceed(x.min(), x.max(), (0, 1)) for x in images)
+    return not any(exceed(x, (0, 1)) for x in images)
 
 
 def evaluate_at_end(
