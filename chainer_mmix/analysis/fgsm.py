@@ -129,13 +129,21 @@ def fgsm(x, direction, eps: float, clip: tuple[float, float] | None = None):
     Raises:
         ValueError: If an input is out of its bounds by more than a rounding.
     """
-    if clip is not None and x.size:
-        low, high = float(x.min()), float(x.max())
-        slack = 1e-3 * (clip[1] - clip[0])
-        if low < clip[0] - slack or high > clip[1] + slack:
-            raise ValueError(
-                f"clip={clip} would change inputs by more than eps, since they go from "
-                f"{low:.4g} to {high:.4g}: give their bounds, or none (clip=None)"
-            )
+    if clip is not None and exceed(x, clip):
+        raise ValueError(
+            f"clip={clip} would change inputs by more than eps, since they go from "
+            f"{float(x.min()):.4g} to {float(x.max()):.4g}: give their bounds, or none "
+            "(clip=None)"
+        )
     x = x + x.dtype.type(eps) * direction
     return x if clip is None else x.clip(*map(x.dtype.type, clip))
+
+
+def exceed(x, bounds: tuple) -> bool:
+    """Whether any input exceeds its bounds by more than a rounding.
+
+    The bounds are two numbers, or two arrays, such as those of standardised channels.
+    """
+    low, high = bounds
+    slack = 1e-3 * (high - low)
+    return bool((x < low - slack).any() or (x > high + slack).any())

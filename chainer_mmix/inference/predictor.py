@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,9 +214,9 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _distinct(names: Iterable[str]) -> list[str]:
     names = list(names)
+    n = Counter(names)
     return [
-        f"{name} ({label})" if names.count(name) > 1 else name
-        for label, name in enumerate(names)
+        f"{name} ({label})" if n[name] > 1 else name for label, name in enumerate(names)
     ]
 
 

@@ -35,11 +35,12 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
             flaw = None
             with contextlib.suppress(TypeError, ValueError):
                 inputs, named, target = self._split(args, dict(kwargs))
-                given = [*inputs, *named.values()]
-                flaw = _flaw_of_inputs(given, self.predictor)
-                flaw = flaw or _flaw_of_images(given, str(e))
+                given, y = [*inputs, *named.values()], getattr(self, "y", None)
+                if y is None:  # else the network has taken the inputs
+                    flaw = _flaw_of_inputs(given, self.predictor)
+                    flaw = flaw or _flaw_of_images(given, str(e))
                 if flaw is None and not isinstance(e, ValueError):  # which says it
-                    flaw = _flaw_of_target(target, getattr(self, "y", None))
+                    flaw = _flaw_of_target(target, y)
             if flaw is None:
                 raise
             raise TypeError(flaw) from e

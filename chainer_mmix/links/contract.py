@@ -236,7 +236,7 @@ def check_states(predictor: chainer.Link, outputs, mixture: Mixture, kept) -> No
     states = {
         key: node
         for key, node in kept.items()
-        if now.get(key) is not node and node.shape[:1] == (n,)
+        if now.get(key) is not node and _is_of_samples(node.shape, n)
     }
     if not states:
         return
@@ -256,6 +256,11 @@ def check_states(predictor: chainer.Link, outputs, mixture: Mixture, kept) -> No
             "the last link with a state, reset the states before each step, or let the "
             "steps of one sequence share a draw: model.compute_loss(draw, x, t)"
         )
+
+
+def _is_of_samples(shape: tuple[int, ...], n: int) -> bool:
+    """Whether it is the shape of a state, or of those of the layers of an NStepLSTM."""
+    return shape[:1] == (n,) or (len(shape) == 3 and shape[1] == n)
 
 
 def called(link: chainer.Link) -> Callable:

@@ -211,17 +211,31 @@ def is_bypassed(outputs, state, is_data: Callable[[FunctionNode, int], bool]) ->
 def kept_by(net: chainer.Link) -> dict[tuple[chainer.Link, str], VariableNode]:
     """Returns the nodes of the Variables that links keep, such as ``h`` of an LSTM.
 
-    Parameters are none of them.
+    They are attributes, or in tuples, lists and dicts that are. Parameters are none of
+    them.
 
     Returns:
         dict: The nodes, by the link and the name of the attribute.
     """
     return {
-        (link, key): value.node
+        (link, place): variable.node
         for link in net.links()
-        for key, value in vars(link).items()
-        if type(value) is chainer.Variable
+        for name, value in vars(link).items()
+        for place, variable in _variables(name, value)
     }
+
+
+_MANY = 100  # items; more are a history
+
+
+def _variables(name: str, value) -> Iterator[tuple[str, chainer.Variable]]:
+    if type(value) is chainer.Variable:
+        yield name, value
+    elif type(value) in (tuple, list, dict) and len(value) <= _MANY:
+        items = value.items() if type(value) is dict else enumerate(value)
+        for key, part in items:
+            if type(part) in (chainer.Variable, tuple, list, dict):
+                yield from _variables(f"{name}[{key!r}]", part)
 
 
 def reached(starts: set[VariableNode], outputs, stop: set) -> set[VariableNode]:

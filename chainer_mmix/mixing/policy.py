@@ -30,11 +30,8 @@ def _check_float(name: str, value: Any) -> None:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         float(value)
-        is_number = not isinstance(value, (bool, np.bool_))
     except (TypeError, ValueError):
-        is_number = False
-    if not is_number:
-        raise TypeError(f"{name} must be a number, not {value!r}")
+        raise TypeError(f"{name} must be a number, not {value!r}") from None
 
 
 def _bounds(name: str, bounds: Sequence[float] | None) -> tuple[float, float] | None:

@@ -218,6 +218,7 @@ def _word(name: str) -> str | None:
     """Returns the word in a metric's name that tells what it is."""
     for text in (name.rpartition("/")[2], name):
         parts = re.split(r"[^a-z0-9]+", text.lower())
+        parts += [part.rstrip("0123456789") for part in parts]  # of loss2 and acc5
         if parts[-1] in _SHARES:
             return parts[-1]
         # First these: less is better of top1_error, f1_loss and brier_score.

@@ -7,6 +7,7 @@ import chainer
 import numpy as np
 from chainer.iterators import SerialIterator
 
+from chainer_mmix.analysis.fgsm import exceed
 from chainer_mmix.datasets import as_bytes, without_augmentation
 from chainer_mmix.runs.log import write_log
 from chainer_mmix.training.extensions import (
@@ -78,7 +79,8 @@ def analyse(
 def _are_in_unit_range(examples: Sequence) -> bool:
     if as_bytes(examples) is not examples:  # from files, which are not read for this
         return True
-    return all(x.min() >= 0 and x.max() <= 1 for x, _ in examples)
+    images = (examples[i][0] for i in range(len(examples)))
+    return not any(exceed(x, (0, 1)) for x in images)
 
 
 def evaluate_at_end(

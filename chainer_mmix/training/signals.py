@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import chainer
 from chainer.training import extension
 
-from chainer_revive.compat.runtime import decode, encode
+from chainer_revive.compat.runtime import decode, encoded
 
 # What asks a run to stop. SIGHUP is what a terminal sends when it closes.
 _SIGNALS = [
@@ -197,10 +197,7 @@ class StopOnSignal(extension.Extension):
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or restores what has yet to run."""
-        rest = self._rest and (
-            self._rest[0],
-            {key: encode(value) for key, value in self._rest[1].items()},
-        )
+        rest = self._rest and (self._rest[0], encoded(self._rest[1]))
         try:
             rest = json.loads(str(serializer("rest", json.dumps(rest))))
         except KeyError:  # the snapshot of a Trainer without this extension

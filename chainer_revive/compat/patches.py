@@ -442,8 +442,8 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "_mmix.serialize_observation(self, serializer)\n",
         ),
         Patch(
-            "        # main training loop\n",
-            "        _mmix.catch_up(self, extensions)\n",
+            "        # main training loop\n        try:\n",
+            "        try:\n            _mmix.catch_up(self, extensions)\n",
         ),
     ),
     # They set the attribute as at the beginning, until they are called again.

@@ -242,8 +242,7 @@ def serialize_observation(trainer, serializer) -> None:
         return
     saved = None
     if any(_is_due(entry.trigger, trainer) for entry in trainer._extensions.values()):
-        values = {k: encode(v) for k, v in trainer.observation.items()}
-        saved = {k: v for k, v in values.items() if v[0] != "|O"}
+        saved = encoded(trainer.observation)
     serializer("observation", json.dumps(saved))
 
 
@@ -273,18 +272,30 @@ def _is_due(trigger, trainer) -> bool:
     return asked is not None and 0 <= asked == trainer.updater.iteration - 1
 
 
-def encode(value) -> list:
-    """Returns what JSON can hold of a reported value, or of a tuple of them."""
+def encoded(observation: dict) -> dict:
+    """Returns what JSON can hold of reported values: numbers, words, tuples of them.
+
+    A program may report anything else, which Chainer's own extensions leave out.
+    """
+    values = {key: _encode(value) for key, value in observation.items()}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _encode(value) -> list | None:
     import chainer
 
     if isinstance(value, tuple):
-        return [encode(part) for part in value]
-    array = numpy.asarray(chainer.backends.cuda.to_cpu(chainer.as_array(value)))
-    return [array.dtype.str, array.tolist()]
+        parts = [_encode(part) for part in value]
+        return parts if parts and None not in parts else None
+    value = chainer.as_array(value)
+    if not (numpy.isscalar(value) or isinstance(value, chainer.get_array_types())):
+        return None
+    array = numpy.asarray(chainer.backends.cuda.to_cpu(value))
+    return [array.dtype.str, array.tolist()] if array.dtype.kind in "biufU" else None
 
 
 def decode(value: list):
-    """Returns what :func:`encode` was given, as an array on the CPU."""
+    """Returns a value of :func:`encoded`, as an array on the CPU."""
     if isinstance(value[0], list):
         return tuple(decode(part) for part in value)
     return numpy.array(value[1], str(value[0]))
@@ -293,7 +304,8 @@ def decode(value: list):
 def serialize_order(iterator, serializer) -> None:
     """Saves or loads the generator that a ``ShuffleOrderSampler`` has of its own.
 
-    That of :mod:`numpy.random` is not the iterator's.
+    That of :mod:`numpy.random` is not the iterator's, and what is no generator of
+    NumPy's cannot be saved.
     """
     import chainer
 
@@ -301,9 +313,10 @@ def serialize_order(iterator, serializer) -> None:
     if type(sampler) is not chainer.iterators.ShuffleOrderSampler:
         return
     random = sampler._random
-    if random is numpy.random.random.__self__:
-        return
     is_new = isinstance(random, numpy.random.Generator)
+    is_old = isinstance(random, numpy.random.RandomState)
+    if not (is_new or is_old) or random is numpy.random.random.__self__:
+        return
     state = random.bit_generator.state if is_new else random.get_state(legacy=False)
     try:
         text = str(

@@ -100,6 +100,18 @@ def test_a_rounding_is_within_the_bounds():
     np.testing.assert_array_equal(fgsm(x, np.ones_like(x), 0.1, (0, 1)), [[1]])
 
 
+def test_each_channel_may_have_its_bounds():
+    x = np.random.default_rng(0).random((5, 3, 4, 4), np.float32)
+    mean = np.array([0.5, 0.4, 0.3], np.float32).reshape(3, 1, 1)
+    low, high = (0 - mean) / 0.25, (1 - mean) / 0.25
+    x = (x - mean) / np.float32(0.25)
+    direction = np.sign(x)
+    found = fgsm(x, direction, 2.0, (low, high))
+    np.testing.assert_array_equal(found, np.clip(x + 2 * direction, low, high))
+    with pytest.raises(ValueError, match="would change inputs by more than eps"):
+        fgsm(x, direction, 2.0, (low + 1, high))
+
+
 def test_a_network_without_a_gradient_is_named(data):
     class Rounding(chainer.Chain):
         def __init__(self):

@@ -47,6 +47,31 @@ def test_the_remedy_is_named(x, t, remedy, train):
         model(x, t)
 
 
+class OfAnyDtype(chainer.Chain):
+    """Takes images of any dtype, and indices, as it likes."""
+
+    def __init__(self):
+        super().__init__(embed=L.EmbedID(9, 4), fc=L.Linear(4, 3))
+
+    def forward(self, x):
+        if x.dtype.kind == "f":
+            return self.fc(F.cast(F.mean(x, axis=(2, 3)), np.float32))
+        return self.fc(F.mean(self.embed(x), axis=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
+@pytest.mark.parametrize("mixes", [False, True])
+def test_inputs_that_the_network_has_taken_are_not_blamed(dtype, mixes):
+    net = MixupLayers(OfAnyDtype(), ["fc"])
+    model = ManifoldMixupClassifier(net, mixup_alpha=0.2 * mixes, seed=0)
+    x = (np.arange(6 * 4 * 4 * 4).reshape(6, 4, 4, 4) % 9).astype(dtype)
+    model(x, T)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\)"):
+        model(x, T + 5)
+    with pytest.raises(TypeError, match=r"t.astype\(numpy.int32\)"):
+        model(x, T.astype(np.uint8))
+
+
 def test_the_remedies_are_right():
     labels = np.array(["cat", "dog", "hen"])[T]
     _, numbers = np.unique(labels, return_inverse=True)

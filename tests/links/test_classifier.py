@@ -664,6 +664,54 @@ def test_states_of_other_partners_lead_around_all_points_but_the_last(
         model(WORDS[1], NEXT)
 
 
+class StateByHand(chainer.Chain):
+    """Keeps the states of the layers of an NStepLSTM itself, as (layers, N, units)."""
+
+    mixup_layers = ("input", "rnn")
+
+    def __init__(self, keep):
+        super().__init__(rnn=L.NStepLSTM(2, 4, 5, 0.0), fc=L.Linear(5, 3))
+        self.keep = keep
+        self.reset_state()
+
+    def reset_state(self):
+        self.state = self.keep(None, None)
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        a, b, h = None, None, chainer.as_variable(x)
+        if layer_mix == "input":
+            h, a, b = mixup_data(h, target, lam)
+        state = self.state.values() if isinstance(self.state, dict) else self.state
+        hy, cy, ys = self.rnn(*state, F.split_axis(h, len(x), axis=0))
+        self.state = self.keep(hy, cy)
+        h = F.concat(ys, axis=0)
+        if layer_mix == "rnn":
+            h, a, b = mixup_data(h, target, lam)
+        return (self.fc(h), a, b) if mixup_hidden else self.fc(h)
+
+
+@pytest.mark.parametrize(
+    "keep, names",
+    [
+        (lambda h, c: (h, c), r"state\[0\], state\[1\]"),
+        (lambda h, c: [h, c], r"state\[0\], state\[1\]"),
+        (lambda h, c: {"h": h, "c": c}, r"state\['c'\], state\['h'\]"),
+    ],
+)
+def test_states_in_tuples_and_of_several_layers_are_found(keep, names):
+    for layer in ("input", "rnn"):
+        net = StateByHand(keep)
+        model = ManifoldMixupClassifier(net, mixup_alpha=1, layer_mix=layer, seed=0)
+        model(WORDS[0], NEXT)
+        if layer == "rnn":
+            model(WORDS[1], NEXT)
+            continue
+        with pytest.raises(RuntimeError, match=rf"carries its state \({names}\) over"):
+            model(WORDS[1], NEXT)
+        net.reset_state()
+        model(WORDS[1], NEXT)
+
+
 @pytest.mark.parametrize("make", RECURRENT.values(), ids=RECURRENT)
 def test_steps_of_one_draw_may_carry_a_state(make):
     """Mixing the input of each step is training on sequences that are mixed before."""

@@ -119,6 +119,10 @@ def test_a_metric_by_its_key_or_the_end_of_it(wanted, key):
         ("distance_accuracy", False),
         ("error/accuracy", False),
         ("ap/cat", False),
+        ("loss2", True),
+        ("error1/cat", True),
+        ("acc5", False),
+        ("map50", False),
     ],
 )
 def test_whether_less_is_better(name, lower):
@@ -127,6 +131,7 @@ def test_whether_less_is_better(name, lower):
     for wanted, is_lower in ((None, lower), (True, True), (False, False)):
         metric = choose_metric([run], key, wanted)
         assert metric.lower_is_better == is_lower
+        assert metric.flaws == ()
         (summary,) = compare_groups(group_runs([run]), (), metric).summaries
         assert summary.best.mean == (3.0 if is_lower else 5.0)
         assert summary.final.mean == 5.0

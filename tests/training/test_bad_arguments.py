@@ -99,6 +99,16 @@ def test_a_refused_iterator_goes_without_a_word():
     gc.collect()
 
 
+def test_epochs_of_a_drop_may_be_shares_of_all(tmp_path):
+    """As in the papers, at half and three quarters of the training."""
+    drops = [0.5 * 4, np.float64(0.75 * 4)]
+    trainer = build(tmp_path, epoch=4, lr_drop=drops)
+    trainer.run()
+    log = trainer.get_extension("LogReport").log
+    rates = np.array([entry["lr"] for entry in log])
+    np.testing.assert_allclose(rates / rates[0], [1, 1, 0.1, 0.01])
+
+
 def test_epochs_of_a_drop_come_in_a_list(tmp_path):
     for drops in (1, "1"):
         with pytest.raises(TypeError, match=f"a list of epochs: .{drops!r}"):

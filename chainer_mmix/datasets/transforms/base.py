@@ -48,22 +48,24 @@ class Transform:
         """Transforms one example.
 
         Args:
-            example (tuple): An image, float32 of shape (C, H, W), and its label.
+            example (tuple): An image, floats of shape (C, H, W), and its label. What is
+                not float32 is transformed in float32.
 
         Returns:
             tuple: A new image of the same shape and dtype, and the label.
 
         Raises:
-            ValueError: If the image is not float32.
+            ValueError: If the image is not of a float dtype.
         """
         image, label = example
-        if image.dtype != np.float32:
+        if image.dtype.kind != "f":
             raise ValueError(
                 f"images of dtype {image.dtype} cannot be augmented: make them "
                 "float32, and bytes x.astype(numpy.float32) / 255"
             )
         draw = self.draw(image.shape, example_random())
-        return self.apply(image[None], [draw])[0], label
+        images = self.apply(image[None].astype(np.float32, copy=False), [draw])
+        return images[0].astype(image.dtype, copy=False), label
 
 
 class Compose(Transform):

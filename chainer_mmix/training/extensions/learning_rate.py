@@ -50,7 +50,7 @@ class LearningRate(EpochSchedule):
 
     def __init__(
         self,
-        drops: Sequence[int] = (),
+        drops: Sequence[float] = (),
         factor: float = 0.1,
         optimizer: chainer.GradientMethod | None = None,
         warmup: int = 0,
@@ -60,8 +60,9 @@ class LearningRate(EpochSchedule):
         if isinstance(drops, str) or not isinstance(drops, Iterable):
             raise TypeError(f"drops must be a list of epochs: [{drops!r}]")
         self._drops = tuple(drops)
-        for drop in self._drops:
-            check_whole("an epoch of drops", drop, 1)
+        for drop in self._drops:  # 100.0 too, as of 0.5 * 200
+            is_whole = isinstance(drop, float) and drop.is_integer()
+            check_whole("an epoch of drops", int(drop) if is_whole else drop, 1)
         check_number("factor", factor, exclusive=True)
         check_number("warmup", warmup)
         check_number("scale", scale, exclusive=True)

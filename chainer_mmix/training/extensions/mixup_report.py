@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import chainer
-from chainer.training import extension, get_trigger
-from chainer.training.triggers import IntervalTrigger
+from chainer.training import extension, get_trigger, triggers
 
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.runs.mixup import MixupCounts
 from chainer_mmix.training.extensions.mixup_counter import BIN_EDGES, MixupCounter
 from chainer_mmix.training.not_essential import not_essential
 from chainer_mmix.training.trainer_parts import batch_size, classifier_of
+
+# Others, such as functions, may fire in each iteration.
+_TRIGGERS = tuple(kind for kind in vars(triggers).values() if isinstance(kind, type))
 
 
 class MixupReport(extension.Extension):
@@ -137,13 +139,16 @@ class MixupReport(extension.Extension):
     def _check_trigger(self, trainer: chainer.training.Trainer) -> None:
         for entry in trainer._extensions.values():
             trigger = entry.trigger
-            if entry.extension is self and isinstance(trigger, IntervalTrigger):
+            if entry.extension is not self or not isinstance(trigger, _TRIGGERS):
+                continue
+            given: Any = type(trigger).__name__
+            if isinstance(trigger, triggers.IntervalTrigger):
                 given = trigger.period, trigger.unit
-                if given != (1, "iteration"):
-                    raise ValueError(
-                        "MixupReport has to count each iteration, but extend was given "
-                        f"the trigger {given}: pass it to MixupReport(trigger={given})"
-                    )
+            if given != (1, "iteration"):
+                raise ValueError(
+                    "MixupReport has to count each iteration, but extend was given the "
+                    f"trigger {given}: pass it to MixupReport(trigger={given})"
+                )
 
     def _check_nothing_mixes(self, observation: dict) -> None:
         for key, value in observation.items():

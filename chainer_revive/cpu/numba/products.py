@@ -525,8 +525,8 @@ def correlate_outputs(arguments, start, stop):
                         for r in range(min(ROWS, channels - i)):
                             results = carray(floats(to + 4 * out[r]), found)
                             for q in range(found):
-                                more = results[q] if begin else np.float32(0)
-                                results[q] = more + edge[r, q]
+                                sum_before = results[q] if begin else np.float32(0)
+                                results[q] = sum_before + edge[r, q]
     # Numba frees an array after its last use.
     nothing[0] = panels[0, 0, 0] = seen[0, 0] = 0
 

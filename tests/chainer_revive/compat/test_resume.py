@@ -8,7 +8,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
-from chainer import optimizers
+from chainer import optimizers, training
 from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.link_hooks import SpectralNormalization
@@ -261,6 +261,70 @@ def test_what_follows_a_snapshot_finds_what_was_reported(tmp_path):
     assert run(tmp_path / "b", 8, tmp_path / "b" / "latest") == right
 
 
+def test_an_error_of_what_follows_a_snapshot_ends_a_run_as_any_other(tmp_path):
+    ends = []
+
+    class Following(extensions.FailOnNonNumber):
+        priority = -200
+        fails = False
+
+        def __call__(self, trainer):
+            if self.fails:
+                raise RuntimeError("mine")
+
+        def on_error(self, trainer, error, traceback):
+            ends.append(str(error))
+
+        def finalize(self):
+            ends.append("finalize")
+
+    def run(fails):
+        trainer = make_trainer(tmp_path, (3, "iteration"))
+        snapshot = extensions.snapshot(filename="latest", autoload=True)
+        trainer.extend(snapshot, trigger=(1, "iteration"))
+        following = Following()
+        following.fails = fails
+        trainer.extend(following, trigger=(1, "iteration"))
+        trainer.run()
+
+    run(False)
+    ends.clear()
+    with pytest.raises(RuntimeError, match="mine"):
+        run(True)
+    assert ends == ["mine", "finalize"]
+
+
+def test_values_that_json_cannot_hold_do_not_prevent_a_snapshot(tmp_path):
+    reported = {
+        **{"table": {"a": 1}, "ragged": [1, [2]], "object": object()},
+        **{"objects": np.array([object()]), "two": (object(), 1)},
+        **{"number": np.float32(0.5), "count": (0.25, 4)},
+    }
+    seen = []
+
+    def run(stop, resume=None):
+        trainer = make_trainer(tmp_path, (stop, "iteration"))
+        before = training.make_extension((1, "iteration"), priority=600)(
+            lambda trainer: trainer.observation.update(reported)
+        )
+        after = training.make_extension((1, "iteration"), priority=400)(
+            lambda trainer: seen.append(trainer.observation)
+        )
+        trainer.extend(before, name="before")
+        trainer.extend(extensions.snapshot(filename="latest"), priority=500)
+        trainer.extend(after, name="after")
+        if resume:
+            load_npz(resume, trainer)
+        trainer.run()
+
+    run(4)
+    seen.clear()
+    run(4, tmp_path / "latest")
+    (found,) = seen
+    assert found.keys() & reported.keys() == {"number", "count"}
+    assert (found["number"], found["count"]) == (0.5, (0.25, 4))
+
+
 # --- Orders drawn by a generator of their own ----------------------------------------
 
 
@@ -301,6 +365,20 @@ def test_a_snapshot_without_the_generator_of_orders(tmp_path):
     save_npz(tmp_path / "old.npz", updater_in_order_of(None))
     with pytest.warns(UserWarning, match="ShuffleOrderSampler, which begins anew"):
         load_npz(tmp_path / "old.npz", updater_in_order_of(np.random.RandomState(3)))
+
+
+class OwnGenerator:
+    def permutation(self, n):
+        return np.arange(n)[::-1]
+
+
+@pytest.mark.parametrize("random", [None, np.random, OwnGenerator()])
+def test_generators_of_orders_that_are_none_or_those_of_all(random, tmp_path):
+    updater = updater_in_order_of(random)
+    save_npz(tmp_path / "snapshot.npz", updater)
+    number = np.random.rand()
+    load_npz(tmp_path / "snapshot.npz", updater)
+    assert np.random.rand() != number
 
 
 # --- States of recurrent links -------------------------------------------------------

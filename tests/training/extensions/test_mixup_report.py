@@ -5,6 +5,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 from chainer.datasets import TupleDataset
+from chainer.training import triggers
 
 from chainer_mmix import ManifoldMixupClassifier, MixupPolicy, mixup_data
 from chainer_mmix.training.extensions import MixupReport
@@ -62,11 +63,19 @@ def make(model, out, epoch=2, shape=(3,)):
     return trainer
 
 
-def test_a_trigger_that_skips_iterations_is_refused(tmp_path):
-    """The Trainer would call it once an epoch, and the counts would be of so many."""
+@pytest.mark.parametrize(
+    "trigger, name",
+    [
+        ((1, "epoch"), r"\(1, 'epoch'\)"),
+        (triggers.ManualScheduleTrigger([1], "epoch"), "ManualScheduleTrigger"),
+        (triggers.MinValueTrigger("main/loss"), "MinValueTrigger"),
+    ],
+)
+def test_a_trigger_that_skips_iterations_is_refused(tmp_path, trigger, name):
+    """The Trainer would call it then alone, and the counts would be of so many."""
     trainer = make(ManifoldMixupClassifier(Net(), seed=0), tmp_path)
-    trainer.extend(MixupReport(), name="other", trigger=(1, "epoch"))
-    with pytest.raises(ValueError, match=r"MixupReport\(trigger=\(1, 'epoch'\)\)"):
+    trainer.extend(MixupReport(), name="other", trigger=trigger)
+    with pytest.raises(ValueError, match=rf"MixupReport\(trigger={name}\)"):
         trainer.run()
 
 
