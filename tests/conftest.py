@@ -1,6 +1,7 @@
 import chainer_mmix  # noqa: F401, I001  (Chainer needs it imported first)
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
@@ -70,6 +71,14 @@ def in_parts():
         mock.patch.object(threads, "run", finely),
     ):
         yield
+
+
+@pytest.fixture
+def hangups():
+    """Has children heed SIGHUP, even where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

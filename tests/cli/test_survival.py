@@ -184,14 +184,7 @@ def test_a_second_run_in_one_folder_is_refused(capsys):
     assert list(pathlib.Path("run").iterdir()) == []
 
 
-@pytest.fixture(autouse=True)
-def _heard_hangups():
-    """Children would ignore SIGHUP if the tests ran under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_saves_in_the_middle_of_an_epoch(undisturbed, name):
     done = child([*QUICK, "--out", "run"], 7, kill(name))
@@ -216,6 +209,7 @@ STARTS = {
 }
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_to_all_processes_of_a_run(undisturbed, name):
     """As job schedulers and terminals send it."""

@@ -10,6 +10,7 @@ from chainer_mmix.training import signals
 fork = multiprocessing.get_context("fork")
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_forked_workers_end_by_a_signal(signum):
     with signals.stoppable():
