@@ -69,11 +69,10 @@ class ColourJitter(Transform):
         saturation: float = 0.0,
         hue: float = 0.0,
     ) -> None:
-        for name, value in (
-            *(("brightness", brightness), ("contrast", contrast)),
-            *(("saturation", saturation), ("hue", hue)),
-        ):
-            check_number(name, value)
+        check_number("brightness", brightness)
+        check_number("contrast", contrast)
+        check_number("saturation", saturation)
+        check_number("hue", hue)
         if hue > 0.5:
             raise ValueError(f"hue must lie in [0, 0.5], not {hue}")
         self.strengths = brightness, contrast, saturation, hue
