@@ -18,7 +18,7 @@ from chainer_revive.explain import count_products
 
 _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
-_COLUMNS, _SMALL = 64, 1 << 16  # of sums that are cheap to transpose
+_FEWEST, _SMALL = 64, 1 << 16  # columns, and all, of sums that pay transposed
 _JOINED = 3 / 4  # of the tiles, for which to join taps pays
 _FEW_STEPS = 512  # for which each thread packs a kernel as it goes
 
@@ -148,7 +148,7 @@ def _sum_outer(x, y, axes, total) -> None:
 
 def _is_wide(c: int, d: int) -> bool:
     """Tells whether it is faster to sum the transposed matrix (d, c)."""
-    return c > d >= _COLUMNS and c * d <= _SMALL
+    return c > d >= _FEWEST and c * d <= _SMALL
 
 
 def _joins(c: int, axis: Axis) -> bool:
