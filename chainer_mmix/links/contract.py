@@ -205,8 +205,8 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
             f"{name}.forward returned the targets as it was given them, but places "
             "were pasted, in them as in the samples: return what mixup_data gives"
         )
-    is_dead = not mixture.may_be_cut and mixture.mixed
-    is_dead = is_dead and all(node() is None for node in mixture.mixed)
+    is_dead = mixture.mixed and all(node() is None for node in mixture.mixed)
+    is_dead = is_dead and not mixture.may_be_cut
     # An array may go into a function that does not keep it.
     if is_dead and (
         not mixture.unmixed or _is_computed_from(outputs[0], mixture.unmixed)
