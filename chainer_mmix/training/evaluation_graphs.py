@@ -60,7 +60,9 @@ class EvaluationGraphs:
         self._target: chainer.Link | None = None
 
     def _start(self, target: chainer.Link) -> None:
-        self._graphs = CpuGraphs(functools.partial(links_of, target, target))
+        self._graphs = CpuGraphs(
+            functools.partial(links_of, target, target), fixed=True
+        )
         self._target = target
         self._kinds: dict[Hashable, Kind[dict[str, tuple[bool, Any]]]] = {}
         self._statics: dict[Hashable, Static] = {}

@@ -15,7 +15,7 @@ import pickle
 import random
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from numbers import Number
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
@@ -44,6 +44,9 @@ class CpuGraphs:
         links (callable): Returns the links that the functions compute with, or with
             ``True`` also those that these hold otherwise than as children. Functions
             may change persistent arrays of them, such as running averages.
+        fixed (bool): Whether the links' arrays stay as they are until :meth:`free`.
+            What is computed from them alone is computed once then. The default is
+            ``False``.
 
     Raises:
         ValueError: If there are no compiled loops.
@@ -51,13 +54,17 @@ class CpuGraphs:
 
     keeps_arrays = False  # It records anew for another array of a parameter.
 
-    def __init__(self, links: Callable[..., Iterable[chainer.Link]]) -> None:
+    def __init__(
+        self, links: Callable[..., Iterable[chainer.Link]], fixed: bool = False
+    ) -> None:
         if compiled.loops(_FLOAT32) is None:
             raise ValueError(
                 "steps can be recorded where compiled loops compute: install Numba "
                 '(pip install "chainer-mmix[fast]"), and leave CHAINER_MMIX_CPU unset'
             )
         self._links = links
+        self._fixed = fixed
+        self._known: dict[Hashable, np.ndarray] = {}  # computed once
         self._read_then: list[Any] = []  # links and their arrays
         self._version = 0
         self._everywhere = False  # whether links are read that are no children
@@ -88,6 +95,7 @@ class CpuGraphs:
             self._version += 1
             for plan in self._plans:
                 plan.clear()
+            self._known.clear()
         classes = dict.fromkeys(c for link in links for c in _own_classes(type(link)))
         return (
             *(loops.threads.count(), winograd_wanted(), of_thread.name, self._version),
@@ -124,7 +132,8 @@ class CpuGraphs:
         inputs = list(inputs)
         links = _all_of(self._links(True))
         self._everywhere = len(links) > len(_all_of(self._links()))
-        recording = Recording([*inputs, *(a for *_, a in _arrays_of(links))])
+        arrays = [a for *_, a in _arrays_of(links)]
+        recording = Recording([*inputs, *arrays], arrays if self._fixed else ())
         with _unchanged(links, inputs), steps.recorded_by(recording):
             result = _each(np.ndarray, recording.result, function())
         gc.collect()
@@ -141,7 +150,7 @@ class CpuGraphs:
             averages = _persistent(links)
             before = _copies(averages)
             try:
-                plan.run(self._memory)
+                plan.run(self._memory, self._known)
             except BaseException:
                 _restore(averages, before)
                 raise
@@ -154,14 +163,15 @@ class CpuGraphs:
 
         Gradients of the links that lie there are cleared.
         """
+        for plan in self._plans:
+            plan.unbind()
+        self._known.clear()
         if not len(self._memory):
             return
         for root in self._links():
             for param in root.params():
                 if _has_gradient_in(param, self._memory):
                     param.cleargrad()
-        for plan in self._plans:
-            plan.unbind()
         self._memory = np.empty(0, np.uint8)
         heap.give_back()
 
@@ -188,15 +198,18 @@ class CpuGraphs:
                 reason = f"with other parameters: {type(error).__name__}: {error}"
                 raise steps.CannotReplayError(reason) from error
         self._reserve(plan.size)
-        plan.forget(self._memory)
-        with _unchanged(links, inputs):
-            _disturb(links)
-            plan.run(self._memory)
-            found = _values(_each(View, plan.array, result), links)
-        if found != wanted:
-            raise steps.CannotReplayError(
-                "not all of its numbers are computed in compiled loops or functions"
-            )
+        for _ in range(2 if plan.once else 1):
+            plan.forget(self._memory)
+            with _unchanged(links, inputs):
+                _disturb(links)
+                plan.run(self._memory, self._known)
+                found = _values(_each(View, plan.array, result), links)
+            if found != wanted:
+                raise steps.CannotReplayError(
+                    "not all of its numbers are computed in compiled loops or functions"
+                )
+        if plan.once:  # from parameters that were others
+            self.free()
 
 
 def _has_gradient_in(param: chainer.Parameter, memory: np.ndarray) -> bool:
@@ -269,9 +282,13 @@ def _plain(value: Any, depth: int) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind is tuple and depth and len(value) <= _MANY:  # most of what links have
+        return _each_plain(value, depth - 1)
     if kind is np.ndarray:  # Steps follow what becomes of numbers that are not whole.
         few = value.size <= _MANY and value.dtype.kind in "biu"
         return (value.dtype, value.shape, value.tobytes()) if few else None
+    if isinstance(value, np.dtype):
+        return value
     if isinstance(value, (chainer.Link, chainer.Parameter)):
         return Same(value)  # one of several that are looked at themselves
     if isinstance(value, chainer.Variable) or not depth:
@@ -280,8 +297,6 @@ def _plain(value: Any, depth: int) -> Any:
         return value.item()
     if kind is slice:
         return _each_plain((value.start, value.stop, value.step), depth)
-    if isinstance(value, np.dtype):
-        return value
     if isinstance(value, enum.Enum):
         return Same(value)
     if isinstance(value, (tuple, list, deque, dict, set, frozenset)):
@@ -290,8 +305,6 @@ def _plain(value: Any, depth: int) -> Any:
         if isinstance(value, dict):
             return _items(value, depth - 1)
         items = _each_plain(value, depth - 1)
-        if kind is tuple:
-            return items
         return kind, frozenset(items) if isinstance(value, (set, frozenset)) else items
     if kind is functools.partial:
         held = value.func, value.args, value.keywords

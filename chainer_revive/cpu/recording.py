@@ -6,7 +6,7 @@ import ctypes
 import functools
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from chainer_revive.cpu import steps
 from chainer_revive.cpu.buffers import LINE
 from chainer_revive.cpu.numba import threads
 from chainer_revive.cpu.steps import CannotReplayError
+from chainer_revive.same import Same
 
 
 class Memory:
@@ -65,10 +66,15 @@ class Recording:
 
     Args:
         given: Arrays that functions may read besides what steps have written.
+        fixed: Those of them that stay as they are while a plan has its memory.
     """
 
-    def __init__(self, given: Iterable[np.ndarray] = ()) -> None:
+    def __init__(
+        self, given: Iterable[np.ndarray] = (), fixed: Iterable[np.ndarray] = ()
+    ) -> None:
         self._given = {id(_owner(a)) for a in given}
+        self._fixed = {id(_owner(a)) for a in fixed}
+        self._kept: list[Memory] = []  # what may be computed once
         self._steps: list[tuple[Callable, list, int, int]] = []
         self._memories: dict[int, Memory] = {}  # of arrays that are there now
         self._all: list[Memory] = []
@@ -130,6 +136,16 @@ class Recording:
                 f"{function.label} computes its gradient outside of functions"
             )
 
+    def kept(
+        self, sources: tuple[np.ndarray, ...], shape: tuple[int, ...], dtype
+    ) -> np.ndarray | None:
+        """See :func:`chainer_revive.cpu.steps.kept`."""
+        if not all(id(_owner(a)) in self._fixed for a in sources):
+            return None
+        y = np.empty(shape, dtype)
+        self._kept.append(self.view(y).memory)
+        return y
+
     def result(self, a: np.ndarray) -> View:
         """Returns what tells where a result is.
 
@@ -163,8 +179,41 @@ class Recording:
         """Returns a plan by which all steps so far are done again."""
         for memory in self._memories.values():
             memory.kept = memory.owner()
+        once = {memory.first: memory for memory in self._once()}
         moving = [memory for memory in self._all if memory.kept is None]
-        return Plan(self._steps, moving)
+        moving = [memory for memory in moving if once.get(memory.first) is not memory]
+        return Plan(self._steps, moving, once)
+
+    def _once(self) -> Iterator[Memory]:
+        """Yields memories that are written once, by their first step.
+
+        Other steps may change what they have, so that none but such first steps may
+        have the sources.
+        """
+        firsts = {memory.first for memory in self._kept}
+        others = {
+            id(memory)
+            for number, step in enumerate(self._steps)
+            if number not in firsts
+            for memory in _memories(step)
+        }
+        for memory in self._kept:
+            found = _memories(self._steps[memory.first])
+            sources = [other for other in found if other is not memory]
+            stay = [self._stays(m, id(m) in others) for m in sources]
+            if memory in found and memory.kept is None and all(stay):
+                yield memory
+
+    def _stays(self, memory: Memory, is_shared: bool) -> bool:
+        a = memory.kept
+        if a is None or not a.flags.writeable:
+            return a is not None
+        return id(a) in self._fixed and not is_shared
+
+
+def _memories(step: tuple) -> list[Memory]:
+    _, arguments, _, _ = step
+    return [a.memory for a in arguments if type(a) is View]
 
 
 def _owner(a: np.ndarray) -> np.ndarray:
@@ -215,24 +264,32 @@ class Plan:
         recorded: Steps.
         moving: The memories of which each gets a place; one may get a place that
             another one had before.
+        once: The memories that are written only once after each :meth:`unbind`, by the
+            number of the step that does it.
 
     Attributes:
         size (int): Of the memory that it takes, in bytes.
+        once: The same.
     """
 
-    def __init__(self, recorded: list, moving: list[Memory]) -> None:
+    def __init__(
+        self, recorded: list, moving: list[Memory], once: dict[int, Memory]
+    ) -> None:
         self._steps = recorded
         self._moving = moving
+        self.once = once
         self.size = _arrange(moving)
         self.unbind()
 
     def clear(self) -> None:
         """Lets go of all that it has: it is of no use any more."""
         self.unbind()
-        self._steps, self._moving = [], []
+        self._steps, self._moving, self.once = [], [], {}
 
     def unbind(self) -> None:
         """Lets go of the memory."""
+        for memory in self.once.values():
+            memory.kept = None
         self._bound: np.ndarray | None = None
         self._parts: list[Callable[[], None]] = []
         self._packed: list[array] = []
@@ -254,17 +311,18 @@ class Plan:
             memory = (ctypes.c_char * owner.size).from_address(owner.address)
         return np.ndarray(shape, dtype, memory, offset, strides)
 
-    def run(self, memory: np.ndarray) -> None:
+    def run(self, memory: np.ndarray, known: dict[Hashable, np.ndarray]) -> None:
         """Does all steps.
 
         Args:
             memory: uint8 (size,) or more.
+            known: What plans have computed once, by how.
 
         Raises:
             CannotReplayError: If a step cannot be done with these numbers.
         """
         if memory is not self._bound:
-            self._bind(memory)
+            self._bind(memory, known)
         for part in self._parts:
             try:
                 part()
@@ -274,9 +332,11 @@ class Plan:
                 reason = f"{type(error).__name__}: {error}"
                 raise CannotReplayError(reason) from error
 
-    def _bind(self, memory: np.ndarray) -> None:
+    def _bind(self, memory: np.ndarray, known: dict[Hashable, np.ndarray]) -> None:
         """Prepares the steps for a piece of memory: tasks in a row are one call."""
         self.unbind()
+        for number, target in self.once.items():
+            self._compute_once(self._steps[number], target, known)
         self._bound = memory
         start = threads.address(memory)
         calls, helpers = array("q"), 0
@@ -291,7 +351,9 @@ class Plan:
                 )
             calls, helpers = array("q"), 0
 
-        for function, arguments, n, grain in self._steps:
+        for number, (function, arguments, n, grain) in enumerate(self._steps):
+            if number in self.once:
+                continue
             if not n:
                 close()
                 arrays = [self.array(a) if type(a) is View else a for a in arguments]
@@ -303,6 +365,32 @@ class Plan:
             helpers = max(helpers, more)
             calls.extend((function.address, packed.buffer_info()[0], n, step))
         close()
+
+    def _compute_once(self, step: tuple, target: Memory, known) -> None:
+        function, arguments, n, grain = step
+        places = [_place(a, target) if type(a) is View else a for a in arguments]
+        key = function, *places
+        memory = known.get(key)
+        if is_new := memory is None:
+            # A step that did not write all would be found out by zeros.
+            memory = known[key] = np.zeros(target.size + LINE, np.uint8)
+        start = threads.address(memory)
+        target.kept, target.address = memory, start + -start % LINE
+        if is_new:
+            arrays = [self.array(a) if type(a) is View else a for a in arguments]
+            if n:
+                threads.run(function, n, grain, tuple(arrays))
+            else:
+                function(*arrays)
+
+
+def _place(a: View, target: Memory) -> tuple:
+    """Returns what tells an array in memory that stays, or in the target, from others.
+
+    It keeps that memory alive, so that no other one is taken for it.
+    """
+    memory, *rest = a
+    return (memory.size if memory is target else Same(memory.kept), *rest)
 
 
 def _number(a: Any, start: int) -> int:

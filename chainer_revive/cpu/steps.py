@@ -41,6 +41,11 @@ class Recorder(Protocol):
     def gradient(self, function, gx: np.ndarray) -> None:
         """Notes a gradient by an input of a function."""
 
+    def kept(
+        self, sources: tuple[np.ndarray, ...], shape: tuple[int, ...], dtype
+    ) -> np.ndarray | None:
+        """Does what :func:`kept` says."""
+
 
 @contextlib.contextmanager
 def recorded_by(record: Recorder | None) -> Iterator[None]:
@@ -66,6 +71,22 @@ def do(function: Callable, *arguments: Any) -> None:
     if (record := recorder()) is not None:
         record(function, arguments)
     function(*arguments)
+
+
+def kept(
+    sources: tuple[np.ndarray, ...], shape: tuple[int, ...], dtype
+) -> np.ndarray | None:
+    """Returns an array for what is computed once, while steps are done many times.
+
+    Args:
+        sources: All that it is computed from, by the next step.
+
+    Returns:
+        array: For that step to write all of, and later ones to read; or ``None``
+        where the sources may change from time to time.
+    """
+    record = recorder()
+    return None if record is None else record.kept(sources, shape, dtype)
 
 
 def filled(shape: tuple[int, ...], dtype, value) -> np.ndarray:

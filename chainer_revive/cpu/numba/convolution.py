@@ -61,7 +61,10 @@ def correlate(
     n_step = len(x) * y_axis.out * x_axis.out
     few = n_step <= _FEW_STEPS and count >= threads.count()
     trivial = k == c and y_axis.trivial and x_axis.trivial
-    if few and trivial and y.flags.c_contiguous:
+    turns = few and trivial and y.flags.c_contiguous
+    shape = count, k, COLUMNS
+    panels = steps.kept((w,), shape, x.dtype)
+    if turns and panels is None:
         _, _, stride_k, stride_n = w.strides
         arguments = products.Columns(
             *(x, n_step, c, w, stride_k // w.itemsize, stride_n // w.itemsize),
@@ -70,25 +73,26 @@ def correlate(
         grain = -(-_WORK // (n_step * c * COLUMNS))
         threads.run(products.multiply_columns, count, grain, arguments)
         return y
-    panels = buffer("panels", (count, k, COLUMNS), x.dtype)
+    if panels is None:
+        panels = buffer("panels", shape, x.dtype)
     strides = [stride // w.itemsize for stride in w.strides]
     grain = -(-_MOVES // (k * COLUMNS))
     arguments = products.Pack(w, panels, *w.shape, *strides)
     threads.run(products.pack, count, grain, arguments)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
+    rows = len(x) * y_axis.out
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),
         *[stride // y.itemsize for stride in y.strides[:3]],
-        *(k, y_alike, x_alike, len(y_alike), len(x_alike)),
+        *(k, products.SLICE if turns else products.SUM),
+        *(y_alike, x_alike, len(y_alike), len(x_alike), rows if few else 0),
     )
-    grain = -(-_WORK // (x_axis.out * k * d))
-    threads.run(
-        products.correlate,
-        len(x) * y_axis.out,
-        grain,
-        arguments,
-        geometry(*x.shape[1:], *axes),
-    )
+    if few:
+        n, grain = count, -(-_WORK // (n_step * k * COLUMNS))
+    else:
+        n, grain = rows, -(-_WORK // (x_axis.out * k * d))
+    place = geometry(*x.shape[1:], *axes)
+    threads.run(products.correlate, n, grain, arguments, place)
     return y
 
 

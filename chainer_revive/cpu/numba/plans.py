@@ -65,6 +65,9 @@ class _Tasks(list):
     def __call__(self, *step) -> None:
         self.append(step)
 
+    def kept(self, *_) -> None:
+        """Its inputs are others each time."""
+
 
 class _Unknown(Exception):
     """A task has an array of which nobody knows where it comes from."""

@@ -44,7 +44,7 @@ from chainer_revive.cpu.numba.threads import Task
 from chainer_revive.cpu.numba.transposes import TAPS, read_eight, read_taps, write_taps
 
 _EIGHT = 8
-_SLICE = max(128, 4096 // COLUMNS)  # rows of a panel that stay in the nearest cache
+SLICE = max(128, 4096 // COLUMNS)  # rows of a panel that stay in the nearest cache
 _COPIED = 4  # panels for which a copy of the other matrix pays
 _STEPS = 512  # of the kernel at a time; what they see stays in the cache
 _STEPS_OUTER = 128
@@ -52,8 +52,9 @@ _SEEN = 96  # channels that are copied at a time
 _CLOSE = 1 << 13  # results of a tap for which channels need no copy
 _MANY = 16  # tiles for which a panel is packed, so that it stays in the nearest cache
 _LINE = LINE // 4  # elements of a line of memory
+FETCHES = COLUMNS // _LINE * TURNS  # products that ask for all that follows
 _AHEAD = 4  # channels, of which memory is asked for before their turn
-_SUM = 512  # products that are added up before the rest is added
+SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
 _NONE, _ONE = np.int64(0), np.int64(1)
 
@@ -84,10 +85,12 @@ class Correlation(NamedTuple):
         first: What each column begins with, and zeros up to a multiple of HALF; 0 to
             add to the results that are there.
         elements: Where the kernel's elements are, seen from a step (k,).
+        sum: Products that are added up before the rest is added.
         y: The results, with n columns.
         images, rows, columns: The strides of the results.
         y_alike, x_alike: The steps along H and W that meet the same taps: rows of
             first and last step and tap; and how many rows there are.
+        whole: All rows of steps, for parts of the work that are panels; else 0.
     """
 
     x: int
@@ -100,10 +103,12 @@ class Correlation(NamedTuple):
     rows: int
     columns: int
     k: int
+    sum: int
     y_alike: int
     x_alike: int
     y_count: int
     x_count: int
+    whole: int
 
 
 class Columns(NamedTuple):
@@ -269,8 +274,17 @@ def _pack(address, sk, sn, found, out):
 
 @Task
 def correlate(arguments, start, stop):
-    """Correlates rows of steps, counted through all images, with a packed kernel."""
+    """Correlates rows of steps, counted through all images, with a packed kernel, or
+    all rows with some of its panels.
+    """
     c, g = unpack_both(arguments, Correlation, Geometry)
+    skipped, columns = _NONE, c.n
+    if c.whole:
+        skipped = start * COLUMNS
+        columns = min(stop * COLUMNS, c.n) - skipped
+        start, stop = _NONE, c.whole
+    first = c.first + 4 * skipped if c.first else _NONE
+    y = c.y + 4 * skipped
     y_alike = carray(integers(c.y_alike), (c.y_count, 4))
     x_alike = carray(integers(c.x_alike), (c.x_count, 4))
     k = c.k
@@ -302,8 +316,8 @@ def correlate(arguments, start, stop):
                 for r in range(m, m + 2 * ROWS):
                     row[r], out[r] = row[m - 1], out[m - 1]
                 if i0 == i1 or j0 == j1:  # nothing but padding
-                    if c.first:
-                        _fill(c.first, c.y, out, m, c.n)
+                    if first:
+                        _fill(first, y, out, m, columns)
                     continue
                 # Rows of the kernel that are met in whole are one part.
                 rows_met = i1 - i0 if j1 - j0 == g.taps_x else _ONE
@@ -313,12 +327,12 @@ def correlate(arguments, start, stop):
                     last = at + rows_met * (j1 - j0) * g.c
                     while at < last:
                         parts[count, 0] = at
-                        at = min(at + _SUM, last)
+                        at = min(at + c.sum, last)
                         parts[count, 1] = at
                         count += 1
                 multiply(
-                    *(c.x, row, m, c.elements, c.panels, k, line, parts, count),
-                    *(c.first, c.y, out, c.n),
+                    *(c.x, row, m, c.elements, c.panels + 4 * skipped * k, k, line),
+                    *(parts, count, first, y, out, columns, c.whole),
                 )
 
 
@@ -329,21 +343,21 @@ def multiply_columns(arguments, start, stop):
     row = np.empty(p.m + 2 * ROWS, np.int64)
     out = np.empty_like(row)
     # Rows that lie far apart are copied, for they have few places in the cache.
-    copies = p.k > _SLICE and stop - start >= _COPIED
-    apart = _SLICE if copies else p.k
+    copies = p.k > SLICE and stop - start >= _COPIED
+    apart = SLICE if copies else p.k
     for i in range(len(row)):
         row[i], out[i] = min(i, p.m - 1) * apart, min(i, p.m - 1) * p.n
-    col, line = np.arange(_SLICE), np.arange(_SLICE) * COLUMNS
+    col, line = np.arange(SLICE), np.arange(SLICE) * COLUMNS
     parts = np.zeros((1, 2), np.int64)
-    panel = np.empty((_SLICE, COLUMNS), np.float32)
-    seen = np.empty((p.m if copies else 1, _SLICE), np.float32)
-    for at in range(0, p.k, _SLICE):
-        depth = min(_SLICE, p.k - at)
+    panel = np.empty((SLICE, COLUMNS), np.float32)
+    seen = np.empty((p.m if copies else 1, SLICE), np.float32)
+    for at in range(0, p.k, SLICE):
+        depth = min(SLICE, p.k - at)
         parts[0, 1] = depth
         left = p.a + 4 * at
         if copies:
             for i in range(p.m):
-                to = seen.ctypes.data + 4 * i * _SLICE
+                to = seen.ctypes.data + 4 * i * SLICE
                 _copy(p.a + 4 * (i * p.k + at), depth, to)
             left = np.intp(seen.ctypes.data)
         for j in range(start * COLUMNS, min(stop * COLUMNS, p.n), COLUMNS):
@@ -354,17 +368,18 @@ def multiply_columns(arguments, start, stop):
             addresses = np.intp(col.ctypes.data), np.intp(panel.ctypes.data)
             multiply(
                 *(left, row, p.m, *addresses, depth, line, parts, _ONE),
-                *(first, p.c + 4 * j, out, found),
+                *(first, p.c + 4 * j, out, found, _NONE),
             )
     seen[0, 0] = 0  # Numba frees an array after its last use.
 
 
 @jit
-def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
+def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n, fetches):
     """Sets c to the product with the panels, plus what each column begins with.
 
     Where ``first`` is 0, it adds the product to c. After m elements of ``row`` and
-    ``out`` come the last ones again, 2 * ROWS times.
+    ``out`` come the last ones again, 2 * ROWS times. If ``fetches``, panels come from
+    memory: each part is asked for during the products with the one before it.
     """
     edge = np.empty((ROWS, COLUMNS), np.float32)
     edges = np.arange(2 * ROWS) % ROWS * COLUMNS
@@ -376,6 +391,11 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
         for part in range(count):
             at, end = parts[part, 0], parts[part, 1]
             fresh = part == 0 and first != 0
+            pace = (end - at) // TURNS * LINE
+            if part + 1 < count:
+                following = panel + 4 * parts[part + 1, 0] * COLUMNS
+            else:
+                following = panel + 4 * (k + parts[0, 0]) * COLUMNS
             for i in range(0, m, ROWS):
                 if found in (COLUMNS, HALF):
                     to, to_rows = c + 4 * j, outs + 8 * i
@@ -389,6 +409,9 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n):
                 )
                 if found <= HALF:
                     multiply_half(*tile)
+                elif fetches and i < FETCHES * ROWS:
+                    ahead = following + i // ROWS * pace
+                    multiply_tile_and_fetch(*tile, ahead, LINE)
                 elif (
                     j == 0
                     and i + ROWS < m

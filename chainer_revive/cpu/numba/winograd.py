@@ -111,7 +111,10 @@ def _by_tiles(x, w, strides, bias, tiles, geometry) -> None:
     """Transforms the whole kernel first."""
     c, d = w.shape[2:]
     count, all_points = -(-d // COLUMNS), points(geometry.step)
-    panels = _buffer("panels", geometry.step, count * c * COLUMNS)
+    shape = _shape(geometry.step, count * c * COLUMNS)
+    panels = steps.kept((w,), shape, np.float32)
+    if panels is None:
+        panels = buffer("panels", shape, np.float32)
     grain = -(-_MOVES // (all_points * c * COLUMNS))
     arguments = loops.Kernel(w, panels, geometry.step, c, d, *strides)
     threads.run(loops.pack, count, grain, arguments)
@@ -190,7 +193,11 @@ def _sum_parts(tiles, geometry) -> tuple[np.ndarray, int]:
 
 
 def _buffer(name: str, step: int, size: int, parts: int = 1) -> np.ndarray:
-    return buffer(name, (parts * points(step), size + loops.SKEW), np.float32)
+    return buffer(name, _shape(step, size, parts), np.float32)
+
+
+def _shape(step: int, size: int, parts: int = 1) -> tuple[int, int]:
+    return parts * points(step), size + loops.SKEW
 
 
 def _tiles(x, y, axes: tuple[Axis, Axis], step: int) -> loops.Tiles:

@@ -42,7 +42,7 @@ def test_steps_are_done_again_with_what_is_in_the_arrays_that_stay(recording):
     x[:] = np.arange(1000)[::-1]
     memory = np.empty(plan.size, np.uint8)
     plan.forget(memory)
-    plan.run(memory)
+    plan.run(memory, {})
     np.testing.assert_array_equal(plan.array(view), x * 1024)
     assert np.shares_memory(plan.array(view), memory)
 
@@ -58,7 +58,7 @@ def test_plans_share_memory_and_move_to_larger_one(recording):
     plan, view = record(recording, sequence, x, 3)
     for size in (plan.size, 3 * plan.size):
         memory = np.full(size, 0xFF, np.uint8)
-        plan.run(memory)
+        plan.run(memory, {})
         np.testing.assert_array_equal(plan.array(view), 8 * x)
         assert np.shares_memory(plan.array(view), memory)
 
@@ -80,7 +80,7 @@ def test_what_is_alive_in_the_end_stays_where_it_is(recording):
 
     plan, view = record(recording, function)
     x[:] = 3
-    plan.run(np.empty(plan.size, np.uint8))
+    plan.run(np.empty(plan.size, np.uint8), {})
     np.testing.assert_array_equal(kept, 6)
     np.testing.assert_array_equal(plan.array(view), 12)
 
@@ -99,8 +99,77 @@ def test_views_are_found_in_their_memory(recording):
     expected = x[::-1, 2, 3:0:-2].copy()
     np.testing.assert_array_equal(function(), expected)
     x += 1
-    plan.run(np.empty(plan.size, np.uint8))
+    plan.run(np.empty(plan.size, np.uint8), {})
     np.testing.assert_array_equal(plan.array(view), expected + 1)
+
+
+def shift(x, w):
+    """Adds twice the second array to the first one."""
+    y = steps.kept((w,), w.shape, w.dtype)
+    if y is None:
+        y = np.empty_like(w)
+    steps.do(double, w, y)
+    z = np.empty_like(x)
+    steps.do(np.add, x, y, z)
+    return z
+
+
+def shift_and_change(x, w):
+    y = shift(x, w)
+    steps.do(np.negative, w, w)
+    return y
+
+
+def run(plan, view, memory, known):
+    plan.forget(memory)
+    plan.run(memory, known)
+    return plan.array(view).copy()
+
+
+def test_what_follows_from_fixed_arrays_is_computed_once_for_a_memory():
+    x, w = np.arange(10.0), np.ones(10)
+    plan, view = record(Recording([x, w], [w]), shift, x, w)
+    memory, known = np.empty(plan.size, np.uint8), {}
+    for factor in (1, 5):
+        w[:], x[:] = factor, np.arange(10)
+        for _ in range(3):
+            x += 1
+            np.testing.assert_array_equal(
+                run(plan, view, memory, known), x + 2 * factor
+            )
+            w[:] = np.nan  # it is not read again
+        plan.unbind()
+        known.clear()
+
+
+def test_plans_share_what_they_compute_once():
+    w, known = np.ones(10), {}
+    for n in (1, 2, 3):
+        x = np.ones((n, 10))
+        plan, view = record(Recording([x, w], [w]), shift, x, w)
+        memory = np.empty(plan.size, np.uint8)
+        np.testing.assert_array_equal(run(plan, view, memory, known), x + 2)
+    assert len(known) == 1
+
+
+def test_what_another_step_may_change_is_computed_each_time():
+    x, w = np.arange(10.0), np.ones(10)
+    plan, view = record(Recording([x, w], [w]), shift_and_change, x, w)
+    memory = np.empty(plan.size, np.uint8)
+    first, second = [run(plan, view, memory, {}) for _ in range(2)]
+    # Recording has changed it before.
+    np.testing.assert_array_equal(first, x - 2)
+    np.testing.assert_array_equal(second, x + 2)
+
+
+def test_what_follows_from_other_arrays_is_computed_each_time():
+    x, w = np.arange(10.0), np.ones(10)
+    for fixed in ([], [x]):
+        plan, view = record(Recording([x, w], fixed), shift, x, w)
+        memory = np.empty(plan.size, np.uint8)
+        for factor in (1, 5):
+            w[:] = factor
+            np.testing.assert_array_equal(run(plan, view, memory, {}), x + 2 * factor)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -166,11 +235,11 @@ def test_a_function_is_called_again_and_must_return_the_same_shape():
     plan, view = record(Recording([x]), call, Positive(), x)
     x[:] = [4, 5, -6]
     memory = np.empty(plan.size, np.uint8)
-    plan.run(memory)
+    plan.run(memory, {})
     np.testing.assert_array_equal(plan.array(view), [4, 5])
     x[:] = 1
     with pytest.raises(steps.CannotReplayError, match=r"Positive returns shape \(3,\)"):
-        plan.run(memory)
+        plan.run(memory, {})
 
 
 def test_a_function_that_keeps_numbers_is_refused():
@@ -208,4 +277,4 @@ def test_an_error_of_a_step_is_the_reason(recording):
     plan, _ = record(recording, function)
     x[:] = 1
     with pytest.raises(steps.CannotReplayError, match="ZeroDivisionError: what it"):
-        plan.run(np.empty(plan.size, np.uint8))
+        plan.run(np.empty(plan.size, np.uint8), {})
