@@ -52,6 +52,56 @@ def test_an_evaluation_is_done_again_with_other_statistics():
             assert replay().tobytes() == net(x).array.tobytes()
 
 
+def test_fixed_parameters_may_change_after_memory_is_freed():
+    random = np.random.RandomState(0)
+    net = Net()
+    batches = [random.standard_normal((n, 3, 8, 8)).astype("f") for n in (2, 4)]
+    graphs = CpuGraphs(lambda every=False: [net], fixed=True)
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        replays = [
+            graphs.capture(lambda x=x: net(x).array, [x]) for x in batches for _ in "12"
+        ]
+        for _ in range(6):
+            shake(net, random)
+            net.conv.W.array[:] = random.standard_normal(net.conv.W.shape)
+            # Each replay is proved with other parameters first.
+            for replay, x in zip(
+                replays, (a for a in batches for _ in "12"), strict=True
+            ):
+                x[:] = random.standard_normal(x.shape)
+                assert replay().tobytes() == net(x).array.tobytes()
+            graphs.free()
+
+
+def test_fixed_parameters_are_read_once_for_all_replays():
+    net, x = Net(), np.ones((2, 3, 8, 8), "f")
+    graphs = CpuGraphs(lambda every=False: [net], fixed=True)
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        replay = graphs.capture(lambda: net(x).array, [x])
+        wanted = [replay().copy() for _ in range(3)][-1]
+        net.conv.W.array[:] = np.nan
+        net.norm.avg_var[:] = np.nan
+        np.testing.assert_array_equal(replay(), wanted)
+        graphs.free()
+        assert np.isnan(replay()).all()
+
+
+def test_arrays_that_take_the_place_of_fixed_ones_are_read():
+    net, x = Net(), np.ones((2, 3, 8, 8), "f")
+    graphs = CpuGraphs(lambda every=False: [net], fixed=True)
+
+    def replay():
+        return graphs.capture(lambda: net(x).array, [x])()
+
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        setting = graphs.setting()
+        for factor in (1, 2, 3):
+            net.conv.W.array = net.conv.W.array * factor
+            assert graphs.setting() != setting
+            assert replay().tobytes() == net(x).array.tobytes()
+            setting = graphs.setting()
+
+
 class Colour(enum.Enum):
     RED, BLUE = range(2)
 
