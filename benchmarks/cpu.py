@@ -215,7 +215,7 @@ def main() -> None:
         # PyTorch would use again what it has compiled for other instructions.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         compare("ResNet50", (64, 3, 32, 32), repeats=9)
-        compare("PreActResNet18", (32, 3, 32, 32), repeats=5)
+        compare("PreActResNet18", (64, 3, 32, 32), repeats=5)
         compare("WideResNet28_10", (8, 3, 32, 32), repeats=5)
         compare("ResNet50", (8, 3, 224, 224), repeats=5)
         compare("CNN", (50, 1, 28, 28), repeats=15, steps=2)
