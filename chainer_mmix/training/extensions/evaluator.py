@@ -55,7 +55,9 @@ class Evaluator(extensions.Evaluator):
             ``eval_func``, with hooks and in debug mode, everything runs as usual. If a
             batch cannot be replayed, one warning says why. Other Python code in the
             target runs once per record, so a network whose computation depends on the
-            values of a batch must be evaluated without it. The default is ``False``.
+            values of a batch must be evaluated without it, and so must one whose
+            parameters an iterator or converter changes between two batches. The default
+            is ``False``.
 
     Raises:
         ValueError: If there are no examples, or ``graph`` is true on a CPU without
