@@ -371,17 +371,19 @@ class Plan:
         places = [_place(a, target) if type(a) is View else a for a in arguments]
         key = function, *places
         memory = known.get(key)
-        if is_new := memory is None:
+        if memory is None:
             # A step that did not write all would be found out by zeros.
-            memory = known[key] = np.zeros(target.size + LINE, np.uint8)
+            memory = np.zeros(target.size + LINE, np.uint8)
         start = threads.address(memory)
         target.kept, target.address = memory, start + -start % LINE
-        if is_new:
-            arrays = [self.array(a) if type(a) is View else a for a in arguments]
-            if n:
-                threads.run(function, n, grain, tuple(arrays))
-            else:
-                function(*arrays)
+        if key in known:
+            return
+        arrays = [self.array(a) if type(a) is View else a for a in arguments]
+        if n:
+            threads.run(function, n, grain, tuple(arrays))
+        else:
+            function(*arrays)
+        known[key] = memory  # last: what was interrupted is done again
 
 
 def _place(a: View, target: Memory) -> tuple:

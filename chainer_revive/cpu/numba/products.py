@@ -52,7 +52,7 @@ _SEEN = 96  # channels that are copied at a time
 _CLOSE = 1 << 13  # results of a tap for which channels need no copy
 _MANY = 16  # tiles for which a panel is packed, so that it stays in the nearest cache
 _LINE = LINE // 4  # elements of a line of memory
-FETCHES = COLUMNS // _LINE * TURNS  # products that ask for all that follows
+_FETCHES = COLUMNS // _LINE * TURNS  # products that ask for all that follows
 _AHEAD = 4  # channels, of which memory is asked for before their turn
 SUM = 512  # products that are added up before the rest is added
 # Numba compiles a function apart for literals.
@@ -409,7 +409,7 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n, fe
                 )
                 if found <= HALF:
                     multiply_half(*tile)
-                elif fetches and i < FETCHES * ROWS:
+                elif fetches and i < _FETCHES * ROWS:
                     ahead = following + i // ROWS * pace
                     multiply_tile_and_fetch(*tile, ahead, LINE)
                 elif (

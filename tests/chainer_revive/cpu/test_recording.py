@@ -152,6 +152,25 @@ def test_plans_share_what_they_compute_once():
     assert len(known) == 1
 
 
+def test_what_was_interrupted_is_computed_again(monkeypatch):
+    x, w = np.arange(10.0), np.ones(10)
+    interrupts = [KeyboardInterrupt]
+
+    def interrupted(x, y):
+        if is_replayed and interrupts:
+            raise interrupts.pop()
+        np.multiply(x, 2, y)
+
+    is_replayed = False
+    monkeypatch.setitem(globals(), "double", interrupted)
+    plan, view = record(Recording([x, w], [w]), shift, x, w)
+    is_replayed = True
+    memory, known = np.empty(plan.size, np.uint8), {}
+    with pytest.raises(KeyboardInterrupt):
+        plan.run(memory, known)
+    np.testing.assert_array_equal(run(plan, view, memory, known), x + 2)
+
+
 def test_what_another_step_may_change_is_computed_each_time():
     x, w = np.arange(10.0), np.ones(10)
     plan, view = record(Recording([x, w], [w]), shift_and_change, x, w)
