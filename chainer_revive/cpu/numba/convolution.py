@@ -21,6 +21,8 @@ _MOVES = 1 << 16  # copies that are
 _FEWEST, _SMALL = 64, 1 << 16  # columns, and all, of sums that pay transposed
 _JOINED = 3 / 4  # of the tiles, for which to join taps pays
 _FEW_STEPS = 512  # for which threads share the columns of a kernel
+_FEWEST_STEPS = 128  # for which they do so even if some of them wait long in the end
+_WAIT = 1 / 8  # of the time that all threads take, which is not long
 
 
 def correlate(
@@ -81,14 +83,16 @@ def correlate(
     threads.run(products.pack, count, grain, arguments)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
     rows = len(x) * y_axis.out
+    waits = -count % threads.count()
+    whole = few and (n_step <= _FEWEST_STEPS or waits <= _WAIT * count)
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),
         *[stride // y.itemsize for stride in y.strides[:3]],
         # As many at a time as multiply_columns adds up, for the same bits.
         *(k, products.SLICE if in_turn else products.SUM),
-        *(y_alike, x_alike, len(y_alike), len(x_alike), rows if few else 0),
+        *(y_alike, x_alike, len(y_alike), len(x_alike), rows if whole else 0),
     )
-    if few:
+    if whole:
         n, grain = count, -(-_WORK // (n_step * k * COLUMNS))
     else:
         n, grain = rows, -(-_WORK // (x_axis.out * k * d))
