@@ -44,9 +44,8 @@ class CpuGraphs:
         links (callable): Returns the links that the functions compute with, or with
             ``True`` also those that these hold otherwise than as children. Functions
             may change persistent arrays of them, such as running averages.
-        fixed (bool): Whether the links' arrays stay as they are until :meth:`free`.
-            What is computed from them alone is computed once then. The default is
-            ``False``.
+        fixed (bool): Whether parameters stay as they are until :meth:`free`. What is
+            computed from them alone is computed once then. The default is ``False``.
 
     Raises:
         ValueError: If there are no compiled loops.
@@ -132,8 +131,10 @@ class CpuGraphs:
         inputs = list(inputs)
         links = _all_of(self._links(True))
         self._everywhere = len(links) > len(_all_of(self._links()))
-        arrays = [a for *_, a in _arrays_of(links)]
-        recording = Recording([*inputs, *arrays], arrays if self._fixed else ())
+        every = [*_arrays_of(links)]
+        fixed = [a for owner, _, a in every if isinstance(owner, chainer.Parameter)]
+        given = [*inputs, *(a for *_, a in every)]
+        recording = Recording(given, fixed if self._fixed else ())
         with _unchanged(links, inputs), steps.recorded_by(recording):
             result = _each(np.ndarray, recording.result, function())
         gc.collect()
@@ -198,18 +199,18 @@ class CpuGraphs:
                 reason = f"with other parameters: {type(error).__name__}: {error}"
                 raise steps.CannotReplayError(reason) from error
         self._reserve(plan.size)
+        known: dict[Hashable, np.ndarray] = {}  # of these parameters, for no other plan
         for _ in range(2 if plan.once else 1):
             plan.forget(self._memory)
             with _unchanged(links, inputs):
                 _disturb(links)
-                plan.run(self._memory, self._known)
+                plan.run(self._memory, known)
                 found = _values(_each(View, plan.array, result), links)
             if found != wanted:
                 raise steps.CannotReplayError(
                     "not all of its numbers are computed in compiled loops or functions"
                 )
-        if plan.once:  # from parameters that were others
-            self.free()
+        plan.unbind()
 
 
 def _has_gradient_in(param: chainer.Parameter, memory: np.ndarray) -> bool:

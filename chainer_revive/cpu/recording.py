@@ -192,23 +192,17 @@ class Recording:
         """
         firsts = {memory.first for memory in self._kept}
         others = {
-            id(memory)
+            id(memory.kept)
             for number, step in enumerate(self._steps)
             if number not in firsts
             for memory in _memories(step)
         }
+        fixed = self._fixed - others
         for memory in self._kept:
             found = _memories(self._steps[memory.first])
-            sources = [other for other in found if other is not memory]
-            stay = [self._stays(m, id(m) in others) for m in sources]
+            stay = [id(other.kept) in fixed for other in found if other is not memory]
             if memory in found and memory.kept is None and all(stay):
                 yield memory
-
-    def _stays(self, memory: Memory, is_shared: bool) -> bool:
-        a = memory.kept
-        if a is None or not a.flags.writeable:
-            return a is not None
-        return id(a) in self._fixed and not is_shared
 
 
 def _memories(step: tuple) -> list[Memory]:

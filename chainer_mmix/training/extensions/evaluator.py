@@ -56,8 +56,7 @@ class Evaluator(extensions.Evaluator):
             batch cannot be replayed, one warning says why. Other Python code in the
             target runs once per record, so a network whose computation depends on the
             values of a batch must be evaluated without it, and so must one whose
-            parameters an iterator or converter changes between two batches. The default
-            is ``False``.
+            parameters change during an evaluation. The default is ``False``.
 
     Raises:
         ValueError: If there are no examples, or ``graph`` is true on a CPU without
@@ -102,6 +101,7 @@ class Evaluator(extensions.Evaluator):
         self.eval_func = functools.partial(self._call, given)
         isolate: Callable = isolated
         if self._graphs is not None:
+            self._graphs.end()  # the last evaluation, if its own end was interrupted
             isolate = functools.partial(isolated, places=self._graphs.places)
         try:
             with self._isolated(isolate), np.errstate(invalid="ignore"):  # 0 / 0

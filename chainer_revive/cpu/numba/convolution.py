@@ -20,7 +20,9 @@ _WORK = 1 << 21  # multiplications that are worth a thread
 _MOVES = 1 << 16  # copies that are
 _FEWEST, _SMALL = 64, 1 << 16  # columns, and all, of sums that pay transposed
 _JOINED = 3 / 4  # of the tiles, for which to join taps pays
-_FEW_STEPS = 512  # for which each thread packs a kernel as it goes
+_FEW_STEPS = 512  # for which threads share the columns of a kernel
+_FEWEST_STEPS = 128  # for which they do so even if some of them wait long in the end
+_WAIT = 1 / 8  # of the time that all threads take, which is not long
 
 
 def correlate(
@@ -61,10 +63,10 @@ def correlate(
     n_step = len(x) * y_axis.out * x_axis.out
     few = n_step <= _FEW_STEPS and count >= threads.count()
     trivial = k == c and y_axis.trivial and x_axis.trivial
-    turns = few and trivial and y.flags.c_contiguous
+    in_turn = few and trivial and y.flags.c_contiguous
     shape = count, k, COLUMNS
     panels = steps.kept((w,), shape, x.dtype)
-    if turns and panels is None:
+    if in_turn and panels is None:
         _, _, stride_k, stride_n = w.strides
         arguments = products.Columns(
             *(x, n_step, c, w, stride_k // w.itemsize, stride_n // w.itemsize),
@@ -81,13 +83,16 @@ def correlate(
     threads.run(products.pack, count, grain, arguments)
     _, elements, y_alike, x_alike = _tables(*x.shape[1:], *axes)
     rows = len(x) * y_axis.out
+    waits = -count % threads.count()
+    whole = few and (n_step <= _FEWEST_STEPS or waits <= _WAIT * count)
     arguments = products.Correlation(
         *(x, panels, start, elements, y, d),
         *[stride // y.itemsize for stride in y.strides[:3]],
-        *(k, products.SLICE if turns else products.SUM),
-        *(y_alike, x_alike, len(y_alike), len(x_alike), rows if few else 0),
+        # As many at a time as multiply_columns adds up, for the same bits.
+        *(k, products.SLICE if in_turn else products.SUM),
+        *(y_alike, x_alike, len(y_alike), len(x_alike), rows if whole else 0),
     )
-    if few:
+    if whole:
         n, grain = count, -(-_WORK // (n_step * k * COLUMNS))
     else:
         n, grain = rows, -(-_WORK // (x_axis.out * k * d))

@@ -129,6 +129,7 @@ def test_deconvolution_and_its_gradients(
         ((2, 130, 2, 3), (97, 130, 4, 4), {"dilate": 2, "pad": 4}),
         ((2, 201, 9, 7), (160, 201, 1, 1), {"stride": 2}),
         ((40, 256, 2, 2), (130, 256, 3, 3), {"pad": 1}),
+        ((9, 65, 2, 2), (200, 65, 2, 2), {"pad": 3}),  # steps that see only padding
     ],
     ids=str,
 )

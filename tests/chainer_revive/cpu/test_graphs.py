@@ -14,6 +14,7 @@ import pytest
 
 from chainer_revive.cpu import heap
 from chainer_revive.cpu.graphs import CpuGraphs
+from chainer_revive.cpu.recording import Plan
 from chainer_revive.cpu.steps import CannotReplayError
 
 pytest.importorskip("numba")
@@ -80,10 +81,42 @@ def test_fixed_parameters_are_read_once_for_all_replays():
         replay = graphs.capture(lambda: net(x).array, [x])
         wanted = [replay().copy() for _ in range(3)][-1]
         net.conv.W.array[:] = np.nan
-        net.norm.avg_var[:] = np.nan
         np.testing.assert_array_equal(replay(), wanted)
         graphs.free()
         assert np.isnan(replay()).all()
+
+
+def test_statistics_are_never_fixed():
+    random = np.random.RandomState(0)
+    net, x = Net(), random.standard_normal((2, 3, 8, 8)).astype("f")
+    graphs = CpuGraphs(lambda every=False: [net], fixed=True)
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        replay = graphs.capture(lambda: net(x).array, [x])
+        for _ in range(4):
+            net.norm.avg_mean[:] = random.standard_normal(16)
+            net.first.avg_var[:] = random.uniform(0.1, 3, 3)
+            assert replay().tobytes() == net(x).array.tobytes()
+
+
+def test_a_comparison_that_is_interrupted_leaves_nothing_to_others(monkeypatch):
+    net = Net()
+    batches = [np.ones((n, 3, 8, 8), "f") for n in (2, 4)]
+    graphs = CpuGraphs(lambda every=False: [net], fixed=True)
+    run = Plan.run
+
+    def interrupted(*args):
+        run(*args)
+        raise KeyboardInterrupt
+
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        first, second = [graphs.capture(lambda x=x: net(x).array, [x]) for x in batches]
+        wanted = [first().copy() for _ in range(3)][-1]
+        second()
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(Plan, "run", interrupted)  # in the second comparison
+            second()
+        np.testing.assert_array_equal(first(), wanted)
+        assert second().tobytes() == net(batches[1]).array.tobytes()
 
 
 def test_arrays_that_take_the_place_of_fixed_ones_are_read():

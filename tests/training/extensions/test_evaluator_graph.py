@@ -10,6 +10,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.dataset import concat_examples
 from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
 
@@ -17,6 +18,7 @@ import chainer_revive
 from chainer_mmix import ManifoldMixupClassifier, models
 from chainer_mmix.training import GraphUpdater
 from chainer_mmix.training.extensions import Evaluator
+from chainer_revive.cpu.recording import Plan
 
 pytest.importorskip("numba")
 
@@ -450,6 +452,41 @@ def test_updates_of_statistics_in_evaluation():
         assert_same(ours, usual)
     np.testing.assert_array_equal(target.predictor.first.avg_mean, before)
     assert replays(ours)
+
+
+class UpdatingByOne(Net):
+    def forward(self, x):
+        with chainer.using_config("train", len(x) == 1):
+            self.norm(self.conv(x))
+        return super().forward(x)
+
+
+def test_updates_of_statistics_by_batches_of_another_shape():
+    def converter(batch, device):
+        x, t = concat_examples(batch)
+        return (x[:1], t[:1]) if t[0] % 2 else (x, t)
+
+    ours, usual = evaluators(classify(UpdatingByOne), T, 2, converter=converter)
+    for _ in range(3):
+        assert_same(ours, usual)
+    assert len(replays(ours)) == 2
+
+
+def test_an_evaluation_whose_end_was_interrupted_leaves_nothing(monkeypatch):
+    def interrupted(plan):
+        if plan._bound is not None:
+            raise KeyboardInterrupt
+        unbind(plan)
+
+    unbind = Plan.unbind
+    target = classify()
+    ours, usual = evaluators(target)
+    assert_same(ours, usual)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(Plan, "unbind", interrupted)
+        ours()
+    train(target)
+    assert_same(ours, usual)
 
 
 @pytest.mark.parametrize("label_key", ["t", -1, 0])
