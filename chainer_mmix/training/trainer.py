@@ -100,7 +100,8 @@ def build_trainer(
     Args:
         optimizer (chainer.GradientMethod): Set up with the classifier to train, which
             must be on ``device``.
-        train (sequence): Training examples ``(image, label)``.
+        train (sequence): Training examples ``(image, label)``, or dicts of what the
+            classifier takes by name.
         test (sequence): Validation examples.
         epoch (int): The last epoch.
         batchsize (int): Examples per minibatch, in validation too.
@@ -395,7 +396,7 @@ def _initialize(
         reporter.scope(observation),
         reporter,
     ):
-        model(*batch)
+        model(**batch) if isinstance(batch, dict) else model(*batch)
         shape: Sequence[int] = getattr(getattr(model, "y", None), "shape", ())
     loss = getattr(model, "lossfun", None)
     loss = loss.func if isinstance(loss, functools.partial) else loss
