@@ -13,6 +13,7 @@ from chainer.links import Convolution2D
 from chainer.utils.type_check import InvalidType
 
 from chainer_mmix.links.graph import is_array
+from chainer_mmix.mixing.targets import NoAccuracyError
 
 
 def naming_the_flaw(compute_loss: Callable) -> Callable:
@@ -39,7 +40,8 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
                 if y is None:  # else the network has taken the inputs
                     flaw = _flaw_of_inputs(given, self.predictor)
                     flaw = flaw or _flaw_of_images(given, str(e))
-                if flaw is None and not isinstance(e, ValueError):  # which says it
+                says_it = isinstance(e, (ValueError, NoAccuracyError))
+                if flaw is None and not says_it:
                     flaw = _flaw_of_target(target, y)
             if flaw is None:
                 raise

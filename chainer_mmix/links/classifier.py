@@ -342,9 +342,10 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             )
         if not hasattr(target, "ndim"):
             raise TypeError(
-                f"the target must be one array, not {type(target).__name__}: put those "
-                "of several tasks side by side into one float array, and let lossfun "
-                "split it"
+                f"the target must be one array, not {type(target).__name__}: join a "
+                "list of labels, as by numpy.hstack(labels) in the converter, or put "
+                "those of several tasks side by side into one float array, and let "
+                "lossfun split it"
             )
         if target.ndim == 0 or len(target) == 0:
             raise ValueError(

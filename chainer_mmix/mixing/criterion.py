@@ -23,6 +23,7 @@ from chainer_mmix.mixing.targets import (
     check_probabilities,
     check_range,
     soft_target,
+    to_labels,
 )
 from chainer_mmix.mixing.weights import Weights
 
@@ -73,10 +74,11 @@ def mixup_criterion(
         is an array.
 
     Raises:
-        ValueError: If ``lam`` is an array but the criterion returns one value per
-            batch; if ``label_smoothing`` is given for another criterion; if a label is
-            out of range (on a GPU: in Chainer's debug mode only); or if softmax cross
-            entropy has a ``class_weight``, which Chainer ignores for targets that are
+        ValueError: If the criterion takes one score per class, but ``y`` has another
+            shape; if ``lam`` is an array but the criterion returns one value per batch;
+            if ``label_smoothing`` is given for another criterion; if a label is out of
+            range (on a GPU: in Chainer's debug mode only); or if softmax cross entropy
+            has a ``class_weight``, which Chainer ignores for targets that are
             probabilities.
     """
     function, options = _unwrap(criterion)
@@ -85,6 +87,17 @@ def mixup_criterion(
             f"the predictor returned a {type(y).__name__}, and {function.__name__} "
             "takes an array of logits: let it return these, or pass a lossfun and an "
             "accfun that take the whole"
+        )
+    if (
+        function in _OF_CLASSES
+        and y.ndim < 2
+        and function is not F.sigmoid_cross_entropy
+    ):
+        raise ValueError(
+            f"the predictor returned shape {y.shape}, and {function.__name__} takes "
+            "one score a class, shape (N, C): pass lossfun=sigmoid_cross_entropy and "
+            "accfun=binary_accuracy for one logit a sample, lossfun=mean_squared_error "
+            "and accfun=None for numbers to predict"
         )
     if label_smoothing and function not in _SMOOTHED:
         raise ValueError(
@@ -221,8 +234,9 @@ def _probabilities(call: _Call):
 def _accuracy_of_classes(call: _Call):
     if call.is_mixed or not call.is_label:
         return mixup_accuracy(*call[2:6], **call.options)
-    y, t = chainer.as_array(call.y), chainer.as_array(call.target_a)
-    return weighted_accuracy(y, [t], call.weights, **call.options)
+    y = chainer.as_array(call.y)
+    labels = [to_labels(call.target_a, y)]
+    return weighted_accuracy(y, labels, call.weights, **call.options)
 
 
 def _mixed_numbers(call: _Call):

@@ -113,18 +113,22 @@ def check_multi_label(t, shape: tuple[int, ...]) -> None:
         )
 
 
+class NoAccuracyError(TypeError):
+    """Targets are neither class labels nor probabilities of classes."""
+
+
 def to_labels(t, y):
     """Returns labels as they are, and the most probable ones of probabilities.
 
     Raises:
-        TypeError: If ``t`` is neither, so that there is no accuracy.
+        NoAccuracyError: If ``t`` is neither.
     """
     t = chainer.as_array(t)
     is_label = t.dtype.kind != "f"
     if is_label and t.ndim < y.ndim:
         return t
     if is_label or t.shape != y.shape or y.shape[1] == 1:
-        raise TypeError(
+        raise NoAccuracyError(
             f"there is no accuracy for targets of dtype {t.dtype} and shape {t.shape}: "
             "pass accfun=chainer.functions.binary_accuracy for several labels a "
             "sample, and accfun=None and a lossfun such as mean_squared_error for "

@@ -8,6 +8,7 @@ import numpy as np
 
 from chainer_mmix.mixing import mixup_data
 from chainer_mmix.mixing.points import resolve
+from chainer_revive.cpu import steps
 
 
 class Staged(chainer.Chain):
@@ -121,8 +122,14 @@ def _by_constants(net: Staged, x):
             f"the network standardises {len(net.mean)} channels, but the input has "
             f"{x.shape[1]}, shape {x.shape}: give images of as many"
         )
-    y = x - net.mean.astype(x.dtype)
-    y /= net.std.astype(x.dtype)  # in place for an array
+    mean, std = (a.astype(x.dtype, copy=False) for a in (net.mean, net.std))
+    if type(x) is not np.ndarray:
+        y = x - mean
+        y /= std  # in place for an array
+        return y
+    y = np.empty_like(x)
+    steps.do(np.subtract, x, mean, y)
+    steps.do(np.divide, y, std, y)
     return y
 
 
@@ -130,11 +137,9 @@ def _per_image(net: Staged, x):
     axes = tuple(range(1, x.ndim))
     wide = F.cast(x, np.result_type(x.dtype, np.float32))
     wide = wide - F.mean(wide, axes, keepdims=True)
-    n = wide[0].size
-    variance = F.maximum(
-        F.mean(wide * wide, axes, keepdims=True),
-        wide.xp.full((len(x), *[1] * len(axes)), 1 / n, wide.dtype),
-    )
+    least = wide.xp.empty((len(x), *[1] * len(axes)), wide.dtype)
+    steps.do(wide.xp.copyto, least, 1 / wide[0].size)
+    variance = F.maximum(F.mean(wide * wide, axes, keepdims=True), least)
     return F.cast(wide / F.sqrt(variance), x.dtype)
 
 

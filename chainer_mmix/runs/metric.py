@@ -75,9 +75,15 @@ class Metric:
     @property
     def title(self) -> str:
         """The title of its curves."""
-        if self.held_out is None:
-            return f"Validation {self.name}"
-        return f"{self.name[:1].upper()}{self.name[1:]} on the {self.held_out} set"
+        capitalised = f"{self.name[:1].upper()}{self.name[1:]}"
+        if self.held_out is not None:
+            return f"{capitalised} on the {self.held_out} set"
+        return f"Validation {self.name}" if self.is_evaluated else capitalised
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether all values are an evaluator's, as far as the keys tell."""
+        return all(map(_prefix, self.keys.values()))
 
     @property
     def is_loss(self) -> bool:

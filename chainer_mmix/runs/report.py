@@ -118,7 +118,8 @@ def _count(n: int, what: str) -> str:
 
 def _comparison(comparison: Comparison) -> str:
     where = comparison.metric.held_out
-    caption = "Validation" if where is None else f"On the {where} set"
+    caption = "Validation" if comparison.metric.is_evaluated else "In the logs"
+    caption = caption if where is None else f"On the {where} set"
     caption += ", mean ± standard deviation"
     content = page.table(caption, headings(comparison), rows_of(comparison))
     content += page.bullets(legend(comparison), "notes")

@@ -32,8 +32,9 @@ def legend(comparison: Comparison) -> tuple[str, ...]:
     if metric.held_out is not None:
         where = f"the {metric.held_out} set"
         picked = f"{where} itself"
-    elif metric.key != f"validation/main/{metric.name}":
-        where, picked = f"{metric.key} in the log", "the same data"
+    elif (keys := {*metric.keys.values()}) != {f"validation/main/{metric.name}"}:
+        where = f"{' and '.join(sorted(keys))} in the log{'s' * (len(keys) > 1)}"
+        picked = "the same data"
     extreme = "lowest" if metric.lower_is_better else "highest"
     time = (
         "time: of training and evaluation; the first run on a machine compiles, too.",

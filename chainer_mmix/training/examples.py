@@ -16,7 +16,12 @@ def check_example(example: Any, name: str) -> None:
     """Raises a TypeError if an example is not a pair, or its label is a string."""
     if isinstance(example, dict):
         return
-    if not isinstance(example, (tuple, list)):
+    if isinstance(example, list):
+        raise TypeError(
+            f"an example of {name} is a list, which Chainer takes for one array: give "
+            "tuples (image, label), as by [tuple(example) for example in data]"
+        )
+    if not isinstance(example, tuple):
         raise TypeError(
             f"an example of {name} is of type {type(example).__name__}, but pairs "
             "(image, label) are needed: join two arrays, "

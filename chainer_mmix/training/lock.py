@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 try:
@@ -18,6 +19,8 @@ FILENAME = ".lock"
 _BEAT = 15.0
 _STALE = 120.0
 _held: set[Path] = set()
+_trained_in: set[Path] = set()
+_taking = threading.RLock()  # by one thread at a time
 
 
 class LockedError(ValueError):
@@ -42,17 +45,18 @@ class RunLock:
 
     def __init__(self, out: str | Path) -> None:
         self._path = Path(out).resolve() / FILENAME
-        if self._path in _held:
-            # Not opened: closing it would unlock it for the whole process.
-            raise self._refusal(socket.gethostname(), os.getpid())
-        self._is_locked = fcntl is not None
-        self._descriptor = self._open()
-        try:
-            self._take_over()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        _held.add(self._path)
+        with _taking:
+            if self._path in _held:
+                # Not opened: closing it would unlock it for the whole process.
+                raise _refusal(self._path, socket.gethostname(), os.getpid())
+            self._is_locked = fcntl is not None
+            self._descriptor = self._open()
+            try:
+                self._take_over()
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+            _held.add(self._path)
         self._ended = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -75,7 +79,7 @@ class RunLock:
                 if e.errno in (errno.EACCES, errno.EAGAIN):
                     host, pid = _holder(descriptor)
                     os.close(descriptor)
-                    raise self._refusal(host, pid) from e
+                    raise _refusal(self._path, host, pid) from e
                 self._is_locked = False  # the file system knows no locks
             try:
                 is_same = os.path.samestat(os.fstat(descriptor), self._path.stat())
@@ -95,7 +99,7 @@ class RunLock:
             age = probe.stat().st_mtime - touched
             probe.unlink()
             if age < _STALE:
-                raise self._refusal(host, pid)
+                raise _refusal(self._path, host, pid)
         content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
@@ -107,16 +111,36 @@ class RunLock:
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
-    def _refusal(self, host: str | None, pid: int | None) -> LockedError:
-        return LockedError(
-            f"another run is writing into {self._path.parent} (process {pid} on "
-            f"{host}): wait for its end, or name another folder"
-        )
+
+def lock_for_run(out: str | Path) -> Callable[[], None]:
+    """Locks a folder for one run at a time, within a lock that the program may have.
+
+    Returns:
+        callable: Ends it.
+
+    Raises:
+        LockedError, OSError: As :class:`RunLock`.
+    """
+    path = Path(out).resolve() / FILENAME
+    with _taking:
+        if path in _trained_in:
+            raise _refusal(path, socket.gethostname(), os.getpid())
+        lock = None if path in _held else RunLock(out)
+        _trained_in.add(path)
+
+    def end() -> None:
+        _trained_in.discard(path)
+        if lock is not None:
+            lock.release()
+
+    return end
 
 
-def is_locked_here(out: str | Path) -> bool:
-    """Tells whether this process has the lock of a folder."""
-    return Path(out).resolve() / FILENAME in _held
+def _refusal(path: Path, host: str | None, pid: int | None) -> LockedError:
+    return LockedError(
+        f"another run is writing into {path.parent} (process {pid} on {host}): wait "
+        "for its end, or name another folder"
+    )
 
 
 def _holder(descriptor: int) -> tuple[str | None, int | None]:

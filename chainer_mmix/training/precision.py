@@ -21,10 +21,16 @@ def convert_examples(batch, device):
     """
     if not is_half():
         return concat_examples(batch, device)
-    return tuple(
-        device.send(array.astype(np.float16) if array.dtype.kind == "f" else array)
-        for array in concat_examples(batch)
-    )
+
+    def send(array):
+        return device.send(
+            array.astype(np.float16) if array.dtype.kind == "f" else array
+        )
+
+    arrays = concat_examples(batch)
+    if isinstance(arrays, dict):
+        return {name: send(array) for name, array in arrays.items()}
+    return tuple(send(array) for array in arrays)
 
 
 @chainer.dataset.converter()

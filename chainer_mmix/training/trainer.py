@@ -40,7 +40,7 @@ from chainer_mmix.training.extensions.notebook_report import in_notebook
 from chainer_mmix.training.extensions.plot_report import PlotReport
 from chainer_mmix.training.graph_updater import GraphUpdater
 from chainer_mmix.training.isolation import isolated
-from chainer_mmix.training.lock import RunLock, is_locked_here
+from chainer_mmix.training.lock import lock_for_run
 from chainer_mmix.training.multinode.observation_mean import ObservationMean
 from chainer_mmix.training.multinode.rank_snapshot import RankSnapshot
 from chainer_mmix.training.multinode.rank_states import RankStates
@@ -100,7 +100,8 @@ def build_trainer(
     Args:
         optimizer (chainer.GradientMethod): Set up with the classifier to train, which
             must be on ``device``.
-        train (sequence): Training examples ``(image, label)``.
+        train (sequence): Training examples ``(image, label)``, or dicts of what the
+            classifier takes by name.
         test (sequence): Validation examples.
         epoch (int): The last epoch.
         batchsize (int): Examples per minibatch, in validation too.
@@ -339,11 +340,10 @@ def run(
 
 
 def _take_over(trainer: training.Trainer, locks: contextlib.ExitStack) -> None:
-    """Locks the output folder, unless this process has, and checks what it holds."""
+    """Locks the output folder, unless the program has, and checks what it holds."""
     out = Path(trainer.out)
     out.mkdir(parents=True, exist_ok=True)
-    if not is_locked_here(out):
-        locks.callback(RunLock(out).release)
+    locks.callback(lock_for_run(out))
     if trainer.updater.iteration == 0:
         check_vacant(out)
     elif not continues_log(out, trainer.get_extension("LogReport").log):
@@ -396,7 +396,7 @@ def _initialize(
         reporter.scope(observation),
         reporter,
     ):
-        model(*batch)
+        model(**batch) if isinstance(batch, dict) else model(*batch)
         shape: Sequence[int] = getattr(getattr(model, "y", None), "shape", ())
     loss = getattr(model, "lossfun", None)
     loss = loss.func if isinstance(loss, functools.partial) else loss

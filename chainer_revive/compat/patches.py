@@ -350,6 +350,16 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "def _reset_state(self, current_position, epoch, is_new_epoch, order, "
             "draws=None):",
         ),
+        # Without shuffling there is no order, which a snapshot ended with.
+        Patch(
+            "        order = self._state.order.copy()\n"
+            "        try:\n"
+            "            serializer('order', order)\n",
+            "        order = None if self._state.order is None else "
+            "self._state.order.copy()\n"
+            "        try:\n"
+            "            order is None or serializer('order', order)\n",
+        ),
         Patch(
             "        self._reset_state(current_position, epoch, is_new_epoch, order)\n"
             "        try:\n",

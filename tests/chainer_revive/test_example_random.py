@@ -157,16 +157,19 @@ class Both:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4, 5, 7])
+@pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize(("name", "then"), PAIRS)
-def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(name, then, cut, tmp_path):
-    whole = run("serial", by_example_random)
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
+    name, then, shuffle, cut, tmp_path
+):
+    whole = run("serial", by_example_random, shuffle=shuffle)
     seed()
-    first = MAKE[name](data(by_example_random), 4)
+    first = MAKE[name](data(by_example_random), 4, shuffle=shuffle)
     found = batches(first, cut)
     save_npz(tmp_path / "snapshot.npz", Both(first))
     random.seed(99)
     np.random.seed(99)
-    second = MAKE[then](data(by_example_random), 4)
+    second = MAKE[then](data(by_example_random), 4, shuffle=shuffle)
     load_snapshot(tmp_path / "snapshot.npz", Both(second))
     assert found + batches(second, len(whole) - cut) == whole
     for iterator in (first, second):

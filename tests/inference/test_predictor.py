@@ -182,6 +182,8 @@ def test_a_network_of_ones_own(tmp_path):
     training.run(trainer, record)
     with pytest.raises(RunError, match="names no model: give one like that"):
         load_predictor(tmp_path, "final")
+    with pytest.raises(TypeError, match="network must be a link, not the class Net"):
+        load_predictor(tmp_path, "final", network=Net)
     predictor = load_predictor(tmp_path, "final", network=Net())
     x = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(predictor.scores(list(x)), net(x).array)

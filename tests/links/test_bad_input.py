@@ -51,7 +51,10 @@ CASES = {
         "the target has shape (0,)",
     ),
     "one label": (lambda: classifier()(X, T[0]), "the target has shape ()"),
-    "a list of labels": (lambda: classifier()(X, [0] * 4), "one array, not list"),
+    "a list of labels": (
+        lambda: classifier()(X, [0] * 4),
+        "one array, not list: join a list of labels, as by numpy.hstack(labels)",
+    ),
     "a list to mix": (lambda: mix([1.0], 0.5, [0]), "x must be an array, not list"),
     "a word as lambda": (
         lambda: mix(X, "a", np.arange(4)),
@@ -127,3 +130,8 @@ def test_errors_of_the_network_itself_stay_what_they_are():
     for x in (np.float32(1), ()):
         with pytest.raises(ValueError, match="one row a sample"):
             MixupLayers.suggest(chain, x)
+
+
+@pytest.mark.parametrize("labels", [[np.int32(0)] * 4, [np.zeros(1, np.int32)] * 4])
+def test_joined_labels_are_taken(labels):
+    classifier()(X, np.hstack(labels))

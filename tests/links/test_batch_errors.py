@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, training
+from chainer_mmix.mixing import softmax_binary_cross_entropy
 from chainer_mmix.models import CNN
 
 RNG = np.random.RandomState(0)
@@ -45,6 +46,56 @@ def test_the_remedy_is_named(x, t, remedy, train):
         pytest.raises((TypeError, ValueError), match=remedy),
     ):
         model(x, t)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("alpha", [0, 1])
+@pytest.mark.parametrize("n_label", [1, 4])
+def test_several_labels_need_an_accuracy_of_theirs(train, alpha, n_label):
+    t = (RNG.rand(6, n_label) > 0.5).astype(np.int32)
+
+    def classifier(**options):
+        options = {"lossfun": F.sigmoid_cross_entropy, "mixup_alpha": alpha} | options
+        return ManifoldMixupClassifier(CNN(n_label), seed=0, **options)
+
+    with chainer.using_config("train", train):
+        with pytest.raises(TypeError, match=r"no accuracy .*accfun=.*binary_acc"):
+            classifier()(X, t)
+        classifier(accfun=F.binary_accuracy)(X, t)
+
+
+class OneNumber(chainer.Chain):
+    def __init__(self):
+        super().__init__(fc=L.Linear(None, 1))
+
+    def forward(self, x):
+        return self.fc(x)[:, 0]
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("alpha", [0, 1])
+@pytest.mark.parametrize("smoothing", [0, 0.1])
+@pytest.mark.parametrize(
+    ("lossfun", "name"),
+    [
+        (F.softmax_cross_entropy, "softmax_cross_entropy"),
+        (softmax_binary_cross_entropy, "softmax_binary_cross_entropy"),
+        (F.sigmoid_cross_entropy, "accuracy"),
+    ],
+)
+@pytest.mark.parametrize("t", [T % 2, np.float32(T) / 2])
+def test_one_number_a_sample_is_no_score_a_class(
+    train, alpha, smoothing, lossfun, name, t
+):
+    net = MixupLayers(OneNumber(), ["input"])
+    options = {"mixup_alpha": alpha, "label_smoothing": smoothing, "lossfun": lossfun}
+    model = ManifoldMixupClassifier(net, seed=0, **options)
+    message = rf"shape \(6,\), and {name} takes .* lossfun=sigmoid_cross_entropy and"
+    with (
+        chainer.using_config("train", train),
+        pytest.raises(ValueError, match=message),
+    ):
+        model(X, t)
 
 
 class OfAnyDtype(chainer.Chain):

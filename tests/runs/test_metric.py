@@ -157,6 +157,8 @@ def test_runs_that_log_under_different_keys_are_compared_with_a_warning():
         "accuracy has several keys, which may mean other data: val/main/accuracy (a), "
         "test/main/accuracy (b)"
     ]
+    text = FORMATS["text"](comparison)
+    assert "are from test/main/accuracy and val/main/accuracy in the logs;" in text
     # A key that both have goes first.
     both = make_run(
         "c", **{"val/main/accuracy": (0, 0), "test/main/accuracy": (0.1, 0.2)}
@@ -164,6 +166,23 @@ def test_runs_that_log_under_different_keys_are_compared_with_a_warning():
     metric = choose_metric([both, b])
     assert set(metric.keys.values()) == {"test/main/accuracy"}
     assert metric.flaws == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "source", "title"),
+    [
+        (("validation/main/loss", "main/loss"), "main/loss and validation", "Loss"),
+        (("main/loss", "main/loss"), "main/loss in the log;", "Loss"),
+        (("FID", "FID"), "FID in the log;", "FID"),
+        (("val/main/loss",) * 2, "val/main/loss in the log;", "Validation loss"),
+        (("validation/main/loss",) * 2, "the validation data;", "Validation loss"),
+    ],
+)
+def test_what_no_evaluator_measured_is_not_called_validation(keys, source, title):
+    runs = [make_run(f"run{i}", **{key: (0.5, 0.25)}) for i, key in enumerate(keys, 1)]
+    comparison = compare_groups(group_runs(runs))
+    assert f"All numbers are from {source}" in FORMATS["text"](comparison)
+    assert comparison.metric.title == title
 
 
 def test_runs_without_a_metric_in_common_are_refused():

@@ -92,6 +92,14 @@ def test_examples_without_a_label(tmp_path, name, make):
         build(tmp_path, **{name: [make(x) for x in IMAGES]})
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_examples_that_are_lists(tmp_path, name):
+    lists = [list(example) for example in GOOD]
+    with pytest.raises(TypeError, match=rf"example of {name} is a list.*tuple\("):
+        build(tmp_path, **{name: lists})
+    build(tmp_path, **{name: [tuple(example) for example in lists]})
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_a_refused_iterator_goes_without_a_word():
     with pytest.raises(ValueError, match="n_workers"):

@@ -180,6 +180,20 @@ def test_a_training_is_that_of_a_standard_updater(name):
 
 
 @pytest.mark.parametrize(
+    "constants", [([0.5], [0.25]), ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]), (None, None)]
+)
+def test_networks_that_standardise_are_replayed(constants):
+    def net():
+        net = models.CNN(5, width=8)
+        net.standardise(*constants)
+        return net
+
+    updater = both(lambda: classify(net))
+    assert updater.reason is None
+    assert updater.n_graphs == 3
+
+
+@pytest.mark.parametrize(
     "optimizer",
     [
         chainer.optimizers.SGD,

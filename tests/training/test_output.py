@@ -1,4 +1,5 @@
 import os
+import threading
 
 import chainer
 import pytest
@@ -149,3 +150,28 @@ def test_two_programs_do_not_write_into_a_folder_at_once(tmp_path, make_trainer)
     training.run(make_trainer(tmp_path), None)
     assert (tmp_path / ".lock").exists()
     lock.release()
+
+
+@pytest.mark.parametrize("has_lock", [False, True])
+def test_a_run_in_another_thread_is_a_second_one_too(tmp_path, make_trainer, has_lock):
+    lock = training.RunLock(tmp_path) if has_lock else None  # of the program itself
+    first, second = make_trainer(tmp_path), make_trainer(tmp_path)
+    refusals = []
+
+    def run_second():
+        with pytest.raises(training.LockedError) as error:
+            training.run(second, None)
+        refusals.append(str(error.value))
+
+    def in_another_thread(trainer):
+        thread = threading.Thread(target=run_second)
+        thread.start()
+        thread.join()
+
+    first.extend(in_another_thread, trigger=(1, "iteration"))
+    training.run(first, None)
+    assert len(refusals) == first.updater.iteration
+    assert second.updater.iteration == 0
+    if lock is not None:
+        lock.release()
+    assert not (tmp_path / ".lock").exists()

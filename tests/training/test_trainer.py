@@ -6,10 +6,11 @@ import chainer.links as L
 import numpy as np
 import pytest
 from chainer.dataset import concat_examples
-from chainer.datasets import TupleDataset
+from chainer.datasets import DictDataset, TupleDataset
 from scipy.special import log_softmax
 
-from chainer_mmix import training
+from chainer_mmix import ManifoldMixupClassifier, training
+from chainer_mmix.models import CNN
 from chainer_mmix.training.extensions import DivergedError
 
 
@@ -245,3 +246,27 @@ def test_examples_and_numbers_in_the_wrong_form(tmp_path, make_trainer):
             build(epoch=5, **{name: late})
     assert not out.exists()
     build()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed16"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_examples_by_name_train_as_pairs(tmp_path, log_of, dtype, workers):
+    x = np.random.RandomState(0).rand(24, 1, 8, 8).astype(np.float32)
+    t = np.arange(24, dtype=np.int32) % 3
+    cpu = chainer.get_device("@numpy")
+    logs = []
+    for key, data in ((-1, TupleDataset(x, t)), ("t", DictDataset(x=x, t=t))):
+        with chainer.using_config("dtype", training.DTYPES[dtype]):
+            training.set_seed(0, cpu)
+            model = ManifoldMixupClassifier(CNN(3), seed=0, label_key=key)
+            optimizer = training.make_optimizer("sgd", model, 0.1)
+            training.scale_loss(optimizer)
+            settings = {"epoch": 2, "batchsize": 8, "workers": workers, "quiet": True}
+            out = tmp_path / str(key)
+            trainer = training.build_trainer(
+                optimizer, data, data, out=out, device=cpu, **settings
+            )
+            trainer.run()
+        trainer.updater.get_iterator("main").finalize()
+        logs.append(log_of(trainer))
+    assert logs[0] == logs[1]

@@ -61,6 +61,12 @@ def classify(net=Net, cls=L.Classifier, **options):
     return target
 
 
+def standardising(mean, std):
+    net = models.CNN(5, width=16)
+    net.standardise(mean, std)
+    return net
+
+
 def evaluators(target, t=T, batchsize=8, **options):
     """Returns one that replays, and a usual one, of the same target."""
     return [
@@ -141,6 +147,8 @@ def test_means_are_those_of_a_usual_evaluator(name, t):
     "network",
     [
         lambda: models.CNN(5, width=16),
+        lambda: standardising([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]),
+        lambda: standardising(None, None),
         lambda: models.PreActResNet18(5, width=16),
         lambda: models.WideResNet(5, depth=10, width=1),
         pytest.param(lambda: models.ResNet50(5), marks=pytest.mark.slow),
