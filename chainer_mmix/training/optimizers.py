@@ -14,6 +14,7 @@ OPTIMIZERS = {
     **{"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3},
     **{"sgd": 0.1, "momentum_sgd": 0.1, "nesterov": 0.1},
 }
+NO_MOMENTUM = ("adam", "adamw", "rmsprop")
 
 
 def make_optimizer(
@@ -50,8 +51,9 @@ def make_optimizer(
 
     Raises:
         TypeError: If ``model`` is not a link.
-        ValueError: If there is no optimizer of that name, the learning rate is not
-            above 0, or another number is negative or not finite.
+        ValueError: If there is no optimizer of that name, it has no ``momentum`` or
+            ``nesterov`` to set, the learning rate is not above 0, or another number is
+            negative or not finite.
     """
     lookup(OPTIMIZERS, name, "optimizer")
     check_link(model, "model")
@@ -60,6 +62,16 @@ def make_optimizer(
     check_number("momentum", momentum)
     if grad_clip is not None:
         check_number("grad_clip", grad_clip, exclusive=True)
+    if momentum != 0.9 and name in NO_MOMENTUM:
+        raise ValueError(
+            f"momentum {momentum} is for 'sgd', 'momentum_sgd' and 'nesterov', not for "
+            f"{name!r}: leave it out, or choose one of these"
+        )
+    if nesterov and name != "sgd":
+        raise ValueError(
+            f"nesterov=True is for 'sgd', not for {name!r}: leave it out, or choose "
+            "'sgd'"
+        )
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
         optimizer = optimizers.AdamW(alpha=lr, weight_decay_rate=lr * weight_decay)

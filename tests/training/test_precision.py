@@ -88,6 +88,19 @@ def test_float32_is_left_alone():
     assert optimizer._loss_scale is None and not optimizer._loss_scaling_is_dynamic
 
 
+def test_a_scale_that_changes_nothing():
+    optimizer = chainer.optimizers.SGD().setup(Weight())
+    with pytest.raises(ValueError, match=r"scale 64.0 .*: leave it out"):
+        scale_loss(optimizer, 64.0)
+
+
+@pytest.mark.parametrize("scale", [None, 64.0])
+def test_scaled_gradients_are_not_clipped(half, scale):
+    optimizer = training.make_optimizer("sgd", Weight(), 0.1, grad_clip=1)
+    with pytest.raises(ValueError, match=r"leave out grad_clip \(GradientCl"):
+        scale_loss(optimizer, scale)
+
+
 @pytest.mark.parametrize("dtype, scale", [("mixed16", None), ("float16", 64.0)])
 def test_resume_equals_a_run_without_a_break(
     dtype, scale, tmp_path, make_trainer, log_of, serialized
