@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import chainer
+import numpy as np
 from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
@@ -52,8 +53,8 @@ def make_optimizer(
     Raises:
         TypeError: If ``model`` is not a link.
         ValueError: If there is no optimizer of that name, it has no ``momentum`` or
-            ``nesterov`` to set, the learning rate is not above 0, or another number is
-            negative or not finite.
+            ``nesterov`` to set or is not for float16, the learning rate is not above 0,
+            or another number is negative or not finite.
     """
     lookup(OPTIMIZERS, name, "optimizer")
     check_link(model, "model")
@@ -71,6 +72,12 @@ def make_optimizer(
         raise ValueError(
             f"nesterov=True is for 'sgd', not for {name!r}: leave it out, or choose "
             "'sgd'"
+        )
+    is_float16 = chainer.get_dtype(map_mixed16=np.float32) == np.float16
+    if name in NO_MOMENTUM and is_float16:
+        raise ValueError(
+            f"{name!r} is not for float16, in which squares of gradients vanish: "
+            "choose 'sgd', or chainer.mixed16 and scale_loss(optimizer)"
         )
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
