@@ -305,8 +305,8 @@ def run(
 
     Args:
         trainer (~chainer.training.Trainer): A Trainer that :func:`build_trainer` built.
-        record (RunRecord): The record, which has been started; ``None`` on all ranks
-            but the first.
+        record (RunRecord): The record, which has been started; ``None`` for no record,
+            as on all ranks but the first.
         ranks (Ranks): The processes that train together. The default is this process
             alone.
 
