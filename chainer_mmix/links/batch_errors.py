@@ -37,9 +37,8 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
                 inputs, named, target = self._split(args, dict(kwargs))
                 given, y = [*inputs, *named.values()], getattr(self, "y", None)
                 if y is None:  # else the network has taken the inputs
-                    flaw = _flaw_of_inputs(given, self.predictor)
-                    flaw = flaw or _flaw_of_images(given, str(e))
-                if flaw is None and not isinstance(e, ValueError):  # which says it
+                    flaw = _flaw_of_inputs(given, self.predictor, str(e))
+                elif not isinstance(e, ValueError):  # which says it
                     flaw = _flaw_of_target(target, y)
             if flaw is None:
                 raise
@@ -68,30 +67,31 @@ def flaw_of_size(error: AssertionError, inputs: Sequence[Any]) -> str | None:
     )
 
 
-def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | None:
+def _flaw_of_inputs(
+    inputs: Sequence[Any], predictor: chainer.Link, error: str
+) -> str | None:
+    """Says which input the network does not take, if that is what the error means."""
+    is_of_dtype = "dtype" in error  # as the type checks say, and mixup_data
     for x in filter(is_array, inputs):
-        if x.dtype == "uint8" or (x.dtype.kind in "iu" and x.ndim == 4):
+        what = f"an input is of dtype {x.dtype}"
+        is_integer = x.dtype.kind in "iu"
+        if is_of_dtype and is_integer and (x.dtype == "uint8" or x.ndim == 4):
             return (
-                f"an input is of dtype {x.dtype}: make x.astype(numpy.float32) / 255 "
-                "of images, and x.astype(numpy.int32) of indices"
+                f"{what}: make x.astype(numpy.float32) / 255 of images, and "
+                "x.astype(numpy.int32) of indices"
             )
-        dtypes = {p.dtype for p in predictor.params(include_uninit=False)}
-        if x.dtype.kind == "f" and dtypes and x.dtype not in dtypes:
-            names = " and ".join(sorted(dtype.name for dtype in dtypes))
-            return (
-                f"an input is of dtype {x.dtype}, but the network of {names}: convert "
-                f"it, as by x.astype(numpy.{min(dtype.name for dtype in dtypes)})"
-            )
-    return None
-
-
-def _flaw_of_images(inputs: Sequence[Any], error: str) -> str | None:
-    """Says what Chainer's error about a convolution means."""
-    for x in filter(is_array, inputs):
         if x.dtype.kind in "iub" and "dtype.kind == f" in error:
             return (
-                f"an input is of dtype {x.dtype}, but the network takes floats: "
-                "convert it, as by x.astype(numpy.float32)"
+                f"{what}, but the network takes floats: convert it, as by "
+                "x.astype(numpy.float32)"
+            )
+        dtypes = {p.dtype for p in predictor.params(include_uninit=False)}
+        is_other = x.dtype.kind == "f" and dtypes and x.dtype not in dtypes
+        if is_of_dtype and is_other and "dtype.kind == i" not in error:
+            names = sorted(dtype.name for dtype in dtypes)
+            return (
+                f"{what}, but the network of {' and '.join(names)}: convert it, as by "
+                f"x.astype(numpy.{names[0]})"
             )
         if x.ndim < 4 and re.search(r"unpack \(expected 4|ndim == 4", error):
             grey = ", as by x[:, None] of grey ones" if x.ndim == 3 else ""

@@ -5,6 +5,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.utils.type_check import InvalidType
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, training
 from chainer_mmix.models import CNN
@@ -127,6 +128,39 @@ def test_images_that_are_too_small_are_refused_before_a_folder_is_made(tmp_path,
         MixupLayers.suggest(net(), X)
     larger = np.pad(X, [(0, 0), (0, 0), (0, 9), (0, 9)])
     ManifoldMixupClassifier(MixupLayers(net(), ["input"]), seed=0)(larger, T)
+
+
+class Forgetful(chainer.Chain):
+    """Takes inputs of any dtype, and raises an error of its own, or forgets to mix."""
+
+    def __init__(self, error=None):
+        super().__init__(fc=L.Linear(None, 3))
+        self.error = error
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        if self.error is not None:
+            raise self.error
+        y = self.fc(chainer.as_array(x).astype(np.float32))
+        return (y, target, target) if mixup_hidden else y
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int32])
+@pytest.mark.parametrize("labels", [np.int32, np.uint8])
+def test_no_dtype_is_blamed_for_another_error(dtype, labels):
+    x, t = (9 * X).astype(dtype), T.astype(labels)
+    model = ManifoldMixupClassifier(Forgetful(), mixup_alpha=1, seed=0)
+    with pytest.raises(RuntimeError, match="called mixup_data 0 times"):
+        model(x, t)
+    for error in (TypeError("mine"), ValueError("mine"), RuntimeError("mine")):
+        model = ManifoldMixupClassifier(Forgetful(error), mixup_alpha=1, seed=0)
+        with pytest.raises(type(error), match=r"^mine"):
+            model(x, t)
+
+
+def test_a_network_of_indices_is_not_told_to_take_floats():
+    net = MixupLayers(chainer.Sequential(L.EmbedID(9, 2), L.Linear(None, 3)), [0])
+    with pytest.raises(InvalidType, match=r"dtype.kind == i"):
+        ManifoldMixupClassifier(net, seed=0)(X.astype(np.float64), T)
 
 
 def test_an_assertion_of_the_network_stays_as_it_is():
