@@ -70,6 +70,7 @@ class Predictor:
 
         Raises:
             RunError: If the network does not have one output per class name.
+            TypeError: If they are neither pictures nor arrays.
             ValueError: If the inputs do not fit the network.
             UnreadablePictureError: If a picture cannot be read.
         """
