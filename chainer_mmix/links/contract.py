@@ -290,7 +290,8 @@ def check_states(predictor: chainer.Link, outputs, mixture: Mixture, kept) -> No
             "from an earlier step, which had other partners or none, so that it would "
             f"meet mixed targets with layer_mix={mixture.draw.layer_mix!r}: mix after "
             "the last link with a state, reset the states before each step, or let the "
-            "steps of one sequence share a draw: model.compute_loss(draw, x, t)"
+            "steps of one sequence share a draw: model.compute_loss(draw, x, t). What "
+            "has no row for each sample, such as a memory, may be kept as an array"
         )
 
 
