@@ -39,7 +39,7 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
                 if y is None:  # else the network has taken the inputs
                     flaw = _flaw_of_inputs(given, self.predictor, str(e))
                 elif not isinstance(e, ValueError):  # which says it
-                    flaw = _flaw_of_target(target, y)
+                    flaw = _flaw_of_target(target, y, str(e))
             if flaw is None:
                 raise
             raise TypeError(flaw) from e
@@ -93,6 +93,15 @@ def _flaw_of_inputs(
                 f"{what}, but the network of {' and '.join(names)}: convert it, as by "
                 f"x.astype(numpy.{names[0]})"
             )
+        found = re.search(
+            r"in_types\[0\]\.shape\[1\] == in_types\[1\]\..*\s.* (\d+) != (\d+)$", error
+        )
+        if x.ndim == 4 and found and x.shape[1] == int(found[1]):
+            return (
+                f"a convolution takes {found[2]} channels, and the input has "
+                f"{found[1]}, shape {x.shape}: give all images, those to validate on "
+                "too, the channels of the network"
+            )
         if x.ndim < 4 and re.search(r"unpack \(expected 4|ndim == 4", error):
             grey = ", as by x[:, None] of grey ones" if x.ndim == 3 else ""
             return (
@@ -102,8 +111,22 @@ def _flaw_of_inputs(
     return None
 
 
-def _flaw_of_target(t: Any, y: Any) -> str | None:
+def _flaw_of_target(t: Any, y: Any, error: str) -> str | None:
     kind, shape = t.dtype.kind, t.shape
+    scores: tuple[int, ...] = getattr(y, "shape", ())
+    dtype = getattr(y, "dtype", None)
+    if re.search(rf"dtype == .*\s.* {dtype} != {t.dtype}$", error):
+        return (
+            f"the loss takes targets of the dtype of the predictions, {dtype}, not "
+            f"{t.dtype}: t.astype(numpy.{dtype})"
+        )
+    if f"{scores} != {shape}" in error:
+        is_flat = scores == (*shape, 1)
+        remedy = "t[:, None]" if is_flat else "give a number for each output"
+        return (
+            f"the loss takes targets of the shape of the predictions, {scores}, not "
+            f"{shape}: {remedy}"
+        )
     if kind in "USO":
         return (
             f"the labels are of dtype {t.dtype}: number them, as by "
@@ -120,7 +143,6 @@ def _flaw_of_target(t: Any, y: Any) -> str | None:
             f"the labels are of dtype {t.dtype}, but Chainer's losses take signed "
             "integers: t.astype(numpy.int32)"
         )
-    scores: tuple[int, ...] = getattr(y, "shape", ())
     if kind == "f" and len(shape) == 1 and len(scores) == 2 and scores[1] > 1:
         return (
             f"the labels are of dtype {t.dtype} and shape {shape}: give class numbers, "

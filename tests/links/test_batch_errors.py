@@ -73,6 +73,47 @@ def test_inputs_that_the_network_has_taken_are_not_blamed(dtype, mixes):
         model(x, T.astype(np.uint8))
 
 
+ONE = T.astype(np.float32)[:, None]
+
+
+@pytest.mark.parametrize("lossfun", [F.mean_squared_error, F.sigmoid_cross_entropy])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("t", "n_out", "remedy"),
+    [
+        (ONE.ravel(), 1, r"\(6, 1\), not .*(: t\[:, None\]|float32 of shape \(6,\))"),
+        (ONE.astype(np.float64), 1, r"float32, not float64: t.astype\(numpy.float32\)"),
+        (T[:, None], 1, r"float32, not int32: t.astype\(numpy.float32\)"),
+        (T % 2, 1, r"\(6, 1\), not \(6,\): t\[:, None\]|t.astype\(numpy.float32\)"),
+        (
+            T % 2,
+            3,
+            r"\(6, 3\), not \(6,\): give a number for|t.astype\(numpy.float32\)",
+        ),
+    ],
+)
+def test_targets_of_losses_that_take_them_like_the_predictions(
+    t, n_out, remedy, train, lossfun
+):
+    net = MixupLayers(chainer.Sequential(L.Linear(None, n_out)), ["input"])
+    model = ManifoldMixupClassifier(net, lossfun=lossfun, accfun=None, seed=0)
+    with chainer.using_config("train", train):
+        if lossfun is F.sigmoid_cross_entropy and t.ndim == 2:
+            model(X, t % 2)  # of which it takes any dtype
+            return
+        with pytest.raises((TypeError, ValueError), match=remedy):
+            model(X, t)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_images_of_other_channels_are_named(n):
+    model = ManifoldMixupClassifier(CNN(3), seed=0)
+    model(X, T)
+    error = rf"takes 3 channels, and the input has {n}, shape \(6, {n}, 16, 16\): give"
+    with pytest.raises(TypeError, match=error):
+        model(np.ones((6, n, 16, 16), np.float32), T)
+
+
 def test_the_remedies_are_right():
     labels = np.array(["cat", "dog", "hen"])[T]
     _, numbers = np.unique(labels, return_inverse=True)
