@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from chainer_mmix.datasets.npz import as_inputs
+from chainer_mmix.datasets.npz import BRIGHTEST, as_inputs
 from chainer_mmix.datasets.picture import (
     centre_crop,
     read_picture,
@@ -21,7 +21,6 @@ from chainer_mmix.datasets.picture import (
 )
 
 _N_LOOKED_AT = 16
-_BRIGHTEST = 16  # what noise on images in [0, 1] does not reach, but those to 255 do
 
 
 def describe_inputs(examples: Sequence) -> dict[str, Any]:
@@ -174,7 +173,7 @@ class Preprocess:
                 f"{self.shape}: give arrays of that shape"
             )
         low, high = self.range or (0, math.inf)
-        if x.ndim == 4 and 0 <= low <= high <= 1 and x.max() > _BRIGHTEST:
+        if x.ndim == 4 and 0 <= low <= high <= 1 and x.max() > BRIGHTEST:
             raise ValueError(
                 f"{name} has values up to {x.max():g}, but the network was trained on "
                 f"values from {low:.3g} to {high:.3g}: divide them by 255, or give "
