@@ -37,7 +37,7 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
                 inputs, named, target = self._split(args, dict(kwargs))
                 given, y = [*inputs, *named.values()], getattr(self, "y", None)
                 if y is None:  # else the network has taken the inputs
-                    flaw = _flaw_of_inputs(given, self.predictor, str(e))
+                    flaw = flaw_of_inputs(given, self.predictor, str(e))
                 elif not isinstance(e, ValueError):  # which says it
                     flaw = _flaw_of_target(target, y, str(e))
             if flaw is None:
@@ -67,10 +67,10 @@ def flaw_of_size(error: AssertionError, inputs: Sequence[Any]) -> str | None:
     )
 
 
-def _flaw_of_inputs(
+def flaw_of_inputs(
     inputs: Sequence[Any], predictor: chainer.Link, error: str
 ) -> str | None:
-    """Says which input the network does not take, if that is what the error means."""
+    """Says which input a network does not take, if that is what its error means."""
     is_of_dtype = "dtype" in error  # as the type checks say, and mixup_data
     for x in filter(is_array, inputs):
         what = f"an input is of dtype {x.dtype}"
@@ -137,6 +137,14 @@ def _flaw_of_target(t: Any, y: Any, error: str) -> str | None:
         return (
             f"the labels have shape {shape}, but one number a sample is needed, shape "
             f"({shape[0]},): t.ravel().astype(numpy.int32)"
+        )
+    of_maps = (*scores[:1], *scores[2:])
+    is_of_shape = re.search(r"target_a\.(ndim|shape)|Expr instance", error)
+    if is_of_shape and kind in "iub" and len(scores) > 2 and shape != of_maps:
+        remedy = ": t[:, 0]" if shape == (*scores[:1], 1, *scores[2:]) else ""
+        return (
+            f"the labels have shape {shape}, but those of predictions of shape "
+            f"{scores} have {of_maps}{remedy}"
         )
     if kind in "ub":
         return (

@@ -346,6 +346,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
                 f"label_key is {key}, but the call has {len(args)} positional "
                 f"arguments and names {', '.join(kwargs) or 'none'}: a name will do too"
             )
+        if not inputs and not kwargs:
+            raise TypeError(
+                "the batch has no input beside the target: call the classifier as "
+                "model(x, t), with examples (x, t)"
+            )
         if not hasattr(target, "ndim"):
             raise TypeError(
                 f"the target must be one array, not {type(target).__name__}: put those "

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from chainer.utils.type_check import InvalidType
 
-from chainer_mmix import ManifoldMixupClassifier, MixupLayers, training
+from chainer_mmix import (
+    ManifoldMixupClassifier,
+    MixupLayers,
+    MixupPolicy,
+    training,
+)
 from chainer_mmix.models import CNN
 
 RNG = np.random.RandomState(0)
@@ -103,6 +108,42 @@ def test_targets_of_losses_that_take_them_like_the_predictions(
             return
         with pytest.raises((TypeError, ValueError), match=remedy):
             model(X, t)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("maps", "remedy"),
+    [
+        (np.zeros((6, 1, 16, 16), np.int32), r"\(6, 1, 16, 16\), .*: t\[:, 0\]$"),
+        (np.zeros((6, 8, 8), np.int32), r"\(6, 8, 8\), but .* \(6, 16, 16\)$"),
+        (T, r"\(6,\), but those of predictions of shape \(6, 3, 16, 16\) have"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"alpha": 0, "cutmix_alpha": 1}])
+def test_label_maps_of_another_shape(maps, remedy, train, options):
+    net = MixupLayers(chainer.Sequential(L.Convolution2D(3, 3, 1)), ["input"])
+    policy = MixupPolicy(**options, seed=0)
+    model = ManifoldMixupClassifier(net, policy=policy)
+    with (
+        chainer.using_config("train", train),
+        pytest.raises((TypeError, ValueError), match=remedy),
+    ):
+        model(X, maps)
+
+
+def test_a_call_without_a_target():
+    with pytest.raises(
+        TypeError, match=r"no input beside the target: .* model\(x, t\)"
+    ):
+        ManifoldMixupClassifier(CNN(3), seed=0)(X)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_inputs_of_a_survey_get_the_same_remedies(dtype):
+    with pytest.raises(
+        TypeError, match=r"an input is of dtype .*astype\(numpy.float32"
+    ):
+        MixupLayers.suggest(CNN(3), X.astype(dtype))
 
 
 @pytest.mark.parametrize("n", [1, 4])
