@@ -16,6 +16,7 @@ from scipy.special import softmax
 from chainer_mmix import models, training
 from chainer_mmix.analysis.predictions import predict
 from chainer_mmix.datasets import Preprocess
+from chainer_mmix.links.contract import check_predictor
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.runs.record import read_record
 
@@ -159,11 +160,14 @@ def load_predictor(
     Raises:
         RunError: If there is no run, no snapshot or no record.
         SnapshotError: If the snapshot is damaged or of another network.
+        TypeError: If ``network`` is no predictor.
         ValueError: If ``which`` is something else, or there is no such device or
             ``dtype``.
     """
     folder = Path(run)
     record = _read(folder)
+    if network is not None:
+        check_predictor(network)
     snapshot = _find_snapshot(folder, which)
     arguments = record.get("arguments") or {}
     precision = dtype or arguments.get("dtype", "float32")

@@ -188,6 +188,12 @@ def test_a_network_of_ones_own(tmp_path):
     training.run(trainer, record)
     with pytest.raises(RunError, match="names no model: give one like that"):
         load_predictor(tmp_path, "final")
+    for wrong, error in (
+        (Net, "not the class Net: call it"),
+        (L.Classifier(Net()), "give its predictor"),
+    ):
+        with pytest.raises(TypeError, match=error):
+            load_predictor(tmp_path, "final", network=wrong)
     predictor = load_predictor(tmp_path, "final", network=Net())
     x = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(predictor.scores(list(x)), net(x).array)
