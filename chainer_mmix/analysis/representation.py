@@ -67,7 +67,8 @@ def project(states: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, str
         states (numpy.ndarray): Array of shape (N, D).
         method (str): ``"none"`` for the states themselves, which must have two
             dimensions then; ``"pca"`` for their principal components, ``"tsne"`` for
-            t-SNE, both by scikit-learn and both the same each time.
+            t-SNE, both by scikit-learn and both the same each time. A single state is
+            at the origin.
 
     Returns:
         tuple: An array of shape (N, 2), and what its columns are.
@@ -79,6 +80,8 @@ def project(states: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, str
     check_method(method, states.shape[1])
     if method == "none":
         return states, ("unit 0", "unit 1")
+    if len(states) < 2:  # which scikit-learn refuses
+        return np.zeros((len(states), 2)), ("", "")
     if method == "pca":
         from sklearn.decomposition import PCA
 

@@ -97,7 +97,7 @@ def plot_singular_values(values: Mapping[int, np.ndarray], title: str = "") -> F
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    largest = max(v[0] for v in values.values())
+    largest = max((v[0] for v in values.values()), default=1.0)
     floor = max(largest * 1e-4, np.finfo(float).tiny)
     for label, own in values.items():
         number = np.arange(1, len(own) + 1)

@@ -17,8 +17,7 @@ from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing import MixupDraw
 from chainer_mmix.mixing.draw import using_draw
 from chainer_mmix.mixing.regions import NAMES
-
-_NO_MOMENTUM = ("adam", "adamw", "rmsprop")
+from chainer_mmix.training.optimizers import NO_MOMENTUM
 
 
 def fill_in(args: argparse.Namespace, model_class: Any) -> None:
@@ -54,12 +53,12 @@ def fill_in(args: argparse.Namespace, model_class: Any) -> None:
         )
     if args.loss_scale is not None and args.dtype == "float32":
         raise ValueError("--loss-scale is for --dtype float16 or mixed16, not float32")
-    if args.dtype == "float16" and args.optimizer in _NO_MOMENTUM:
+    if args.dtype == "float16" and args.optimizer in NO_MOMENTUM:
         raise ValueError(
             f"--dtype float16 is not for --optimizer {args.optimizer}, since squares "
             "of gradients vanish in it: use --dtype mixed16, or momentum_sgd"
         )
-    if args.optimizer in _NO_MOMENTUM and args.momentum != 0.9:
+    if args.optimizer in NO_MOMENTUM and args.momentum != 0.9:
         raise ValueError(
             f"--momentum is for --optimizer sgd, momentum_sgd and nesterov, not "
             f"{args.optimizer}"

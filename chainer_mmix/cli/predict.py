@@ -112,8 +112,6 @@ def load(args: argparse.Namespace, **more) -> Predictor:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from scipy.special import softmax
-
     from chainer_mmix.datasets import UnreadablePictureError
     from chainer_mmix.inference.inputs import find_inputs
     from chainer_mmix.progress import Progress
@@ -140,8 +138,7 @@ def _predict(args: argparse.Namespace) -> int:
                 else:
                     names.append(name)
                     batch.append(x)
-            scores = predictor.scores(batch).astype(np.float64)
-            parts.append(softmax(scores, axis=1))
+            parts.append(predictor(batch))
     if bright and is_on_black(predictor):
         have = "picture has" if bright == 1 else "pictures have"
         command.warn(

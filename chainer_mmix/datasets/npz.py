@@ -10,6 +10,7 @@ from chainer.datasets import TupleDataset
 
 from chainer_mmix.datasets.checks import check_labels
 
+BRIGHTEST = 16  # noise on images in [0, 1] does not reach it, but those to 255 do
 _KEYS = ("x", "t", "x_test", "t_test")
 
 
@@ -33,7 +34,8 @@ def get_npz(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If an array is missing or not as above.
+        ValueError: If an array is missing or not as above, or only one of ``x`` and
+            ``x_test`` is in [0, 1].
     """
     path = Path(path).expanduser()
     arrays = read_npz(path)
@@ -46,6 +48,12 @@ def get_npz(
         raise ValueError(
             f"{path} has training examples of shape {train[0][0].shape} and test "
             f"examples of shape {test[0][0].shape}: make them the same"
+        )
+    low, high = sorted(x.max() for x in (train._datasets[0], test._datasets[0]))
+    if train[0][0].ndim == 3 and low <= 1 and high > BRIGHTEST:
+        raise ValueError(
+            f"{path} has x and x_test of other scales, one to {low:g} and one to "
+            f"{high:g}: divide those images by 255"
         )
     return train, test
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from chainer_mmix.datasets.npz import as_inputs
+from chainer_mmix.datasets.npz import BRIGHTEST, as_inputs
 from chainer_mmix.datasets.picture import (
     centre_crop,
     read_picture,
@@ -119,9 +120,16 @@ class Preprocess:
             numpy.ndarray: float32, of the shape of an input, in [0, 1].
 
         Raises:
+            TypeError: If it is something else.
             UnreadablePictureError: If it is not a picture, or is damaged.
             ValueError: If the network takes no pictures.
         """
+        if not isinstance(source, (str, os.PathLike, Image.Image)):
+            raise TypeError(
+                f"a {type(source).__name__} is no input: give a picture, by its path "
+                "or as a PIL.Image.Image, or a NumPy array, such as x of an example "
+                "(x, t)"
+            )
         self.check_pictures()
         assert self.shape is not None
         channels, height, width = self.shape
@@ -155,12 +163,20 @@ class Preprocess:
             numpy.ndarray: float32, of shape (N, ...).
 
         Raises:
-            ValueError: If it is not in this form, or does not have the input shape.
+            ValueError: If it is not in this form, does not have the input shape, or has
+                values as of bytes for a network that was trained on [0, 1].
         """
         x = as_inputs(x, name)
         if self.shape is not None and x.shape[1:] != self.shape:
             raise ValueError(
                 f"{name} has inputs of shape {x.shape[1:]}, but the network takes "
                 f"{self.shape}: give arrays of that shape"
+            )
+        low, high = self.range or (0, math.inf)
+        if x.ndim == 4 and 0 <= low <= high <= 1 and x.max() > BRIGHTEST:
+            raise ValueError(
+                f"{name} has values up to {x.max():g}, but the network was trained on "
+                f"values from {low:.3g} to {high:.3g}: divide them by 255, or give "
+                "bytes (uint8)"
             )
         return x

@@ -16,7 +16,7 @@ from scipy.special import softmax
 from chainer_mmix import models, training
 from chainer_mmix.analysis.predictions import predict
 from chainer_mmix.datasets import Preprocess
-from chainer_mmix.links.contract import check_link
+from chainer_mmix.links.contract import check_predictor
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.runs.record import read_record
 
@@ -71,6 +71,7 @@ class Predictor:
 
         Raises:
             RunError: If the network does not have one output per class name.
+            TypeError: If they are neither pictures nor arrays.
             ValueError: If the inputs do not fit the network.
             UnreadablePictureError: If a picture cannot be read.
         """
@@ -159,12 +160,12 @@ def load_predictor(
     Raises:
         RunError: If there is no run, no snapshot or no record.
         SnapshotError: If the snapshot is damaged or of another network.
-        TypeError: If ``network`` is no link.
+        TypeError: If ``network`` is no predictor.
         ValueError: If ``which`` is something else, or there is no such device or
             ``dtype``.
     """
     if network is not None:
-        check_link(network, "network")
+        check_predictor(network)
     folder = Path(run)
     record = _read(folder)
     snapshot = _find_snapshot(folder, which)

@@ -38,11 +38,9 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
                 inputs, named, target = self._split(args, dict(kwargs))
                 given, y = [*inputs, *named.values()], getattr(self, "y", None)
                 if y is None:  # else the network has taken the inputs
-                    flaw = _flaw_of_inputs(given, self.predictor)
-                    flaw = flaw or _flaw_of_images(given, str(e))
-                says_it = isinstance(e, (ValueError, NoAccuracyError))
-                if flaw is None and not says_it:
-                    flaw = _flaw_of_target(target, y)
+                    flaw = flaw_of_inputs(given, self.predictor, str(e))
+                elif not isinstance(e, (ValueError, NoAccuracyError)):  # which say it
+                    flaw = _flaw_of_target(target, y, str(e))
             if flaw is None:
                 raise
             raise TypeError(flaw) from e
@@ -70,30 +68,40 @@ def flaw_of_size(error: AssertionError, inputs: Sequence[Any]) -> str | None:
     )
 
 
-def _flaw_of_inputs(inputs: Sequence[Any], predictor: chainer.Link) -> str | None:
+def flaw_of_inputs(
+    inputs: Sequence[Any], predictor: chainer.Link, error: str
+) -> str | None:
+    """Says which input a network does not take, if that is what its error means."""
+    is_of_dtype = "dtype" in error  # as the type checks say, and mixup_data
     for x in filter(is_array, inputs):
-        if x.dtype == "uint8" or (x.dtype.kind in "iu" and x.ndim == 4):
+        what = f"an input is of dtype {x.dtype}"
+        is_integer = x.dtype.kind in "iu"
+        if is_of_dtype and is_integer and (x.dtype == "uint8" or x.ndim == 4):
             return (
-                f"an input is of dtype {x.dtype}: make x.astype(numpy.float32) / 255 "
-                "of images, and x.astype(numpy.int32) of indices"
+                f"{what}: make x.astype(numpy.float32) / 255 of images, and "
+                "x.astype(numpy.int32) of indices"
             )
-        dtypes = {p.dtype for p in predictor.params(include_uninit=False)}
-        if x.dtype.kind == "f" and dtypes and x.dtype not in dtypes:
-            names = " and ".join(sorted(dtype.name for dtype in dtypes))
-            return (
-                f"an input is of dtype {x.dtype}, but the network of {names}: convert "
-                f"it, as by x.astype(numpy.{min(dtype.name for dtype in dtypes)})"
-            )
-    return None
-
-
-def _flaw_of_images(inputs: Sequence[Any], error: str) -> str | None:
-    """Says what Chainer's error about a convolution means."""
-    for x in filter(is_array, inputs):
         if x.dtype.kind in "iub" and "dtype.kind == f" in error:
             return (
-                f"an input is of dtype {x.dtype}, but the network takes floats: "
-                "convert it, as by x.astype(numpy.float32)"
+                f"{what}, but the network takes floats: convert it, as by "
+                "x.astype(numpy.float32)"
+            )
+        dtypes = {p.dtype for p in predictor.params(include_uninit=False)}
+        is_other = x.dtype.kind == "f" and dtypes and x.dtype not in dtypes
+        if is_of_dtype and is_other and "dtype.kind == i" not in error:
+            names = sorted(dtype.name for dtype in dtypes)
+            return (
+                f"{what}, but the network of {' and '.join(names)}: convert it, as by "
+                f"x.astype(numpy.{names[0]})"
+            )
+        found = re.search(
+            r"in_types\[0\]\.shape\[1\] == in_types\[1\]\..*\s.* (\d+) != (\d+)$", error
+        )
+        if x.ndim == 4 and found and x.shape[1] == int(found[1]):
+            return (
+                f"a convolution takes {found[2]} channels, and the input has "
+                f"{found[1]}, shape {x.shape}: give all images, those to validate on "
+                "too, the channels of the network"
             )
         if x.ndim < 4 and re.search(r"unpack \(expected 4|ndim == 4", error):
             grey = ", as by x[:, None] of grey ones" if x.ndim == 3 else ""
@@ -104,8 +112,22 @@ def _flaw_of_images(inputs: Sequence[Any], error: str) -> str | None:
     return None
 
 
-def _flaw_of_target(t: Any, y: Any) -> str | None:
+def _flaw_of_target(t: Any, y: Any, error: str) -> str | None:
     kind, shape = t.dtype.kind, t.shape
+    scores: tuple[int, ...] = getattr(y, "shape", ())
+    dtype = getattr(y, "dtype", None)
+    if re.search(rf"dtype == .*\s.* {dtype} != {t.dtype}$", error):
+        return (
+            f"the loss takes targets of the dtype of the predictions, {dtype}, not "
+            f"{t.dtype}: t.astype(numpy.{dtype})"
+        )
+    if f"{scores} != {shape}" in error:
+        is_flat = scores == (*shape, 1)
+        remedy = "t[:, None]" if is_flat else "give a number for each output"
+        return (
+            f"the loss takes targets of the shape of the predictions, {scores}, not "
+            f"{shape}: {remedy}"
+        )
     if kind in "USO":
         return (
             f"the labels are of dtype {t.dtype}: number them, as by "
@@ -117,12 +139,19 @@ def _flaw_of_target(t: Any, y: Any) -> str | None:
             f"the labels have shape {shape}, but one number a sample is needed, shape "
             f"({shape[0]},): t.ravel().astype(numpy.int32)"
         )
+    of_maps = (*scores[:1], *scores[2:])
+    is_of_shape = re.search(r"target_a\.(ndim|shape)|Expr instance", error)
+    if is_of_shape and kind in "iub" and len(scores) > 2 and shape != of_maps:
+        remedy = ": t[:, 0]" if shape == (*scores[:1], 1, *scores[2:]) else ""
+        return (
+            f"the labels have shape {shape}, but those of predictions of shape "
+            f"{scores} have {of_maps}{remedy}"
+        )
     if kind in "ub":
         return (
             f"the labels are of dtype {t.dtype}, but Chainer's losses take signed "
             "integers: t.astype(numpy.int32)"
         )
-    scores: tuple[int, ...] = getattr(y, "shape", ())
     if kind == "f" and len(shape) == 1 and len(scores) == 2 and scores[1] > 1:
         return (
             f"the labels are of dtype {t.dtype} and shape {shape}: give class numbers, "

@@ -115,8 +115,9 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             an argument is of another type than above.
         ValueError: If ``mixup_alpha`` is not a finite number >= 0, the predictor lacks
             a mixing point of ``layer_mix``, ``label_smoothing`` or ``clean_weight`` is
-            outside :math:`[0, 1]`, ``top_k`` is not a whole number >= 1, or ``policy``
-            comes together with an argument that it replaces.
+            outside :math:`[0, 1]`, ``top_k`` is not a whole number >= 1, ``policy``
+            comes together with an argument that it replaces, or ``clean_weight`` or
+            ``remix`` with ``mixup_hidden=False``.
     """
 
     def __init__(
@@ -160,6 +161,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
         self.clean_weight = clean_weight
         if not isinstance(remix, (Remix, type(None))):
             raise TypeError(f"remix must be a Remix, not {type(remix).__name__}")
+        if not mixup_hidden and (clean_weight or remix is not None):
+            name = "clean_weight" if clean_weight else "remix"
+            raise ValueError(
+                f"{name} changes nothing with mixup_hidden=False: leave out one"
+            )
         self.remix = remix
         if top_k is not None:
             check_whole("top_k", top_k, 1)
@@ -339,6 +345,11 @@ class ManifoldMixupClassifier(chainer.links.Classifier):
             raise ValueError(
                 f"label_key is {key}, but the call has {len(args)} positional "
                 f"arguments and names {', '.join(kwargs) or 'none'}: a name will do too"
+            )
+        if not inputs and not kwargs:
+            raise TypeError(
+                "the batch has no input beside the target: call the classifier as "
+                "model(x, t), with examples (x, t)"
             )
         if not hasattr(target, "ndim"):
             raise TypeError(

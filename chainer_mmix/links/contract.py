@@ -193,11 +193,17 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
             f"{name}.forward called mixup_data {mixture.times_mixed} times with "
             f"layer_mix={point!r}: it must mix exactly once, at that point{static}"
         )
+    if kinds := [type(t).__name__ for t in outputs[1:] if not is_array(t)]:
+        raise TypeError(
+            f"{name}.forward must return (y, target_a, target_b) when mixup_hidden is "
+            f"true, as mixup_data gives them, but one of its targets is a {kinds[0]}"
+        )
     if outputs[2] is target:
         raise RuntimeError(
             f"{name}.forward returned the targets of the first partners where those of "
             "the second belong: return what mixup_data gives"
         )
+    _check_partners(name, outputs[1:], mixture.targets)
     draw = mixture.draw
     is_cut = draw.center is not None and np.any(draw.lam != 1)
     if outputs[1] is target and is_cut and target.ndim > 2:
@@ -217,6 +223,34 @@ def check_mixed(predictor: chainer.Link, outputs, mixture: Mixture, target) -> N
             "follows by disable_update, not by cutting the graph (as no_backprop_mode "
             "does), or mix after it"
         )
+
+
+def _check_partners(name: str, outputs: tuple, targets: tuple) -> None:
+    """Raises a RuntimeError if samples have targets of others than their partners.
+
+    Targets may come back in another form, as other classes or with the samples in
+    another order: then it sees that both have changed, or that their pairs have not.
+    """
+    if outputs[0] is targets[0] and outputs[1] is targets[1]:
+        return
+    a, b, *own = map(chainer.as_array, (*targets, *outputs))
+    if not all(type(t) is np.ndarray and t.shape == a.shape for t in (a, b, *own)):
+        return  # a GPU would have to wait
+    has_changed = [not np.array_equal(x, y) for x, y in zip((a, b), own, strict=True)]
+    if sum(has_changed) != 1:
+        return
+    k = has_changed.index(True)
+    if _rows(own[k]) == _rows(a) and _rows(*own) != _rows(a, b):
+        raise RuntimeError(
+            f"{name}.forward returned the targets of a batch in an order of its own, "
+            "in which samples have the targets of others than they were mixed with: "
+            "return what mixup_data gives"
+        )
+
+
+def _rows(*arrays: np.ndarray) -> list:
+    rows = [array.reshape(len(array), -1).tolist() for array in arrays]
+    return sorted(zip(*rows, strict=True))
 
 
 def check_states(predictor: chainer.Link, outputs, mixture: Mixture, kept) -> None:
@@ -256,7 +290,8 @@ def check_states(predictor: chainer.Link, outputs, mixture: Mixture, kept) -> No
             "from an earlier step, which had other partners or none, so that it would "
             f"meet mixed targets with layer_mix={mixture.draw.layer_mix!r}: mix after "
             "the last link with a state, reset the states before each step, or let the "
-            "steps of one sequence share a draw: model.compute_loss(draw, x, t)"
+            "steps of one sequence share a draw: model.compute_loss(draw, x, t). What "
+            "has no row for each sample, such as a memory, may be kept as an array"
         )
 
 

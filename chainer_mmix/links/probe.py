@@ -24,6 +24,7 @@ from chainer_mmix.links.graph import intercepted, is_array, leaves
 from chainer_mmix.links.names import links_of
 from chainer_revive.cpu import compiled
 
+THREAD = "chainer_mmix"  # the name of threads that draw nothing
 _FEW = 4
 
 
@@ -137,7 +138,7 @@ def drawing_nothing(device: chainer.backend.Device) -> Iterator[None]:
     threads run that may draw, nothing is undone: they would draw the same again.
     """
     threads = {t.name for t in threading.enumerate() if t != threading.current_thread()}
-    if threads - {compiled.THREAD}:
+    if threads - {compiled.THREAD, THREAD}:
         yield
         return
     numpy_state, python_state = np.random.get_state(), random.getstate()

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 import chainer
 from chainer import Link
+from chainer.utils.type_check import InvalidType
 
-from chainer_mmix.links.batch_errors import flaw_of_size
+from chainer_mmix.links.batch_errors import flaw_of_inputs, flaw_of_size
 from chainer_mmix.links.branches import (
     Search,
     check_that_parts_meet,
@@ -91,6 +92,10 @@ def survey(net: Link, inputs: tuple) -> tuple[str, list[str]]:
             _check_batch_axis(net, inputs, e)
             if isinstance(e, AssertionError) and (flaw := flaw_of_size(e, inputs)):
                 raise ValueError(flaw) from e
+            if isinstance(e, InvalidType) and (
+                flaw := flaw_of_inputs(inputs, net, str(e))
+            ):
+                raise TypeError(flaw) from e
             raise
     links = test.links
 

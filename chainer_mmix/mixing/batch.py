@@ -92,6 +92,7 @@ def mixup_data(x, target, lam, perm=None):
     mixed = tuple([part.array if is_array else part for part in mixed])
     if mixture is not None:
         mixture.times_mixed += 1
+        mixture.targets = target, target_b
         if chainer.config.enable_backprop:
             refer = [m if is_array else m.node for m in mixed]
             mixture.mixed = tuple(map(weakref.ref, refer))

@@ -63,6 +63,7 @@ class Mixture:
             Variables, which live as long as something is computed from them. Empty
             without a graph.
         unmixed: The last arrays that it was given, if it returned arrays.
+        targets: The targets of both partners that it returned last.
         is_known: Whether the network has asked for the draw.
         may_be_cut: Whether the results need not lead to the outputs in the graph.
     """
@@ -71,6 +72,7 @@ class Mixture:
     times_mixed: int = 0
     mixed: tuple[weakref.ref, ...] = ()
     unmixed: tuple = ()
+    targets: tuple = ()
     is_known: bool = False
     may_be_cut: bool = False
 

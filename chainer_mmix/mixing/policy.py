@@ -95,8 +95,8 @@ class MixupPolicy:
             the seed gives without it. The default is ``None``: :math:`\lambda` is
             drawn.
         cutmix_minmax (sequence of float): CutMix with boxes inside the map, whose sides
-            are drawn uniformly between these two shares of the axis; ``cutmix_alpha``
-            is then ignored. The default is ``None``: no such boxes.
+            are drawn uniformly between these two shares of the axis, in place of
+            ``cutmix_alpha``. The default is ``None``: no such boxes.
         fmix_alpha (float): Like ``cutmix_alpha``, for FMix: the elements where noise of
             low frequencies (decay power 3) is largest are taken from the partner. The
             default is 0: no FMix.
@@ -118,7 +118,7 @@ class MixupPolicy:
         ValueError: If an alpha is negative, NaN or infinite, a probability, bound or
             ``fixed_lam`` is outside :math:`[0, 1]`, bounds are not two numbers in
             order, ``layer_mix`` is empty, ``per`` is unknown, or ``cutmix_minmax``
-            comes with ``fold`` or ``fixed_lam``.
+            comes with ``fold``, ``fixed_lam`` or ``cutmix_alpha``.
     """
 
     def __init__(
@@ -189,6 +189,10 @@ class MixupPolicy:
             raise ValueError(
                 "the boxes of cutmix_minmax have sides of their own, which no lambda "
                 f"tells: leave out {other}, or use cutmix_alpha"
+            )
+        if self.cutmix_minmax and self.cutmix_alpha:
+            raise ValueError(
+                "cutmix_minmax is in place of cutmix_alpha: leave out one of them"
             )
 
     def __repr__(self) -> str:

@@ -46,6 +46,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -112,6 +113,7 @@ class RunRecord:
 
     Raises:
         RunError: If the record beside the snapshot is damaged.
+        TypeError: If an argument, the data or the seed is not of JSON types.
     """
 
     def __init__(
@@ -127,6 +129,8 @@ class RunRecord:
         data: Mapping[str, Any] | None = None,
         ranks: int = 1,
     ) -> None:
+        for name, value in [*arguments.items(), *(data or {}).items(), ("seed", seed)]:
+            _check_json(name, value)
         self._path = Path(out) / FILENAME
         start: dict[str, Any] = {
             "command": command,
@@ -342,6 +346,17 @@ def device_name(device: chainer.backend.Device) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _check_json(name: str, value: Any) -> None:
+    """Raises a TypeError unless a value is of JSON types."""
+    try:
+        json.dumps(value)
+    except TypeError as e:
+        raise TypeError(
+            f"{name!r} cannot be recorded ({e}): give numbers of Python, strings or "
+            "lists, as by str(path), float(x) or array.tolist()"
+        ) from e
 
 
 def _starts_until(record: Mapping[str, Any], epoch: float) -> list[dict[str, Any]]:

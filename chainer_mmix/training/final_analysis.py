@@ -9,6 +9,7 @@ from chainer.iterators import SerialIterator
 
 from chainer_mmix.analysis.fgsm import exceed
 from chainer_mmix.datasets import as_bytes, without_augmentation
+from chainer_mmix.links.probe import drawing_nothing
 from chainer_mmix.runs.log import write_log
 from chainer_mmix.training.extensions import (
     CalibrationEvaluator,
@@ -61,12 +62,12 @@ def analyse(
     """
     target = trainer.updater.get_optimizer("main").target
     data = SerialIterator(test, batchsize, repeat=False, shuffle=False)
-    train = without_augmentation(train)  # which draws random numbers
+    train = without_augmentation(train)
     # Examples may be sorted by class.
-    shown = [
-        train[int(i)] for i in np.random.RandomState(0).permutation(len(train))[:6]
-    ]
-    clip = (0, 1) if _are_in_unit_range(test) else None
+    first = np.random.RandomState(0).permutation(len(train))[:6]
+    with drawing_nothing(device):  # of transforms that are not known
+        shown = [train[int(i)] for i in first]
+        clip = (0, 1) if _are_in_unit_range(test) else None
     for extension in (
         CalibrationEvaluator(data, target, convert_examples, device),
         FgsmEvaluator(data, target, convert_examples, device, clip=clip),

@@ -14,6 +14,8 @@ try:
 except ImportError:  # on Windows, where the file alone tells
     fcntl = None  # type: ignore[assignment]
 
+from chainer_mmix.links.probe import THREAD
+
 FILENAME = ".lock"
 # Seconds. A run on another machine that has not touched its lock for so long is dead.
 _BEAT = 15.0
@@ -58,7 +60,7 @@ class RunLock:
                 raise
             _held.add(self._path)
         self._ended = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        threading.Thread(target=self._beat, name=THREAD, daemon=True).start()
 
     def release(self) -> None:
         """Releases the folder for other runs. A second call does nothing."""

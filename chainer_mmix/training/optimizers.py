@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import chainer
+import numpy as np
 from chainer import optimizers
 from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
@@ -14,6 +15,7 @@ OPTIMIZERS = {
     **{"adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3},
     **{"sgd": 0.1, "momentum_sgd": 0.1, "nesterov": 0.1},
 }
+NO_MOMENTUM = ("adam", "adamw", "rmsprop")
 
 
 def make_optimizer(
@@ -50,8 +52,9 @@ def make_optimizer(
 
     Raises:
         TypeError: If ``model`` is not a link.
-        ValueError: If there is no optimizer of that name, the learning rate is not
-            above 0, or another number is negative or not finite.
+        ValueError: If there is no optimizer of that name, it has no ``momentum`` or
+            ``nesterov`` to set or is not for float16, the learning rate is not above 0,
+            or another number is negative or not finite.
     """
     lookup(OPTIMIZERS, name, "optimizer")
     check_link(model, "model")
@@ -60,6 +63,22 @@ def make_optimizer(
     check_number("momentum", momentum)
     if grad_clip is not None:
         check_number("grad_clip", grad_clip, exclusive=True)
+    if momentum != 0.9 and name in NO_MOMENTUM:
+        raise ValueError(
+            f"momentum {momentum} is for 'sgd', 'momentum_sgd' and 'nesterov', not for "
+            f"{name!r}: leave it out, or choose one of these"
+        )
+    if nesterov and name != "sgd":
+        raise ValueError(
+            f"nesterov=True is for 'sgd', not for {name!r}: leave it out, or choose "
+            "'sgd'"
+        )
+    is_float16 = chainer.get_dtype(map_mixed16=np.float32) == np.float16
+    if name in NO_MOMENTUM and is_float16:
+        raise ValueError(
+            f"{name!r} is not for float16, in which squares of gradients vanish: "
+            "choose 'sgd', or chainer.mixed16 and scale_loss(optimizer)"
+        )
     if name == "adamw":
         # Chainer's rate is not scaled by alpha.
         optimizer = optimizers.AdamW(alpha=lr, weight_decay_rate=lr * weight_decay)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import chainer
 import numpy as np
 from chainer.dataset import concat_examples
+from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 
 # Name: Chainer's dtype of new parameters.
 DTYPES = {
@@ -69,9 +70,25 @@ def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) ->
         optimizer (chainer.GradientMethod): Set up with a model.
         scale (float): A constant factor; ``None``, the default, for a factor that grows
             until a gradient overflows; that step is then skipped.
+
+    Raises:
+        ValueError: If a factor is given in float32, or if, in half precision, the
+            optimizer clips gradients, which would still be scaled.
     """
     if not is_half():
+        if scale is not None:
+            raise ValueError(
+                f"scale {scale} is for float16 and mixed16: leave it out, or train "
+                'with chainer.using_config("dtype", chainer.mixed16)'
+            )
         return
+    # Its hooks get the scaled gradients.
+    for hook in optimizer._hookable._pre_update_hooks.values():
+        if isinstance(hook, (GradientClipping, GradientHardClipping)):
+            raise ValueError(
+                "gradients that are scaled with the loss cannot be clipped: leave out "
+                f"grad_clip ({type(hook).__name__}), or train in float32"
+            )
     if chainer.config.dtype is chainer.mixed16:  # which equals float16
         optimizer.use_fp32_update()
     optimizer.loss_scaling(scale=scale)

@@ -149,8 +149,9 @@ def build_trainer(
         ValueError: If there are no examples, a label is out of range, as far as that is
             known without reading images, they cannot be kept on the device, a number is
             too small, a minibatch is larger than ``train``, the folder cannot be
-            written to, the optimizer is not set up, or the learning rate would change
-            after the last epoch.
+            written to, the optimizer is not set up, the learning rate would change
+            after the last epoch, or ``lr_drop`` comes with ``cosine``, or ``workers``
+            with ``data_on_device``.
     """
     check_whole("epoch", epoch, 1)
     check_whole("batchsize", batchsize, 1)
@@ -191,6 +192,11 @@ def build_trainer(
         raise ValueError(
             f"batchsize {batchsize}{on} is more than the {len(train)} training "
             "examples: choose a smaller one"
+        )
+    if workers and data_on_device:
+        raise ValueError(
+            f"workers={workers} is for images that are read one by one, not for "
+            "data_on_device: leave one of them out"
         )
     names, n_class = _initialize(model, example, device)
     if keep_best is not None:
@@ -300,8 +306,8 @@ def run(
 
     Args:
         trainer (~chainer.training.Trainer): A Trainer that :func:`build_trainer` built.
-        record (RunRecord): The record, which has been started; ``None`` on all ranks
-            but the first.
+        record (RunRecord): The record, which has been started; ``None`` for no record,
+            as on all ranks but the first.
         ranks (Ranks): The processes that train together. The default is this process
             alone.
 

@@ -46,6 +46,15 @@ def test_tsne_keeps_neighbours_and_random_state(clusters, n):
         assert (t[distance.argmin(axis=1)] == t).mean() > 0.95
 
 
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_single_state_is_at_the_origin(method, n):
+    points, names = project(np.ones((n, 5), np.float32), method)
+    np.testing.assert_array_equal(points, np.zeros((n, 2)))
+    figure = plot_points(points, np.zeros(n, int), names, "title")
+    figure.draw_without_rendering()
+
+
 def test_an_unknown_method_is_an_error(clusters):
     with pytest.raises(ValueError, match="none, pca, tsne, not 'umap'"):
         project(clusters[0], "umap")

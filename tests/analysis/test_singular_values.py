@@ -50,3 +50,9 @@ def test_the_picture_has_a_line_a_class(states):
     assert [text.get_text() for text in legend.get_texts()] == ["3", "7"]
     assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
     assert f"{spread(values):.3g}" in axes.get_title()
+
+
+def test_a_picture_of_no_class_is_empty():
+    figure = plot_singular_values(singular_values(np.zeros((0, 5)), np.zeros(0, int)))
+    figure.draw_without_rendering()
+    assert not figure.axes[0].lines

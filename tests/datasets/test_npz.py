@@ -43,6 +43,15 @@ def test_floats_are_left_as_they_are(save, dtype):
     np.testing.assert_array_equal(get_npz(save(x=whole, t=T))[0][3][0], whole[3])
 
 
+def test_images_of_two_scales_are_refused(save):
+    x = X * np.float32(0.99)
+    for train, test in ((x, x / 255), (x / 255, x)):
+        with pytest.raises(ValueError, match=r"other scales, .*252.45: divide those"):
+            get_npz(save(x=train, t=T, x_test=test, t_test=T))
+    for same in (x, x / 255, x / 255 + 3 * np.random.RandomState(0).randn(*x.shape)):
+        get_npz(save(x=x / 255 if same is not x else x, t=T, x_test=same, t_test=T))
+
+
 def test_small_images_are_not_taken_for_channels_last(save):
     x = np.zeros((6, 3, 3, 3), np.uint8)
     x[0, 1, 0, 2] = 255

@@ -107,6 +107,12 @@ def test_bytes_of_an_array_or_a_grey_picture_are_what_the_network_saw(
     np.testing.assert_array_equal(predictor(list(x)), predictor(x))
     with pytest.raises(ValueError, match=r"array 1 has .* \(1, 9, 9\), but"):
         predictor([x[0], np.zeros((1, 9, 9), np.float32)])
+    with pytest.raises(ValueError, match=r"up to .*divide them by 255, or give bytes"):
+        predictor(x[:, None] * np.float32(0.99))
+    example = x[0], np.int32(0)
+    for wrong in (chainer.Variable(x), [example], x.tolist()):
+        with pytest.raises(TypeError, match=r"is no input: give a picture.*or a NumPy"):
+            predictor(wrong)
     for i, image in enumerate(x):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     names = [tmp_path / f"{i}.png" for i in range(5)]
@@ -182,8 +188,12 @@ def test_a_network_of_ones_own(tmp_path):
     training.run(trainer, record)
     with pytest.raises(RunError, match="names no model: give one like that"):
         load_predictor(tmp_path, "final")
-    with pytest.raises(TypeError, match="network must be a link, not the class Net"):
-        load_predictor(tmp_path, "final", network=Net)
+    for wrong, error in (
+        (Net, "not the class Net: call it"),
+        (L.Classifier(Net()), "give its predictor"),
+    ):
+        with pytest.raises(TypeError, match=error):
+            load_predictor(tmp_path, "final", network=wrong)
     predictor = load_predictor(tmp_path, "final", network=Net())
     x = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(predictor.scores(list(x)), net(x).array)

@@ -5,8 +5,14 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.utils.type_check import InvalidType
 
-from chainer_mmix import ManifoldMixupClassifier, MixupLayers, training
+from chainer_mmix import (
+    ManifoldMixupClassifier,
+    MixupLayers,
+    MixupPolicy,
+    training,
+)
 from chainer_mmix.mixing import softmax_binary_cross_entropy
 from chainer_mmix.models import CNN
 
@@ -123,6 +129,83 @@ def test_inputs_that_the_network_has_taken_are_not_blamed(dtype, mixes):
         model(x, T.astype(np.uint8))
 
 
+ONE = T.astype(np.float32)[:, None]
+
+
+@pytest.mark.parametrize("lossfun", [F.mean_squared_error, F.sigmoid_cross_entropy])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("t", "n_out", "remedy"),
+    [
+        (ONE.ravel(), 1, r"\(6, 1\), not .*(: t\[:, None\]|float32 of shape \(6,\))"),
+        (ONE.astype(np.float64), 1, r"float32, not float64: t.astype\(numpy.float32\)"),
+        (T[:, None], 1, r"float32, not int32: t.astype\(numpy.float32\)"),
+        (T % 2, 1, r"\(6, 1\), not \(6,\): t\[:, None\]|t.astype\(numpy.float32\)"),
+        (
+            T % 2,
+            3,
+            r"\(6, 3\), not \(6,\): give a number for|t.astype\(numpy.float32\)",
+        ),
+    ],
+)
+def test_targets_of_losses_that_take_them_like_the_predictions(
+    t, n_out, remedy, train, lossfun
+):
+    net = MixupLayers(chainer.Sequential(L.Linear(None, n_out)), ["input"])
+    model = ManifoldMixupClassifier(net, lossfun=lossfun, accfun=None, seed=0)
+    with chainer.using_config("train", train):
+        if lossfun is F.sigmoid_cross_entropy and t.ndim == 2:
+            model(X, t % 2)  # of which it takes any dtype
+            return
+        with pytest.raises((TypeError, ValueError), match=remedy):
+            model(X, t)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("maps", "remedy"),
+    [
+        (np.zeros((6, 1, 16, 16), np.int32), r"\(6, 1, 16, 16\), .*: t\[:, 0\]$"),
+        (np.zeros((6, 8, 8), np.int32), r"\(6, 8, 8\), but .* \(6, 16, 16\)$"),
+        (T, r"\(6,\), but those of predictions of shape \(6, 3, 16, 16\) have"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"alpha": 0, "cutmix_alpha": 1}])
+def test_label_maps_of_another_shape(maps, remedy, train, options):
+    net = MixupLayers(chainer.Sequential(L.Convolution2D(3, 3, 1)), ["input"])
+    policy = MixupPolicy(**options, seed=0)
+    model = ManifoldMixupClassifier(net, policy=policy)
+    with (
+        chainer.using_config("train", train),
+        pytest.raises((TypeError, ValueError), match=remedy),
+    ):
+        model(X, maps)
+
+
+def test_a_call_without_a_target():
+    with pytest.raises(
+        TypeError, match=r"no input beside the target: .* model\(x, t\)"
+    ):
+        ManifoldMixupClassifier(CNN(3), seed=0)(X)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_inputs_of_a_survey_get_the_same_remedies(dtype):
+    with pytest.raises(
+        TypeError, match=r"an input is of dtype .*astype\(numpy.float32"
+    ):
+        MixupLayers.suggest(CNN(3), X.astype(dtype))
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_images_of_other_channels_are_named(n):
+    model = ManifoldMixupClassifier(CNN(3), seed=0)
+    model(X, T)
+    error = rf"takes 3 channels, and the input has {n}, shape \(6, {n}, 16, 16\): give"
+    with pytest.raises(TypeError, match=error):
+        model(np.ones((6, n, 16, 16), np.float32), T)
+
+
 def test_the_remedies_are_right():
     labels = np.array(["cat", "dog", "hen"])[T]
     _, numbers = np.unique(labels, return_inverse=True)
@@ -178,6 +261,39 @@ def test_images_that_are_too_small_are_refused_before_a_folder_is_made(tmp_path,
         MixupLayers.suggest(net(), X)
     larger = np.pad(X, [(0, 0), (0, 0), (0, 9), (0, 9)])
     ManifoldMixupClassifier(MixupLayers(net(), ["input"]), seed=0)(larger, T)
+
+
+class Forgetful(chainer.Chain):
+    """Takes inputs of any dtype, and raises an error of its own, or forgets to mix."""
+
+    def __init__(self, error=None):
+        super().__init__(fc=L.Linear(None, 3))
+        self.error = error
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        if self.error is not None:
+            raise self.error
+        y = self.fc(chainer.as_array(x).astype(np.float32))
+        return (y, target, target) if mixup_hidden else y
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int32])
+@pytest.mark.parametrize("labels", [np.int32, np.uint8])
+def test_no_dtype_is_blamed_for_another_error(dtype, labels):
+    x, t = (9 * X).astype(dtype), T.astype(labels)
+    model = ManifoldMixupClassifier(Forgetful(), mixup_alpha=1, seed=0)
+    with pytest.raises(RuntimeError, match="called mixup_data 0 times"):
+        model(x, t)
+    for error in (TypeError("mine"), ValueError("mine"), RuntimeError("mine")):
+        model = ManifoldMixupClassifier(Forgetful(error), mixup_alpha=1, seed=0)
+        with pytest.raises(type(error), match=r"^mine"):
+            model(x, t)
+
+
+def test_a_network_of_indices_is_not_told_to_take_floats():
+    net = MixupLayers(chainer.Sequential(L.EmbedID(9, 2), L.Linear(None, 3)), [0])
+    with pytest.raises(InvalidType, match=r"dtype.kind == i"):
+        ManifoldMixupClassifier(net, seed=0)(X.astype(np.float64), T)
 
 
 def test_an_assertion_of_the_network_stays_as_it_is():

@@ -664,6 +664,34 @@ def test_states_of_other_partners_lead_around_all_points_but_the_last(
         model(WORDS[1], NEXT)
 
 
+class WithMemory(chainer.Chain):
+    """Keeps as many rows as a batch has samples, which belong to none of them."""
+
+    def __init__(self, keep):
+        super().__init__(l1=L.Linear(4, 5), fc=L.Linear(10, 3))
+        self.keep = keep
+        self.memory = keep(np.eye(8, 5, dtype=np.float32))
+
+    def forward(self, x):
+        h = F.relu(self.l1(x))
+        memory = chainer.as_variable(self.memory)
+        read = F.softmax(h @ memory.T) @ memory
+        self.memory = self.keep(0.9 * memory.array + 0.1 * h.array.mean(axis=0))
+        return self.fc(F.concat([h, read]))
+
+
+@pytest.mark.parametrize("keep", [chainer.Variable, np.asarray])
+def test_a_memory_of_as_many_rows_may_be_kept_as_an_array(keep):
+    net = MixupLayers(WithMemory(keep), ["input"])
+    model = ManifoldMixupClassifier(net, mixup_alpha=1, seed=0)
+    for _ in range(2):
+        if isinstance(net.net.memory, np.ndarray):
+            model(WORDS[0], NEXT)
+            continue
+        with pytest.raises(RuntimeError, match="such as a memory, may be kept as an a"):
+            model(WORDS[0], NEXT)
+
+
 class StateByHand(chainer.Chain):
     """Keeps the states of the layers of an NStepLSTM itself, as (layers, N, units)."""
 

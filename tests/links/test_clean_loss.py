@@ -184,6 +184,11 @@ def test_what_a_loss_function_reports_is_of_the_mixed_minibatch():
         ({"top_k": 0}, "top_k must be a whole number >= 1, not 0"),
         ({"top_k": 2.5}, "top_k must be a whole number >= 1, not 2.5"),
         ({"top_k": True}, "top_k must be a whole number >= 1, not True"),
+        *[
+            ({"mixup_hidden": False, **option}, f"{name} changes nothing with mixup_h")
+            for option in ({"clean_weight": 0.5}, {"remix": Remix([1, 2, 3])})
+            for name in option
+        ],
     ],
 )
 def test_bad_settings(options, message):

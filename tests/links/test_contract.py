@@ -307,3 +307,67 @@ def test_the_draw_of_the_running_pass(per):
     with chainer.using_config("train", False):
         model(X, T)
     assert net.draw is None
+
+
+class Returning(chainer.Chain):
+    """Mixes its input, and returns the targets as a function says."""
+
+    def __init__(self, targets):
+        super().__init__(fc=L.Linear(4, 3))
+        self.targets = targets
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=1.0, layer_mix=None):
+        if not mixup_hidden:
+            return self.fc(x)
+        x, a, b = mixup_data(x, target, lam)
+        order, a, b = self.targets(target, a, b)
+        return self.fc(x)[order], a, b
+
+
+ALL = slice(None)
+OF_OTHERS = {
+    "reversed": lambda t, a, b: (ALL, t, t[::-1]),
+    "shifted": lambda t, a, b: (ALL, a, np.roll(t, 1, 0)),
+    "a copy of the first": lambda t, a, b: (ALL, a, t.copy()),
+    "the second twice": lambda t, a, b: (ALL, b, b),
+}
+
+
+@pytest.mark.parametrize("case", OF_OTHERS)
+@pytest.mark.parametrize("t", [T, np.eye(3, dtype=np.float32)[T]])
+def test_targets_of_others_than_the_partners_are_refused(case, t):
+    net = Returning(OF_OTHERS[case])
+    model = ManifoldMixupClassifier(net, mixup_alpha=1, seed=0)
+    with pytest.raises(RuntimeError, match="have the targets of others than they were"):
+        model(X, t)
+
+
+def in_another_order(t, a, b):
+    order = np.random.permutation(len(a))
+    return order, a[order], b[order]
+
+
+CHANGED = {
+    "another dtype": lambda t, a, b: (ALL, a, b.astype(np.int64)),
+    "copies": lambda t, a, b: (ALL, a.copy(), chainer.Variable(b.copy())),
+    "by the draw": lambda t, a, b: (ALL, t, t[current_draw().perm]),
+    "other classes": lambda t, a, b: (ALL, (a + 1) % 3, (b + 1) % 3),
+    "two classes exchanged": lambda t, a, b: (ALL, *np.array([1, 0, 2])[[a, b]]),
+    "another order": in_another_order,
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_targets_may_come_back_changed(case):
+    np.random.seed(0)
+    model = ManifoldMixupClassifier(Returning(CHANGED[case]), mixup_alpha=1, seed=0)
+    for n in (1, 2, 3, 4, 8) * 20:
+        model(X[:n], np.random.randint(3, size=n).astype(np.int32))
+
+
+@pytest.mark.parametrize("wrong", [None, [0] * 8, (T, T)])
+def test_targets_that_are_no_arrays_are_named(wrong):
+    model = ManifoldMixupClassifier(Returning(lambda t, a, b: (ALL, a, wrong)), seed=0)
+    message = f"must return .*but one of its targets is a {type(wrong).__name__}"
+    with pytest.raises(TypeError, match=message):
+        model(X, T)

@@ -209,6 +209,7 @@ def test_bounds_of_cutmix_are_those_of_timm():
         ({"fmix_alpha": -1}, "fmix_alpha must be a finite number >= 0 .* not -1"),
         ({"cutmix_minmax": (0, 1), "fold": True}, "leave out fold"),
         ({"cutmix_minmax": (0, 1), "fixed_lam": 0.5}, "leave out fixed_lam"),
+        ({"cutmix_minmax": (0, 1), "cutmix_alpha": 1}, "in place of cutmix_alpha"),
     ],
 )
 def test_bad_settings_of_pasting(options, message):

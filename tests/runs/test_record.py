@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import chainer
+import chainer.functions as F
 import numpy as np
 import pytest
 
@@ -50,6 +51,17 @@ def test_record_of_a_run(tmp_path):
         "final_accuracy": 0.7,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("value", [Path("x"), np.int64(3), np.arange(3), [F.relu]])
+def test_what_cannot_be_recorded_is_named_before_the_run(tmp_path, value):
+    device = chainer.get_device("@numpy")
+    message = r"'own' cannot be recorded .*: give numbers of Python, strings or lists"
+    with pytest.raises(TypeError, match=message):
+        RunRecord(tmp_path, {"lr": 0.1, "own": value}, "x", device, 0)
+    with pytest.raises(TypeError, match=message):
+        make(tmp_path, data={"own": value})
+    RunRecord(tmp_path, {"own": [1, None, {"a": "b"}, (2.5,)]}, "x", device, 0).start()
 
 
 def test_record_of_a_failure(tmp_path):

@@ -136,6 +136,11 @@ def test_an_optimizer_without_a_model(tmp_path):
         build(tmp_path, optimizer=chainer.optimizers.SGD())
 
 
+def test_workers_have_nothing_to_do_for_data_on_the_device(tmp_path):
+    with pytest.raises(ValueError, match=r"workers=1 .*data_on_device: leave one"):
+        build(tmp_path, workers=1, data_on_device=True)
+
+
 def test_a_device_may_be_named(tmp_path):
     trainer = build(tmp_path, device="@numpy")
     assert trainer.updater.device == chainer.get_device("@numpy")

@@ -4,7 +4,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 from chainer.dataset import DatasetMixin
-from chainer.datasets import TupleDataset
+from chainer.datasets import TransformDataset, TupleDataset
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, training
 
@@ -59,3 +59,30 @@ def test_an_attack_stays_in_the_range_of_images_alone(images, bounds, tmp_path):
     if bounds == (0, 1):
         y = model.predictor(attacked).array
         assert (y.argmax(axis=1) == LABELS).mean() != expected
+
+
+def test_images_that_are_drawn_anew_leave_the_training_the_same(tmp_path):
+    def noisy(example):
+        x, t = example
+        return x + np.random.randn(*x.shape).astype(np.float32), t
+
+    images = TransformDataset(TupleDataset(WIDE, LABELS), noisy)
+    options = {"epoch": 2, "batchsize": 6, "device": chainer.get_device("@numpy")}
+
+    def losses(is_analysed):
+        np.random.seed(0)
+        net = MixupLayers(L.Linear(64, 3, initialW=0), ["input"])
+        model = ManifoldMixupClassifier(net, seed=0)
+        optimizer = chainer.optimizers.SGD(0.01).setup(model)
+        out = tmp_path / str(is_analysed)
+        trainer = training.build_trainer(
+            optimizer, images, images, out=out, quiet=True, **options
+        )
+        if is_analysed:
+            training.analyse(trainer, images, images, **options)
+        training.run(trainer, None)
+        log = trainer.get_extension("LogReport").log
+        assert training.is_analysed(trainer) == is_analysed
+        return [entry["main/loss"] for entry in log]
+
+    assert losses(True) == losses(False)

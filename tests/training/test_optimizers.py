@@ -73,6 +73,32 @@ def test_a_gradient_is_clipped_to_the_norm_of_all(name, length):
     assert np.allclose(after, unclipped) == (length < 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        *[(n, "momentum", "is for 'sgd'") for n in ("adam", "adamw", "rmsprop")],
+        *[(n, "nesterov", "is for 'sgd'") for n in OPTIMIZERS if n != "sgd"],
+    ],
+)
+def test_an_option_that_the_optimizer_lacks(name, option, message):
+    given = {"momentum": 0.5, "nesterov": True}[option]
+    message = f"{option}.* {message}.*, not for '{name}': leave it out"
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(name, Weight(), 0.1, **{option: given})
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_squares_of_gradients_vanish_in_float16(name):
+    with chainer.using_config("dtype", np.float16):
+        if name in ("adam", "adamw", "rmsprop"):
+            with pytest.raises(ValueError, match=f"'{name}' is not for float16.*mixed"):
+                make_optimizer(name, Weight(), 0.1)
+        else:
+            make_optimizer(name, Weight(), 0.1)
+    with chainer.using_config("dtype", chainer.mixed16):
+        make_optimizer(name, Weight(), 0.1)
+
+
 def test_an_unknown_name_gets_the_near_ones():
     with pytest.raises(ValueError, match="'momentum-sgd': did you mean momentum_sgd"):
         make_optimizer("momentum-sgd", chainer.Chain(), lr=0.1)

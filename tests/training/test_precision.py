@@ -88,15 +88,35 @@ def test_float32_is_left_alone():
     assert optimizer._loss_scale is None and not optimizer._loss_scaling_is_dynamic
 
 
-@pytest.mark.parametrize("dtype, scale", [("mixed16", None), ("float16", 64.0)])
+def test_a_scale_that_changes_nothing():
+    optimizer = chainer.optimizers.SGD().setup(Weight())
+    with pytest.raises(ValueError, match=r"scale 64.0 .*: leave it out"):
+        scale_loss(optimizer, 64.0)
+
+
+@pytest.mark.parametrize("scale", [None, 64.0])
+def test_scaled_gradients_are_not_clipped(half, scale):
+    optimizer = training.make_optimizer("sgd", Weight(), 0.1, grad_clip=1)
+    with pytest.raises(ValueError, match=r"leave out grad_clip \(GradientCl"):
+        scale_loss(optimizer, scale)
+
+
+@pytest.mark.parametrize(
+    "dtype, scale, optimizer",
+    [("mixed16", None, "adam"), ("float16", 64.0, "momentum_sgd")],
+)
 def test_resume_equals_a_run_without_a_break(
-    dtype, scale, tmp_path, make_trainer, log_of, serialized
+    dtype, scale, optimizer, tmp_path, make_trainer, log_of, serialized
 ):
+    def make(out, epoch):
+        out = tmp_path / out
+        return make_trainer(out, epoch=epoch, loss_scale=scale, optimizer=optimizer)
+
     with chainer.using_config("dtype", DTYPES[dtype]):
-        straight = make_trainer(tmp_path / "straight", epoch=2, loss_scale=scale)
+        straight = make("straight", 2)
         straight.run()
-        make_trainer(tmp_path / "broken", epoch=1, loss_scale=scale).run()
-        resumed = make_trainer(tmp_path / "broken", epoch=2, loss_scale=scale)
+        make("broken", 1).run()
+        resumed = make("broken", 2)
         training.load_snapshot(training.find_snapshot(tmp_path / "broken"), resumed)
         resumed.run()
     assert log_of(resumed) == log_of(straight)

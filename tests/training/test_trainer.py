@@ -205,6 +205,23 @@ def test_run_keeps_the_record(tmp_path, make_trainer, fails):
     assert content["duration"] >= log[-1]["elapsed_time"] > 0
 
 
+def test_a_run_without_a_record_keeps_others_out_too(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path, epoch=1)
+
+    @chainer.training.make_extension(trigger=(1, "epoch"), priority=-1000)
+    def intrude(trainer):
+        with pytest.raises(training.LockedError, match="another run is writing"):
+            training.RunLock(tmp_path)
+
+    trainer.extend(intrude)
+    training.run(trainer, None)
+    assert not (tmp_path / "run.json").exists()
+    before = (tmp_path / "log").read_bytes()
+    with pytest.raises(ValueError, match="holds another run"):
+        training.run(make_trainer(tmp_path, epoch=1), None)
+    assert (tmp_path / "log").read_bytes() == before
+
+
 def test_table_has_no_escape_codes_in_a_file(tmp_path, make_trainer, capsys):
     model = make_trainer(tmp_path).updater.get_optimizer("main").target
     images = np.zeros((8, 1, 8, 8), np.float32)

@@ -42,7 +42,8 @@ class LearningRate(EpochSchedule):
     Raises:
         TypeError: If ``drops`` is not a list.
         ValueError: If a number is negative, not finite, or 0 where that trains nothing;
-            or, when the run begins, there are several optimizers, none of which is
+            if ``factor`` is given without ``drops``, or ``drops`` with ``cosine``; or,
+            when the run begins, there are several optimizers, none of which is
             called ``"main"``.
     """
 
@@ -68,6 +69,15 @@ class LearningRate(EpochSchedule):
         check_number("scale", scale, exclusive=True)
         if cosine is not None:
             check_number("cosine", cosine, exclusive=True)
+        if factor != 0.1 and not self._drops:
+            raise ValueError(
+                f"factor {factor} changes nothing without drops: name the epochs, such "
+                f"as LearningRate([50, 75], {factor}), or leave it out"
+            )
+        if self._drops and cosine is not None:
+            raise ValueError(
+                "drops (lr_drop) and cosine both lower the rate: leave out one"
+            )
         if cosine is not None and warmup >= cosine:
             raise ValueError(
                 f"a warm-up of {warmup} epochs leaves nothing of {cosine}: choose less"

@@ -32,8 +32,8 @@ class MixupShift(LinearShift):
 
     Raises:
         ValueError: If there is no such attribute, a value is out of its range, the time
-            goes backwards, or, when the run begins, there is no classifier or there are
-            several.
+            goes backwards, or, when the run begins, there is no classifier, there are
+            several, or an alpha is to shift whose policy has a ``fixed_lam``.
     """
 
     _optimizer: Any  # what it shifts, as Chainer calls it
@@ -70,3 +70,11 @@ class MixupShift(LinearShift):
                 )
             self._optimizer = classifier.policy
         return self._optimizer
+
+    def initialize(self, trainer: chainer.training.Trainer) -> None:
+        is_lam_fixed = self._get_optimizer(trainer).fixed_lam is not None
+        if is_lam_fixed and self._attr.endswith("alpha") and min(self._value_range) > 0:
+            raise ValueError(
+                f"a shift of {self._attr} changes nothing with fixed_lam: leave out one"
+            )
+        super().initialize(trainer)

@@ -9,6 +9,7 @@ from chainer import reporter
 from chainer.dataset import concat_examples
 
 from chainer_mmix.analysis.findings import Findings
+from chainer_mmix.links.probe import drawing_nothing
 from chainer_mmix.training.extensions.evaluator import Evaluator
 from chainer_mmix.training.isolation import isolated_with_weights
 from chainer_mmix.training.not_essential import not_essential
@@ -119,6 +120,7 @@ class PredictorEvaluator(Evaluator):
                 self._isolated(isolated_with_weights),
                 chainer.using_config("train", False),
                 scratch.scope({}),
+                drawing_nothing(target.device),
             ):
                 self._find()
         finally:

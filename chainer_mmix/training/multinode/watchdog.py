@@ -16,6 +16,7 @@ from typing import Any
 
 import chainer
 
+from chainer_mmix.links.probe import THREAD
 from chainer_mmix.training.multinode.ranks import Ranks
 
 _BEAT, _BYE = b".", b"q"
@@ -82,7 +83,7 @@ class Watchdog:
             return
         self._connect(ranks.communicator)
         self._holder = _hold_pmi()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self._thread.start()
 
     def watch(self, trainer: chainer.training.Trainer) -> None:

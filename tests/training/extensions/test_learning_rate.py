@@ -97,6 +97,18 @@ def test_a_resumed_schedule_goes_on(tmp_path, make_trainer):
     np.testing.assert_array_equal(rates, wanted[5:])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"factor": 0.5}, "factor 0.5 changes nothing without drops: name"),
+        ({"drops": [2], "cosine": 4}, r"drops \(lr_drop\) and cosine .*: leave out"),
+    ],
+)
+def test_an_option_that_goes_without_effect(options, message):
+    with pytest.raises(ValueError, match=message):
+        LearningRate(**options)
+
+
 def test_a_warm_up_that_takes_all_is_refused():
     with pytest.raises(ValueError, match="leaves nothing of 3"):
         LearningRate(warmup=3, cosine=3)

@@ -77,6 +77,19 @@ def test_bad_arguments(arguments, error):
         MixupShift(*arguments)
 
 
+@pytest.mark.parametrize("attr", ["alpha", "cutmix_alpha", "fmix_alpha"])
+def test_a_fixed_lambda_leaves_no_alpha_to_shift(tmp_path, make_trainer, attr):
+    trainer = make_trainer(tmp_path)
+    policy_of(trainer).fixed_lam = 0.7
+    for first, is_without_effect in ((0, False), (1, True)):
+        shift = MixupShift(attr, (first, 2), (0, 9))  # an alpha of 0 switches off
+        if not is_without_effect:
+            shift.initialize(trainer)
+            continue
+        with pytest.raises(ValueError, match=f"{attr} changes nothing with fixed_lam"):
+            shift.initialize(trainer)
+
+
 def test_a_trainer_without_a_classifier_of_ours_needs_the_policy():
     model = chainer.links.Classifier(chainer.links.Linear(3, 2))
     optimizer = chainer.optimizers.Adam().setup(model)
