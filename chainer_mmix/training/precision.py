@@ -3,7 +3,13 @@ from __future__ import annotations
 import chainer
 import numpy as np
 from chainer.dataset import concat_examples
-from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
+from chainer.optimizer_hooks import (
+    GradientClipping,
+    GradientHardClipping,
+    GradientLARS,
+    GradientNoise,
+    Lasso,
+)
 
 # Name: Chainer's dtype of new parameters.
 DTYPES = {
@@ -54,6 +60,10 @@ def convert_bytes(batch, device):
     return images.astype(np.float16) if is_half() else images, labels
 
 
+# Other than WeightDecay, they do not allow for the scale of gradients.
+_BLIND = GradientClipping, GradientHardClipping, GradientLARS, GradientNoise, Lasso
+
+
 def is_half() -> bool:
     """Tells whether ``chainer.config.dtype`` selects half precision."""
     return chainer.get_dtype(map_mixed16=np.float16) == np.float16
@@ -73,7 +83,8 @@ def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) ->
 
     Raises:
         ValueError: If a factor is given in float32, or if, in half precision, the
-            optimizer clips gradients, which would still be scaled.
+            optimizer has a hook, such as one that clips gradients, that would take
+            scaled gradients for the gradients.
     """
     if not is_half():
         if scale is not None:
@@ -82,12 +93,11 @@ def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) ->
                 'with chainer.using_config("dtype", chainer.mixed16)'
             )
         return
-    # Its hooks get the scaled gradients.
     for hook in optimizer._hookable._pre_update_hooks.values():
-        if isinstance(hook, (GradientClipping, GradientHardClipping)):
+        if isinstance(hook, _BLIND):
             raise ValueError(
-                "gradients that are scaled with the loss cannot be clipped: leave out "
-                f"grad_clip ({type(hook).__name__}), or train in float32"
+                f"{type(hook).__name__} does not know that gradients are scaled with "
+                "the loss: leave out this hook, such as grad_clip, or train in float32"
             )
     if chainer.config.dtype is chainer.mixed16:  # which equals float16
         optimizer.use_fp32_update()

@@ -1,8 +1,10 @@
 import warnings
 
 import chainer
+import chainer.functions as F
 import numpy as np
 import pytest
+from chainer import optimizer_hooks
 
 from chainer_mmix import training
 from chainer_mmix.training import DTYPES, convert_examples, scale_loss
@@ -94,11 +96,34 @@ def test_a_scale_that_changes_nothing():
         scale_loss(optimizer, 64.0)
 
 
+@pytest.mark.parametrize(
+    "hook",
+    [
+        optimizer_hooks.GradientClipping(1),
+        optimizer_hooks.GradientHardClipping(-1, 1),
+        optimizer_hooks.GradientLARS(),
+        optimizer_hooks.GradientNoise(0.1),
+        optimizer_hooks.Lasso(0.1),
+    ],
+    ids=lambda hook: hook.name,
+)
 @pytest.mark.parametrize("scale", [None, 64.0])
-def test_scaled_gradients_are_not_clipped(half, scale):
-    optimizer = training.make_optimizer("sgd", Weight(), 0.1, grad_clip=1)
-    with pytest.raises(ValueError, match=r"leave out grad_clip \(GradientCl"):
+def test_hooks_that_know_no_scale_are_refused(half, hook, scale):
+    optimizer = training.make_optimizer("sgd", Weight(), 0.1)
+    optimizer.add_hook(hook)
+    with pytest.raises(ValueError, match=f"^{hook.name} .* leave out this hook"):
         scale_loss(optimizer, scale)
+
+
+@pytest.mark.parametrize("scale", [1.0, 64.0])
+def test_a_decay_of_weights_is_that_of_gradients_without_a_scale(half, scale):
+    optimizer = chainer.optimizers.SGD(1.0).setup(Weight())
+    optimizer.add_hook(optimizer_hooks.WeightDecay(0.25))
+    scale_loss(optimizer, scale)
+    before = optimizer.target.w.array.copy()
+    optimizer.update(lambda: F.sum(optimizer.target.w * np.float16(0.5)))
+    moved = before - optimizer.target.w.array
+    np.testing.assert_allclose(moved, 0.25 * before + 0.5, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
