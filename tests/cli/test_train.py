@@ -311,7 +311,7 @@ def test_replayed_steps_change_nothing_and_may_come_and_go(main, monkeypatch):
     replayed = []
     run = Plan.run
     monkeypatch.setattr(
-        Plan, "run", lambda self, memory: (replayed.append(self), run(self, memory))
+        Plan, "run", lambda self, *args: (replayed.append(self), run(self, *args))
     )
     steps = [*QUICK, "--quiet", "--train-size", "400", "--epoch", "2"]
     assert main([*steps, "--out", "a"]) == 0

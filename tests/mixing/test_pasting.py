@@ -21,6 +21,7 @@ METHODS = {
     "resizemix": {"resizemix_minmax": (0.3, 0.9)},
 }
 ALL = {k: v for options in METHODS.values() for k, v in options.items()}
+del ALL["cutmix_alpha"]  # which bounds are in place of
 
 
 def transform(x, sign):
