@@ -11,6 +11,8 @@ from chainer.optimizer_hooks import (
     Lasso,
 )
 
+from chainer_mmix.checks import check_number
+
 # Name: Chainer's dtype of new parameters.
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -30,9 +32,10 @@ def convert_examples(batch, device):
         return concat_examples(batch, device)
 
     def send(array):
-        return device.send(
-            array.astype(np.float16) if array.dtype.kind == "f" else array
-        )
+        if array.dtype.kind == "f":
+            array = array.astype(np.float16)
+        # Without a device, a batch stays where it is, as in concat_examples.
+        return array if device is None else chainer.get_device(device).send(array)
 
     arrays = concat_examples(batch)
     if isinstance(arrays, dict):
@@ -82,10 +85,12 @@ def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) ->
             until a gradient overflows; that step is then skipped.
 
     Raises:
-        ValueError: If a factor is given in float32, or if, in half precision, the
-            optimizer has a hook, such as one that clips gradients, that would take
-            scaled gradients for the gradients.
+        ValueError: If a factor is no positive number, or is given in float32, or if, in
+            half precision, the optimizer has a hook, such as one that clips gradients,
+            that would take scaled gradients for the gradients.
     """
+    if scale is not None:
+        check_number("scale", scale, exclusive=True)
     if not is_half():
         if scale is not None:
             raise ValueError(

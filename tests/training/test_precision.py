@@ -21,8 +21,9 @@ def batch(dtype):
     return [(np.full(3, 0.1, dtype), np.int32(i)) for i in range(2)]
 
 
-def test_floats_are_rounded_and_labels_are_not(half):
-    x, t = convert_examples(batch("f"), chainer.get_device("@numpy"))
+@pytest.mark.parametrize("device", [None, -1, chainer.get_device("@numpy")])
+def test_floats_are_rounded_and_labels_are_not(half, device):
+    x, t = convert_examples(batch("f"), device)
     assert (x.dtype, t.dtype) == (np.float16, np.int32)
     np.testing.assert_array_equal(x, np.full((2, 3), 0.1, np.float16))
     np.testing.assert_array_equal(t, [0, 1])
@@ -88,6 +89,13 @@ def test_float32_is_left_alone():
     optimizer = chainer.optimizers.SGD().setup(Weight())
     scale_loss(optimizer, None)
     assert optimizer._loss_scale is None and not optimizer._loss_scaling_is_dynamic
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), 0, -1, "128"])
+def test_scales_that_are_no_positive_numbers(half, scale):
+    optimizer = chainer.optimizers.SGD().setup(Weight())
+    with pytest.raises(ValueError, match="scale must be a finite number > 0"):
+        scale_loss(optimizer, scale)
 
 
 def test_a_scale_that_changes_nothing():
