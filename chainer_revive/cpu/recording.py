@@ -137,10 +137,10 @@ class Recording:
             )
 
     def kept(
-        self, sources: tuple[np.ndarray, ...], shape: tuple[int, ...], dtype
+        self, source: np.ndarray, shape: tuple[int, ...], dtype
     ) -> np.ndarray | None:
         """See :func:`chainer_revive.cpu.steps.kept`."""
-        if not all(id(_owner(a)) in self._fixed for a in sources):
+        if id(_owner(source)) not in self._fixed:
             return None
         y = np.empty(shape, dtype)
         self._kept.append(self.view(y).memory)
@@ -188,7 +188,7 @@ class Recording:
         """Yields memories that are written once, by their first step.
 
         Other steps may change what they have, so that none but such first steps may
-        have the sources.
+        have their sources.
         """
         firsts = {memory.first for memory in self._kept}
         others = {

@@ -42,7 +42,7 @@ class Recorder(Protocol):
         """Notes a gradient by an input of a function."""
 
     def kept(
-        self, sources: tuple[np.ndarray, ...], shape: tuple[int, ...], dtype
+        self, source: np.ndarray, shape: tuple[int, ...], dtype
     ) -> np.ndarray | None:
         """Does what :func:`kept` says."""
 
@@ -73,20 +73,18 @@ def do(function: Callable, *arguments: Any) -> None:
     function(*arguments)
 
 
-def kept(
-    sources: tuple[np.ndarray, ...], shape: tuple[int, ...], dtype
-) -> np.ndarray | None:
+def kept(source: np.ndarray, shape: tuple[int, ...], dtype) -> np.ndarray | None:
     """Returns an array for what is computed once, while steps are done many times.
 
     Args:
-        sources: All that it is computed from, by the next step.
+        source: All that it is computed from, by the next step.
 
     Returns:
         array: For that step to write all of, and later ones to read; or ``None``
-        where the sources may change from time to time.
+        where the source may change from time to time.
     """
     record = recorder()
-    return None if record is None else record.kept(sources, shape, dtype)
+    return None if record is None else record.kept(source, shape, dtype)
 
 
 def filled(shape: tuple[int, ...], dtype, value) -> np.ndarray:

@@ -65,7 +65,7 @@ def correlate(
     trivial = k == c and y_axis.trivial and x_axis.trivial
     in_turn = few and trivial and y.flags.c_contiguous
     shape = count, k, COLUMNS
-    panels = steps.kept((w,), shape, x.dtype)
+    panels = steps.kept(w, shape, x.dtype)
     if in_turn and panels is None:
         _, _, stride_k, stride_n = w.strides
         arguments = products.Columns(

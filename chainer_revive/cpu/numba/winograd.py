@@ -112,7 +112,7 @@ def _by_tiles(x, w, strides, bias, tiles, geometry) -> None:
     c, d = w.shape[2:]
     count, all_points = -(-d // COLUMNS), points(geometry.step)
     shape = _shape(geometry.step, count * c * COLUMNS)
-    panels = steps.kept((w,), shape, np.float32)
+    panels = steps.kept(w, shape, np.float32)
     if panels is None:
         panels = buffer("panels", shape, np.float32)
     grain = -(-_MOVES // (all_points * c * COLUMNS))

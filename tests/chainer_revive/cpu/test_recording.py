@@ -105,7 +105,7 @@ def test_views_are_found_in_their_memory(recording):
 
 def shift(x, w):
     """Adds twice the second array to the first one."""
-    y = steps.kept((w,), w.shape, w.dtype)
+    y = steps.kept(w, w.shape, w.dtype)
     if y is None:
         y = np.empty_like(w)
     steps.do(double, w, y)
