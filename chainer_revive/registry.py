@@ -105,6 +105,7 @@ TABLE: dict[str, dict[str, str]] = {
     f"{_AVERAGE_POOLING}:AveragePooling2DGrad.forward_cpu": {
         "cpu": "pooling:average_backward"
     },
+    f"{_F}.math.average:Mean.forward": {"cpu": "pooling:mean_forward"},
     f"{_F}.math.average:Mean.backward": {"cpu": "pooling:mean_backward"},
     # Elementwise
     f"{_RELU}:ReLU.forward_cpu": {"cpu": "elementwise:relu"},

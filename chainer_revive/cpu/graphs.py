@@ -16,6 +16,7 @@ import random
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from itertools import chain
 from numbers import Number
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
@@ -66,6 +67,8 @@ class CpuGraphs:
         self._known: dict[Hashable, np.ndarray] = {}  # computed once
         self._read_then: list[Any] = []  # links and their arrays
         self._version = 0
+        self._lasting: dict[chainer.Link, tuple] = {}  # and their attributes
+        self._attributes_then: list[Any] = []
         self._everywhere = False  # whether links are read that are no children
         self._memory = np.empty(0, np.uint8)
         self._plans: weakref.WeakSet[Plan] = weakref.WeakSet()
@@ -88,21 +91,29 @@ class CpuGraphs:
             return None
         links = _all_of(self._links(self._everywhere))
         read = [*links, *(value for *_, value in _arrays_of(links))]
-        then = self._read_then
-        if len(read) != len(then) or any(map(operator.is_not, read, then)):
+        if _others(read, self._read_then):
             self._read_then = read
             self._version += 1
             for plan in self._plans:
                 plan.clear()
             self._known.clear()
-        classes = dict.fromkeys(c for link in links for c in _own_classes(type(link)))
+            self._lasting.clear()
+        kinds = dict.fromkeys(map(type, links))
+        classes = dict.fromkeys(c for kind in kinds for c in _own_classes(kind))
         return (
             *(loops.threads.count(), winograd_wanted(), of_thread.name, self._version),
             *[_items(values, 3) for values in (own, vars(common))],
             *[_items(vars(cls), 3) for cls in classes],
-            *map(_attributes, links),
+            *self._attributes_of(links),
             _plain(function, 3),
         )
+
+    def _attributes_of(self, links: list[chainer.Link]) -> list[tuple]:
+        now = _objects(self._lasting)
+        if not self._lasting or _others(now, self._attributes_then):
+            self._lasting = {k: _attributes(k) for k in links if _lasts(k)}
+            self._attributes_then = _objects(self._lasting)
+        return [self._lasting.get(link) or _attributes(link) for link in links]
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
@@ -242,10 +253,16 @@ def _persistent(links: Iterable[chainer.Link]) -> list[np.ndarray]:
     return [array for link in links for *_, array in _persistent_of(link)]
 
 
+def _others(now: list[Any], then: list[Any]) -> bool:
+    """Tells whether some are other objects than they were."""
+    return len(now) != len(then) or any(map(operator.is_not, now, then))
+
+
 # What classifiers keep of a step.
 _OF_A_STEP = {"y", "loss", "accuracy", "draw", "_last_draw", "_scores"}
 _LISTED = {"_params", "_persistent", "_children"}  # names of what is looked at
 _PLAIN = {bool, int, float, str, complex, bytes, range, type(None)}
+_LASTING = np.dtype, chainer.Link, chainer.Parameter, chainer.backend.Device
 _MANY = 100  # items; more are data
 
 
@@ -266,6 +283,27 @@ def _attributes(link: chainer.Link) -> tuple:
         else _plain(value, 3)
         for name, value in own.items()
     ]
+
+
+def _lasts(link: chainer.Link) -> bool:
+    """Tells whether attributes say the same as long as they are the same objects."""
+    return all(
+        [
+            type(value) in _PLAIN
+            or name in _LISTED
+            or isinstance(value, _LASTING)
+            or (type(value) is tuple and all([type(v) in _PLAIN for v in value]))
+            or (name in link._persistent and getattr(value, "dtype", None) == _FLOAT32)
+            for name, value in vars(link).items()
+        ]
+    )
+
+
+def _objects(links: Iterable[chainer.Link]) -> list[Any]:
+    """Returns the attributes of links, and their names."""
+    own = [*map(vars, links)]
+    values = map(dict.values, own)
+    return [*map(len, own), *chain.from_iterable(own), *chain.from_iterable(values)]
 
 
 @functools.lru_cache(256)

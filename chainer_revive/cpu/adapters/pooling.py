@@ -19,10 +19,12 @@ from chainer_revive.cpu.layout import (
     channels_first,
     channels_last,
     covered,
+    is_channels_last,
 )
 from chainer_revive.explain import declined
 
 _LARGE = 255  # elements of a window, which uint8 counts
+_NO_IMAGES = "it is for means over the pixels of images, axes 2 and 3"
 _NO_FIT = "the window does not fit into the image"
 
 
@@ -99,12 +101,29 @@ def average_backward(self, inputs):
     return (channels_first(gx),)
 
 
+def mean_forward(self, inputs):
+    """For ``Mean``, where it is over the pixels of images."""
+    (x,) = inputs
+    if self.axis != (2, 3) or self.keepdims or x.ndim != 4:
+        return declined(_NO_IMAGES)
+    if not covered(x):
+        return declined(NOT_COVERED)
+    loops = compiled.loops(x.dtype)
+    if loops is None or not is_channels_last(x):
+        return declined("compiled loops need Numba and float32, with channels last")
+    self.multiplier = 1.0 / (x.shape[2] * x.shape[3])
+    axes = _axes(x.shape[2:], x.shape[2:], (1, 1), (0, 0), False)
+    y = np.empty(x.shape[:2], x.dtype)
+    loops.pooling.average_forward(channels_last(x), y[:, None, None], axes)
+    return (y,)
+
+
 def mean_backward(self, indexes, grad_outputs):
     """For ``Mean``, where it is over the pixels of images."""
     gy = grad_outputs[0].raw_array
     shape = self.inputs[0].shape
     if self.axis != (2, 3) or gy.shape != shape[:2]:
-        return declined("it is for means over the pixels of images, axes 2 and 3")
+        return declined(_NO_IMAGES)
     if not covered(gy):
         return declined(NOT_COVERED)
     if not unwatched():

@@ -53,9 +53,9 @@ def correlate(
         y = np.empty((len(x), y_axis.out, x_axis.out, d), x.dtype)
     if min(w.strides[2:]) < 0 or not w.flags.aligned:
         w = steps.contiguous(w)
-    step = _step(len(x), c, d, axes, outer=False)
-    if step and not more:
-        winograd.correlate(x, w, axes, b, y, step)
+    side = _side(len(x), c, d, axes, outer=False)
+    if side and not more:
+        winograd.correlate(x, w, axes, b, y, side)
         return y
     count = -(-d // COLUMNS)
     k = w.shape[0] * w.shape[1] * c
@@ -118,8 +118,8 @@ def correlate_outputs(
     x, axes = _seen(x, axes)
     y_axis, x_axis = axes
     c, d = x.shape[3], y.shape[3]
-    if step := _step(len(x), c, d, axes, outer=True):
-        return winograd.correlate_outputs(x, y, axes, step)
+    if side := _side(len(x), c, d, axes, outer=True):
+        return winograd.correlate_outputs(x, y, axes, side)
     if y_axis.trivial and x_axis.trivial and not _is_wide(c, d):
         total = np.empty((d, c), x.dtype)
         _sum_outer(y, x, axes, total)
@@ -244,11 +244,11 @@ def _arriving(axis: Axis, first: int) -> tuple[Axis | None, slice]:
     return turned, slice(taps[0], taps[-1] - 1 if taps[-1] else None, taps.step)
 
 
-def _step(n, c, d, axes, outer) -> int:
-    """Returns how large the tiles of Winograd's convolution are; 0 for direct sums."""
-    step = winograd.step(n, c, d, axes, outer, winograd_wanted())
-    count_products("Winograd" if step else "direct sums")
-    return step
+def _side(n, c, d, axes, outer) -> int:
+    """Returns the points along H and W in Winograd's convolution; 0 for direct sums."""
+    side = winograd.side(n, c, d, axes, outer, winograd_wanted())
+    count_products("Winograd" if side else "direct sums")
+    return side
 
 
 def _seen(x: np.ndarray, axes: tuple[Axis, Axis]):

@@ -252,6 +252,7 @@ def _multiplying(
     parts: bool = False,
     results_ahead: bool = False,
     ahead: int = 0,
+    gapless: bool = False,
 ):
     """Returns a function that computes ROWS x (count * LANES) elements of a product.
 
@@ -263,7 +264,8 @@ def _multiplying(
 
     It takes the addresses of float32 a, b, start and c, the addresses of int64 row,
     col, line and out, n (at least one) and step (0 or 1). If ``parts``, n is a multiple
-    of PART, and so many products at a time are added up before the rest is added.
+    of PART, and so many products at a time are added up before the rest is added. If
+    ``gapless``, col[k] is col[0] + k, and line[k] is line[0] + k * count * LANES.
 
     Places in c are asked for before their turn: those of this tile or, if
     ``results_ahead``, of the next one, at out[ROWS] and on. If ``ahead``, it also takes
@@ -288,6 +290,9 @@ def _multiplying(
             def read(pointer, offset):
                 return [builder.load(at, align=4) for at in vectors(pointer, offset)]
 
+            if gapless:
+                a = builder.gep(a, [builder.load(col)])
+                b = builder.gep(b, [builder.load(line)])
             outs = [builder.load(builder.gep(out, [_INT(i)])) for i in range(ROWS)]
             rows = [
                 builder.gep(a, [builder.load(builder.gep(row, [_INT(i)]))])
@@ -330,8 +335,11 @@ def _multiplying(
             builder.position_at_end(loop)
             k = builder.phi(_INT)
             sums = [[builder.phi(vector) for _ in range(count)] for _ in range(ROWS)]
-            right = read(b, builder.load(builder.gep(line, [k])))
-            column = builder.load(builder.gep(col, [k]))
+            if gapless:
+                right, column = read(b, builder.mul(k, _INT(count * LANES))), k
+            else:
+                right = read(b, builder.load(builder.gep(line, [k])))
+                column = builder.load(builder.gep(col, [k]))
             results = []
             for i in range(ROWS):
                 value = builder.load(builder.gep(rows[i], [column]))
@@ -397,8 +405,12 @@ def _multiplying(
 
 multiply_tile = _multiplying(VECTORS)
 multiply_tile_ahead = _multiplying(VECTORS, results_ahead=True)
-multiply_tile_all_ahead = _multiplying(VECTORS, results_ahead=True, ahead=1)
 multiply_tile_and_fetch = _multiplying(VECTORS, ahead=TURNS)
+multiply_gapless_ahead = _multiplying(VECTORS, results_ahead=True, gapless=True)
+multiply_gapless_all_ahead = _multiplying(
+    VECTORS, results_ahead=True, ahead=1, gapless=True
+)
+multiply_gapless_and_fetch = _multiplying(VECTORS, ahead=TURNS, gapless=True)
 multiply_half = _multiplying(VECTORS // 2)
 multiply_tile_in_parts = _multiplying(VECTORS, parts=True)
 multiply_half_in_parts = _multiplying(VECTORS // 2, parts=True)

@@ -72,26 +72,43 @@ def _max_forward(arguments, start, stop):
             largest = y[line, column]
             largest[:] = -np.inf
             taps[:] = 0
+            end = min(g.taps_x, g.w - left)
             for i in range(max(0, -top), min(g.taps_y, g.h - top)):
-                for j in range(max(0, -left), min(g.taps_x, g.w - left)):
-                    _keep_larger(
-                        x[image, top + i, left + j],
-                        largest,
-                        taps,
-                        np.int32(i * g.taps_x + j),
-                    )
+                row = x[image, top + i]
+                # Several at a time, so that the largest stays in registers meanwhile.
+                for j in range(max(0, -left), end, 3):
+                    tap = np.int32(i * g.taps_x + j)
+                    first, second = row[left + j], row[left + min(j + 1, end - 1)]
+                    if j + 2 == end:
+                        _keep_largest_of_two(first, second, largest, taps, tap)
+                    else:  # The last one may come again: it is not larger.
+                        third = row[left + min(j + 2, end - 1)]
+                        _keep_largest(first, second, third, largest, taps, tap)
             for q in range(g.c):
                 indexes[line, column, q] = taps[q]
 
 
 @jit
-def _keep_larger(values, largest, taps, tap):
+def _keep_largest(first, second, third, largest, taps, tap):
     for q in range(len(taps)):
-        value, last = values[q], largest[q]
-        # As numpy.argmax: the first NaN is the largest.
-        larger = (value > last) | ((value != value) & (last == last))
-        largest[q] = value if larger else last
-        taps[q] = tap if larger else taps[q]
+        best = _larger(first[q], tap, largest[q], taps[q])
+        best = _larger(second[q], tap + np.int32(1), *best)
+        largest[q], taps[q] = _larger(third[q], tap + np.int32(2), *best)
+
+
+@jit
+def _keep_largest_of_two(first, second, largest, taps, tap):
+    for q in range(len(taps)):
+        best = _larger(first[q], tap, largest[q], taps[q])
+        largest[q], taps[q] = _larger(second[q], tap + np.int32(1), *best)
+
+
+@jit
+def _larger(value, tap, last, last_tap):
+    # As numpy.argmax: the first NaN is the largest.
+    if (value <= last) | (last != last):
+        return last, last_tap
+    return value, tap
 
 
 @Task

@@ -31,10 +31,12 @@ from chainer_revive.cpu.numba.intrinsics import (
     gather_lanes,
     integers,
     jit,
+    multiply_gapless_ahead,
+    multiply_gapless_all_ahead,
+    multiply_gapless_and_fetch,
     multiply_half,
     multiply_tile,
     multiply_tile_ahead,
-    multiply_tile_all_ahead,
     multiply_tile_and_fetch,
     unpack,
     unpack_both,
@@ -384,6 +386,7 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n, fe
     edge = np.empty((ROWS, COLUMNS), np.float32)
     edges = np.arange(2 * ROWS) % ROWS * COLUMNS
     rows, outs, lines = row.ctypes.data, out.ctypes.data, line.ctypes.data
+    elements = carray(integers(col), k)
     for j in range(0, n, COLUMNS):
         panel = panels + 4 * j * k
         found = min(COLUMNS, n - j)
@@ -391,6 +394,7 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n, fe
         for part in range(count):
             at, end = parts[part, 0], parts[part, 1]
             fresh = part == 0 and first != 0
+            gapless = elements[end - 1] - elements[at] == end - 1 - at
             pace = (end - at) // TURNS * LINE
             if part + 1 < count:
                 following = panel + 4 * parts[part + 1, 0] * COLUMNS
@@ -409,17 +413,19 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n, fe
                 )
                 if found <= HALF:
                     multiply_half(*tile)
+                elif not gapless:
+                    multiply_tile_ahead(*tile)
                 elif fetches and i < _FETCHES * ROWS:
                     ahead = following + i // ROWS * pace
-                    multiply_tile_and_fetch(*tile, ahead, LINE)
+                    multiply_gapless_and_fetch(*tile, ahead, LINE)
                 elif (
                     j == 0
                     and i + ROWS < m
                     and row[i + ROWS] - row[i] == ROWS * (end - at)
                 ):  # What follows has not been read yet.
-                    multiply_tile_all_ahead(*tile, a + 4 * row[i + ROWS], 4 * ROWS)
+                    multiply_gapless_all_ahead(*tile, a + 4 * row[i + ROWS], 4 * ROWS)
                 else:
-                    multiply_tile_ahead(*tile)
+                    multiply_gapless_ahead(*tile)
                 if found in (COLUMNS, HALF):
                     continue
                 for r in range(min(ROWS, m - i)):  # what follows is the last again

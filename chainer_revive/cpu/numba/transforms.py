@@ -5,7 +5,8 @@ Where a kernel g of 3x3 elements meets a tile d of pixels, the results are::
     A'((G g G') * (B' d B))A
 
 with 16 products instead of 36 for 2x2 results, and 36 instead of 144 for 4x4. The
-gradient by g of results with gradient e is ``G'((A e A') * (B' d B))G``.
+gradient by g of results with gradient e is ``G'((A e A') * (B' d B))G``. If the tile is
+an image of 2x2 pixels with zeros around it, 9 products are enough, instead of 16.
 
 The matrices come from polynomials that are multiplied by their values at points (Toom
 and Cook). Errors grow with the spread of the points, and those of 4x4 results are
@@ -26,18 +27,24 @@ from chainer_revive.cpu.numba.intrinsics import LANES, jit, pointer_at
 from chainer_revive.cpu.numba.later import cgutils, intrinsic, ir, types
 from chainer_revive.cpu.numba.transposes import TAPS
 
-# Besides infinity: zero, then each before its negative.
-_POINTS = {2: (0, 1, -1), 4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}
+# By their number, besides infinity: zero, then each before its negative.
+_POINTS = {4: (0, 1, -1), 6: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INT = ir.IntType(64)
 
 
-def matrices(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns A, B and G for ``step`` results."""
-    points = _POINTS[step]
-    side = len(points) + 1
+def matrices(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns A, B and G for so many points, of which three are for 2x2 pixels."""
+    if side == 3:
+        # Neighbours are alike: their difference has smaller errors than their sum.
+        a = np.array([[0, 1], [1, -1], [1, 0]])
+        b = np.array([[1, 1, 0], [0, -1, 1]])
+        g = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 1]])
+        return a, b, g
+    points = _POINTS[side]
+    step = side - TAPS + 1
     a, b, g = np.zeros((side, step)), np.zeros((side, side)), np.zeros((side, TAPS))
     a[-1, -1] = g[-1, -1] = 1  # at infinity
     b[:, -1] = np.poly(points)[::-1]
@@ -82,7 +89,7 @@ def _transform(builder, matrix, vectors):
 
 def _times(builder, matrix, vectors):
     """Multiplies by a matrix."""
-    if len(matrix) < len(vectors):
+    if len(matrix) < len(vectors) > 3:
         return _fewer(builder, matrix, vectors)
     return _more(builder, matrix, vectors)
 
@@ -241,50 +248,61 @@ def _to_kernel(matrix):
     return transform
 
 
-_A2, _B2, _G2 = matrices(2)
+_A3, _B3, _G3 = matrices(3)
 _A4, _B4, _G4 = matrices(4)
-_image_2, _image_4 = _both_sides(_B2.T), _both_sides(_B4.T)
-_output_2, _output_4 = _both_sides(_A2), _both_sides(_A4)
-_products_2, _products_4 = _of_products(_A2.T), _of_products(_A4.T)
-_kernel_2, _kernel_4 = _of_kernel(_G2), _of_kernel(_G4)
-_to_kernel_2, _to_kernel_4 = _to_kernel(_G2.T), _to_kernel(_G4.T)
+_A6, _B6, _G6 = matrices(6)
+_image_3, _image_4, _image_6 = map(_both_sides, (_B3.T, _B4.T, _B6.T))
+_output_3, _output_4, _output_6 = map(_both_sides, (_A3, _A4, _A6))
+_products_3, _products_4, _products_6 = map(_of_products, (_A3.T, _A4.T, _A6.T))
+_kernel_3, _kernel_4, _kernel_6 = map(_of_kernel, (_G3, _G4, _G6))
+_to_kernel_3, _to_kernel_4, _to_kernel_6 = map(_to_kernel, (_G3.T, _G4.T, _G6.T))
 
 
 @jit
-def of_image(step, sources, source, targets, target):
-    if step == 2:
-        _image_2(sources, source, targets, target)
-    else:
+def of_image(side, sources, source, targets, target):
+    if side == 3:
+        _image_3(sources, source, targets, target)
+    elif side == 4:
         _image_4(sources, source, targets, target)
+    else:
+        _image_6(sources, source, targets, target)
 
 
 @jit
-def of_output(step, sources, source, targets, target):
-    if step == 2:
-        _output_2(sources, source, targets, target)
-    else:
+def of_output(side, sources, source, targets, target):
+    if side == 3:
+        _output_3(sources, source, targets, target)
+    elif side == 4:
         _output_4(sources, source, targets, target)
+    else:
+        _output_6(sources, source, targets, target)
 
 
 @jit
-def of_products(step, sources, source, bias, targets, target):
-    if step == 2:
-        _products_2(sources, source, bias, targets, target)
-    else:
+def of_products(side, sources, source, bias, targets, target):
+    if side == 3:
+        _products_3(sources, source, bias, targets, target)
+    elif side == 4:
         _products_4(sources, source, bias, targets, target)
+    else:
+        _products_6(sources, source, bias, targets, target)
 
 
 @jit
-def of_kernel(step, source, stride, targets, target):
-    if step == 2:
-        _kernel_2(source, stride, targets, target)
-    else:
+def of_kernel(side, source, stride, targets, target):
+    if side == 3:
+        _kernel_3(source, stride, targets, target)
+    elif side == 4:
         _kernel_4(source, stride, targets, target)
+    else:
+        _kernel_6(source, stride, targets, target)
 
 
 @jit
-def to_kernel(step, sources, source, target):
-    if step == 2:
-        _to_kernel_2(sources, source, target)
-    else:
+def to_kernel(side, sources, source, target):
+    if side == 3:
+        _to_kernel_3(sources, source, target)
+    elif side == 4:
         _to_kernel_4(sources, source, target)
+    else:
+        _to_kernel_6(sources, source, target)

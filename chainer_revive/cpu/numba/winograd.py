@@ -18,6 +18,7 @@ from chainer_revive.cpu.numba.intrinsics import COLUMNS, ROWS
 from chainer_revive.cpu.numba.products import padded
 from chainer_revive.cpu.numba.transposes import TAPS
 
+_STEPS = {3: 2, 4: 2, 6: 4}  # from tile to tile, by the points along H and W
 _WIDTH = 16  # Channels are a multiple of this.
 _CHANNELS = 40  # harmonic mean of both numbers of channels that pays for transforms
 _GAIN = 1.4  # products saved that do
@@ -46,10 +47,13 @@ def covers(c: int, d: int, axes: tuple[Axis, Axis]) -> bool:
 
 
 @functools.lru_cache(1024)
-def step(
+def side(
     n: int, c: int, d: int, axes: tuple[Axis, Axis], outer: bool, wanted: int
 ) -> int:
-    """Returns how large the tiles are that make n images fastest; 0 for direct sums.
+    """Returns the points along H and W that make n images fastest; 0 for direct sums.
+
+    There are 3 for an image of 2x2 pixels and the zeros around it, 4 for a tile of 2x2
+    results, and 6 for one of 4x4.
 
     Args:
         outer (bool): Whether it is about :func:`correlate_outputs`.
@@ -60,16 +64,18 @@ def step(
     products = n
     for axis in axes:
         products *= sum(stop - start for start, stop in _met(axis))
-    tiles = _count_tiles(n, axes, 2)
+    tiles = _count_tiles(n, axes, 4)
     if outer and tiles < max(_FEW, (c + d) // _FEW):
         return 0
-    if products < _GAIN * points(2) * tiles:
+    if all([axis.size == axis.out == 2 and axis.pad == 1 for axis in axes]):
+        return 3
+    if products < _GAIN * 4**2 * tiles:
         return 0
-    fewer = _count_tiles(n, axes, 4)
-    saves = points(2) * tiles >= _GAIN_FOUR * points(4) * fewer
+    fewer = _count_tiles(n, axes, 6)
+    saves = 4**2 * tiles >= _GAIN_FOUR * 6**2 * fewer
     exact = not outer and _EXACT.start <= c < _EXACT.stop and fewer > n
     larger = wanted == 4 or (wanted != 2 and exact)
-    return 4 if larger and saves else 2
+    return 6 if larger and saves else 4
 
 
 def _met(axis: Axis):
@@ -79,24 +85,21 @@ def _met(axis: Axis):
         yield steps.start or 0, steps.stop
 
 
-def points(step: int) -> int:
-    return (step + TAPS - 1) ** 2
-
-
-def _count_tiles(n: int, axes: tuple[Axis, Axis], step: int) -> int:
+def _count_tiles(n: int, axes: tuple[Axis, Axis], side: int) -> int:
+    step = _STEPS[side]
     y_axis, x_axis = axes
     return n * -(-y_axis.out // step) * -(-x_axis.out // step)
 
 
-def correlate(x, w, axes, b, y, step) -> None:
+def correlate(x, w, axes, b, y, side) -> None:
     """Writes to y; see :func:`chainer_revive.cpu.numba.convolution.correlate`.
 
     Args:
-        step (int): How large tiles are.
+        side (int): As :func:`side` returns it.
     """
     d = w.shape[3]
     bias = padded(b, d)
-    tiles = _count_tiles(len(x), axes, step)
+    tiles = _count_tiles(len(x), axes, side)
     turn = -1 if w.strides[1] < 0 else 1
     if w.strides[:2] != (turn * TAPS * w.itemsize, turn * w.itemsize):
         w = steps.contiguous(w.transpose(3, 2, 0, 1)).transpose(2, 3, 1, 0)
@@ -104,75 +107,85 @@ def correlate(x, w, axes, b, y, step) -> None:
     strides = turn, *[stride // w.itemsize for stride in w.strides[2:]]
     # What is smaller is transformed as a whole.
     convolve = _by_panels if tiles < d else _by_tiles
-    convolve(x, w, strides, bias, tiles, _tiles(x, y, axes, step))
+    convolve(w, strides, bias, tiles, _tiles(x, y, axes, side))
 
 
-def _by_tiles(x, w, strides, bias, tiles, geometry) -> None:
+def _by_tiles(w, strides, bias, tiles, geometry) -> None:
     """Transforms the whole kernel first."""
     c, d = w.shape[2:]
-    count, all_points = -(-d // COLUMNS), points(geometry.step)
-    shape = _shape(geometry.step, count * c * COLUMNS)
+    points = geometry.side**2
+    shape = _shape(geometry.side, -(-d // COLUMNS) * c * COLUMNS)
     panels = steps.kept(w, shape, np.float32)
     if panels is None:
         panels = buffer("panels", shape, np.float32)
-    grain = -(-_MOVES // (all_points * c * COLUMNS))
-    arguments = loops.Kernel(w, panels, geometry.step, c, d, *strides)
-    threads.run(loops.pack, count, grain, arguments)
+    _pack(w, strides, panels, geometry)
     # As many blocks as there are threads, or a multiple of that.
     n = threads.count()
-    n *= -(-tiles * (c + d) // (n * max(_BLOCK // all_points, _LEAST * (c + d))))
+    n *= -(-tiles * (c + d) // (n * max(_BLOCK // points, _LEAST * (c + d))))
     block = -(-tiles // (n * ROWS)) * ROWS
-    least = -(-_WORK // (all_points * c * d * ROWS)) * ROWS
+    least = -(-_WORK // (points * c * d * ROWS)) * ROWS
     arguments = loops.Convolution(panels, bias, block)
     threads.run(loops.convolve, tiles, max(block, least), arguments, geometry)
 
 
-def _by_panels(x, w, strides, bias, tiles, geometry) -> None:
+def _pack(w, strides, panels, geometry) -> None:
+    side, c, d = geometry.side, geometry.c, geometry.d
+    arguments = loops.Kernel(w, panels, side, c, d, *strides)
+    grain = -(-_MOVES // (side**2 * c * COLUMNS))
+    threads.run(loops.pack, -(-d // COLUMNS), grain, arguments)
+
+
+def _by_panels(w, strides, bias, tiles, geometry) -> None:
     """Transforms all images first."""
     c, d = w.shape[2:]
-    all_points = points(geometry.step)
-    v = _buffer("images", geometry.step, tiles * c)
-    grain = -(-_MOVES // (all_points * c))
+    points, count = geometry.side**2, -(-d // COLUMNS)
+    panels = steps.kept(w, _shape(geometry.side, count * c * COLUMNS), np.float32)
+    if panels is None:
+        panels = 0
+    else:
+        _pack(w, strides, panels, geometry)
+        w = 0  # A step that had it might change it.
+    v = _buffer("images", geometry.side, tiles * c)
     arguments = loops.Points(v, 0, tiles, 0)
-    threads.run(loops.transform, tiles, grain, arguments, geometry)
-    arguments = loops.Panels(v, tiles, bias, w, *strides)
-    grain = -(-_WORK // (all_points * tiles * c * COLUMNS))
-    threads.run(loops.convolve_panels, -(-d // COLUMNS), grain, arguments, geometry)
+    threads.run(loops.transform, tiles, -(-_MOVES // (points * c)), arguments, geometry)
+    arguments = loops.Panels(v, tiles, bias, panels, w, *strides)
+    grain = -(-_WORK // (points * tiles * c * COLUMNS))
+    threads.run(loops.convolve_panels, count, grain, arguments, geometry)
 
 
-def correlate_outputs(x, y, axes, step) -> np.ndarray:
+def correlate_outputs(x, y, axes, side) -> np.ndarray:
     """See :func:`chainer_revive.cpu.numba.convolution.correlate_outputs`."""
     c, d = x.shape[3], y.shape[3]
-    tiles, panels = _count_tiles(len(x), axes, step), -(-d // COLUMNS)
-    geometry = _tiles(x, y, axes, step)
-    size = points(step) * c * panels * COLUMNS
+    tiles, panels = _count_tiles(len(x), axes, side), -(-d // COLUMNS)
+    geometry = _tiles(x, y, axes, side)
+    size = side**2 * c * panels * COLUMNS
     if size <= _SUMS and tiles >= _LONG:
         sums, parts = _sum_parts(tiles, geometry)
     else:
         sums, parts = _sum_in_turn(tiles, geometry), 1
     result = np.empty((d, c, TAPS, TAPS), x.dtype)
     grain = -(-_MOVES // (TAPS * TAPS * c * COLUMNS))
-    arguments = loops.Gradient(step, sums, parts, result, c, d, panels)
+    arguments = loops.Gradient(side, sums, parts, result, c, d, panels)
     threads.run(loops.finish, panels, grain, arguments)
     return result
 
 
 def _sum_in_turn(tiles, geometry) -> np.ndarray:
     """Sums products, after all threads have transformed many tiles."""
-    step, c, d = geometry.step, geometry.c, geometry.d
-    panels, all_points = -(-d // COLUMNS), points(step)
+    side, c, d = geometry.side, geometry.c, geometry.d
+    panels, points = -(-d // COLUMNS), side**2
     width = panels * COLUMNS
     size = -(-tiles // -(-tiles // _TILES))
-    v, z = _buffer("images", step, size * c), _buffer("outputs", step, size * width)
-    sums = _buffer("panels", step, c * width)
-    moves, rows = -(-_MOVES // (all_points * (c + width))), -(-c // ROWS)
+    v, z = _buffer("images", side, size * c), _buffer("outputs", side, size * width)
+    sums = _buffer("panels", side, c * width)
+    moves, rows = -(-_MOVES // (points * (c + width))), -(-c // ROWS)
     for first in range(0, tiles, size):
         count = min(size, tiles - first)
         arguments = loops.Points(v, z, size, first)
         threads.run(loops.transform, count, moves, arguments, geometry)
         threads.run(
             loops.add_products,
-            all_points * rows,
+            points * rows,
             -(-_WORK // (count * ROWS * d)),
             loops.Sums(v, z, sums, c, d, panels, size, count, int(first > 0)),
         )
@@ -181,29 +194,31 @@ def _sum_in_turn(tiles, geometry) -> np.ndarray:
 
 def _sum_parts(tiles, geometry) -> tuple[np.ndarray, int]:
     """Sums products of parts of the tiles, each by one thread, whose cache has all."""
-    step, c, d = geometry.step, geometry.c, geometry.d
+    side, c, d = geometry.side, geometry.c, geometry.d
     width = -(-d // COLUMNS) * COLUMNS
-    block = max(_FEW, _BLOCK_OUTER // (points(step) * (c + width)) // _FEW * _FEW)
+    block = max(_FEW, _BLOCK_OUTER // (side**2 * (c + width)) // _FEW * _FEW)
     size = -(-tiles // _PARTS)
     parts = -(-tiles // size)
-    sums = _buffer("panels", step, c * width, parts)
+    sums = _buffer("panels", side, c * width, parts)
     arguments = loops.Parts(sums, tiles, size, block)
     threads.run(loops.sum_parts, parts, 1, arguments, geometry)
     return sums, parts
 
 
-def _buffer(name: str, step: int, size: int, parts: int = 1) -> np.ndarray:
-    return buffer(name, _shape(step, size, parts), np.float32)
+def _buffer(name: str, side: int, size: int, parts: int = 1) -> np.ndarray:
+    return buffer(name, _shape(side, size, parts), np.float32)
 
 
-def _shape(step: int, size: int, parts: int = 1) -> tuple[int, int]:
-    return parts * points(step), size + loops.SKEW
+def _shape(side: int, size: int, parts: int = 1) -> tuple[int, int]:
+    return parts * side**2, size + loops.SKEW
 
 
-def _tiles(x, y, axes: tuple[Axis, Axis], step: int) -> loops.Tiles:
+def _tiles(x, y, axes: tuple[Axis, Axis], side: int) -> loops.Tiles:
+    step = _STEPS[side]
     y_axis, x_axis = axes
+    pads = (0, 0) if side == 3 else (y_axis.pad, x_axis.pad)
     return loops.Tiles(
-        *(step, x, y, *x.shape[1:], *y.shape[1:]),
+        *(side, step, x, y, *x.shape[1:], *y.shape[1:]),
         *[stride // y.itemsize for stride in y.strides[:3]],
-        *(y_axis.pad, x_axis.pad, -(-y_axis.out // step), -(-x_axis.out // step)),
+        *(*pads, -(-y_axis.out // step), -(-x_axis.out // step)),
     )

@@ -1,8 +1,9 @@
 """Compiled loops of Winograd's convolutions F(2x2, 3x3) and F(4x4, 3x3).
 
 Tiles are counted through all images. Each thread transforms a block of them, multiplies
-at each of the 16 or 36 points, and transforms the products back, so that only the
-kernel is transformed as a whole.
+at each point, and transforms the products back, so that only the kernel is transformed
+as a whole. Points along H and W are what tells the transforms apart: see
+:mod:`chainer_revive.cpu.numba.transforms`.
 
 See :mod:`chainer_revive.cpu.numba.threads` for what a task is. Numba frees an array
 after its last use, even if its address is used later: loops take addresses anew.
@@ -14,11 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chainer_revive.cpu.buffers import LINE
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
     HALF,
     LANES,
     ROWS,
+    fetch_to_read,
     floats,
     jit,
     multiply_half,
@@ -51,14 +54,14 @@ class Kernel(NamedTuple):
     """A kernel (3, 3, c, d) and its panels (points, P, c, COLUMNS), which are written.
 
     Attributes:
-        step: From tile to tile, 2 or 4.
+        side: Points along H and W.
         turn: 1 or, if the elements lie in reverse order, -1.
         stride_c, stride_d: In elements; 3x3 elements lie side by side.
     """
 
     w: int
     panels: int
-    step: int
+    side: int
     c: int
     d: int
     turn: int
@@ -70,12 +73,14 @@ class Tiles(NamedTuple):
     """Images (n, h, w, c), outputs (n, out_h, out_w, d) and their tiles.
 
     Attributes:
+        side: Points along H and W.
         step: From tile to tile, 2 or 4.
         images, rows, columns: The strides of the outputs, in elements.
         pad_y, pad_x: How far the first tile begins before the image.
         count_y, count_x: Tiles along H and W.
     """
 
+    side: int
     step: int
     x: int
     y: int
@@ -107,11 +112,15 @@ class Convolution(NamedTuple):
 class Panels(NamedTuple):
     """Transforms (points, c / LANES, size, LANES) of images, a kernel (3, 3, c, d) as
     above, and what to add to each channel of the outputs.
+
+    Attributes:
+        panels: The transformed kernel (points, P, c, COLUMNS), if it is known; else 0.
     """
 
     v: int
     size: int
     bias: int
+    panels: int
     w: int
     turn: int
     stride_c: int
@@ -168,7 +177,7 @@ class Parts(NamedTuple):
 class Gradient(NamedTuple):
     """Such sums and the gradient (d, c, 3, 3), which is written."""
 
-    step: int
+    side: int
     sums: int
     parts: int
     result: int
@@ -181,14 +190,14 @@ class Gradient(NamedTuple):
 def pack(arguments, start, stop):
     """Transforms panels of a kernel: each has COLUMNS of the columns."""
     k = unpack(arguments, Kernel)
-    targets = _points(k.step, k.panels, -(-k.d // COLUMNS) * COLUMNS * k.c)
+    targets = _points(k.side, k.panels, _panels(k.d) * COLUMNS * k.c)
     for panel in range(start, stop):
         first, last = panel * COLUMNS, min(k.d, (panel + 1) * COLUMNS)
-        _pack(k, k.step, 0, k.c, first, last, targets, 4 * panel * k.c * COLUMNS)
+        _pack(k, k.side, 0, k.c, first, last, targets, 4 * panel * k.c * COLUMNS)
 
 
 @jit
-def _pack(k, step, begin, end, first, last, targets, to):
+def _pack(k, side, begin, end, first, last, targets, to):
     """Transforms channels [begin, end) of images, [first, last) of outputs."""
     vectors = np.empty((TAPS * TAPS, LANES), np.float32)
     taps, stride = vectors.ctypes.data, 4 * LANES * k.turn
@@ -198,7 +207,7 @@ def _pack(k, step, begin, end, first, last, targets, to):
         for q in range(begin, end):
             read_taps(at + 4 * (q * k.stride_c + d * k.stride_d), 4 * k.stride_d, taps)
             place = to + 4 * ((q - begin) * COLUMNS + d - first)
-            of_kernel(step, start, stride, targets.ctypes.data, place)
+            of_kernel(side, start, stride, targets.ctypes.data, place)
     vectors[0, 0] = 0  # It is needed until here.
     _clear(targets, to, end - begin, last - first)
 
@@ -216,59 +225,69 @@ def _clear(targets, to, count, found):
 def convolve(arguments, start, stop):
     """Convolves tiles."""
     k, g = unpack_both(arguments, Convolution, Tiles)
-    c, d, block, step = g.c, g.d, k.block, g.step
+    c, d, block, side = g.c, g.d, k.block, g.side
     width = _whole(d)
     zeros = np.zeros(max(c, COLUMNS), np.float32)
     spare = np.empty(d, np.float32)
-    v = np.empty(_count(step) * (block * c + SKEW), np.float32)
-    m = np.empty(_count(step) * (block * width + SKEW), np.float32)
-    panels_at = _points(step, k.panels, -(-d // COLUMNS) * COLUMNS * c)
-    results = np.empty(step * step, np.int64)
+    v = np.empty(side * side * (block * c + SKEW), np.float32)
+    m = np.empty(side * side * (block * width + SKEW), np.float32)
+    panels_at = _points(side, k.panels, _panels(d) * COLUMNS * c)
+    results = np.empty(g.step * g.step, np.int64)
     line, col = _sums(c, block)
     for begin in range(start, stop, block):
-        v_at = _points(step, v.ctypes.data, block * c)
-        m_at = _points(step, m.ctypes.data, block * width)
+        v_at = _points(side, v.ctypes.data, block * c)
+        m_at = _points(side, m.ctypes.data, block * width)
         count = min(block, stop - begin)
         _transform_images(g, begin, count, v_at, block, zeros)
         row, out = _rows(count, LANES), _rows(count, width)
         for point in range(len(v_at)):
             for j in range(0, width, COLUMNS):
                 _multiply(
-                    *(step, v_at[point], row, col, panels_at[point] + 4 * j * c, line),
+                    *(side, v_at[point], row, col, panels_at[point] + 4 * j * c, line),
                     *(0, c, zeros, m_at[point] + 4 * j, out, width - j),
                 )
         for t in range(count):
             _outputs(g, begin + t, 0, spare, results)
             for q in range(0, d, LANES):
                 products = m_at.ctypes.data, 4 * (t * width + q)
-                of_products(step, *products, k.bias + 4 * q, results.ctypes.data, 4 * q)
+                of_products(side, *products, k.bias + 4 * q, results.ctypes.data, 4 * q)
 
 
 @Task
 def convolve_panels(arguments, start, stop):
     """Convolves all tiles, whose images are transformed already, with panels of a
-    kernel, each transformed in turn, some channels of the images at a time.
+    kernel, each transformed in turn if need be, some channels of the images at a time.
     """
     p, g = unpack_both(arguments, Panels, Tiles)
-    c, size, step = g.c, p.size, g.step
+    c, size, side = g.c, p.size, g.side
     zeros, spare = np.zeros(COLUMNS, np.float32), np.empty(COLUMNS, np.float32)
-    u = np.empty(_count(step) * (_DEPTH * COLUMNS + SKEW), np.float32)
-    m = np.empty(_count(step) * (size * COLUMNS + SKEW), np.float32)
-    v_at = _points(step, p.v, size * c)
-    results = np.empty(step * step, np.int64)
+    u = np.empty(side * side * (_DEPTH * COLUMNS + SKEW), np.float32)
+    m = np.empty(side * side * (size * COLUMNS + SKEW), np.float32)
+    v_at = _points(side, p.v, size * c)
+    panels_at = _points(side, p.panels, _panels(g.d) * COLUMNS * c)
+    results = np.empty(g.step * g.step, np.int64)
     line, col = _sums(c, size)
     row, out = _rows(size, LANES), _rows(size, COLUMNS)
     for panel in range(start, stop):
         first = panel * COLUMNS
         found = min(COLUMNS, g.d - first)
-        u_at = _points(step, u.ctypes.data, _DEPTH * COLUMNS)
-        m_at = _points(step, m.ctypes.data, size * COLUMNS)
+        u_at = _points(side, u.ctypes.data, _DEPTH * COLUMNS)
+        m_at = _points(side, m.ctypes.data, size * COLUMNS)
         for begin in range(0, c, _DEPTH):
             end = min(begin + _DEPTH, c)
-            _pack(p, step, begin, end, first, first + found, u_at, 0)
+            if p.panels:
+                u_at = panels_at + 4 * (first * c + begin * COLUMNS)
+            else:
+                _pack(p, side, begin, end, first, first + found, u_at, 0)
             for point in range(len(v_at)):
+                if p.panels:  # from memory: the next one is asked for during this one
+                    following = u_at[(point + 1) % len(u_at)]
+                    if point + 1 == len(u_at):
+                        following += 4 * (end - begin) * COLUMNS
+                    for at in range(0, 4 * (end - begin) * COLUMNS, LINE):
+                        fetch_to_read(following + at)
                 _multiply(
-                    *(step, v_at[point], row, col, u_at[point], line),
+                    *(side, v_at[point], row, col, u_at[point], line),
                     *(begin, end, zeros, m_at[point], out, found),
                 )
         for t in range(size):
@@ -276,13 +295,14 @@ def convolve_panels(arguments, start, stop):
             for q in range(0, found, LANES):
                 products = m_at.ctypes.data, 4 * (t * COLUMNS + q)
                 bias = p.bias + 4 * (first + q)
-                of_products(step, *products, bias, results.ctypes.data, 4 * q)
+                of_products(side, *products, bias, results.ctypes.data, 4 * q)
 
 
 @jit
-def _multiply(step, a, row, col, panel, line, begin, end, zeros, m, out, n):
+def _multiply(side, a, row, col, panel, line, begin, end, zeros, m, out, n):
     """Adds products of channels [begin, end) with a panel to m, or sets it to them."""
-    most = _SUM if step == 2 else _SUM_FOUR
+    small = side < 6
+    most = _SUM if small else _SUM_FOUR
     # A part of the panel stays in the nearest cache meanwhile.
     for at in range(begin, end, most):
         start, onward = (m, 1) if at else (np.intp(zeros.ctypes.data), 0)
@@ -293,9 +313,9 @@ def _multiply(step, a, row, col, panel, line, begin, end, zeros, m, out, n):
                 *(start, onward, m, out.ctypes.data + 8 * i),
             )
             # Errors of larger tiles are as small if parts are added up for themselves.
-            if step == 2 and n > HALF:
+            if small and n > HALF:
                 multiply_tile(*product)
-            elif step == 2:
+            elif small:
                 multiply_half(*product)
             elif n > HALF:
                 multiply_tile_in_parts(*product)
@@ -308,10 +328,10 @@ def transform(arguments, start, stop):
     """Transforms tiles of images, and of outputs if there is a place for them."""
     p, g = unpack_both(arguments, Points, Tiles)
     zeros = np.zeros(max(g.c, g.d), np.float32)
-    at = _points(g.step, p.v + 4 * start * LANES, p.size * g.c)
+    at = _points(g.side, p.v + 4 * start * LANES, p.size * g.c)
     _transform_images(g, p.first + start, stop - start, at, p.size, zeros)
     if p.z:
-        at = _points(g.step, p.z + 4 * start * COLUMNS, p.size * _panels(g.d) * COLUMNS)
+        at = _points(g.side, p.z + 4 * start * COLUMNS, p.size * _panels(g.d) * COLUMNS)
         _transform_outputs(g, p.first + start, stop - start, at, p.size, zeros)
 
 
@@ -334,17 +354,17 @@ def add_products(arguments, start, stop):
 def sum_parts(arguments, start, stop):
     """Sums outer products for parts of the tiles, transformed a block at a time."""
     p, g = unpack_both(arguments, Parts, Tiles)
-    c, step, size, width = g.c, g.step, p.block, _panels(g.d) * COLUMNS
+    c, side, size, width = g.c, g.side, p.block, _panels(g.d) * COLUMNS
     zeros = np.zeros(max(c, g.d), np.float32)
-    v = np.empty(_count(step) * (size * c + SKEW), np.float32)
-    z = np.empty(_count(step) * (size * width + SKEW), np.float32)
+    v = np.empty(side * side * (size * c + SKEW), np.float32)
+    z = np.empty(side * side * (size * width + SKEW), np.float32)
     for part in range(start, stop):
-        sums = p.sums + 4 * part * _count(step) * (c * width + SKEW)
-        sums_at = _points(step, sums, c * width)
+        sums = p.sums + 4 * part * side * side * (c * width + SKEW)
+        sums_at = _points(side, sums, c * width)
         end = min(p.total, (part + 1) * p.tiles)
         for first in range(part * p.tiles, end, size):
-            v_at = _points(step, v.ctypes.data, size * c)
-            z_at = _points(step, z.ctypes.data, size * width)
+            v_at = _points(side, v.ctypes.data, size * c)
+            z_at = _points(side, z.ctypes.data, size * width)
             count, more = min(size, end - first), int(first > part * p.tiles)
             _transform_images(g, first, count, v_at, size, zeros)
             _transform_outputs(g, first, count, z_at, size, zeros)
@@ -388,8 +408,8 @@ def _add_products(v, z, sums, c, d, size, count, more, first, last):
 def finish(arguments, start, stop):
     """Transforms sums into gradients, for panels of channels of the outputs."""
     f = unpack(arguments, Gradient)
-    size, points = f.c * f.panels * COLUMNS, _count(f.step)
-    sources = _points(f.step, f.sums, size)
+    size, points = f.c * f.panels * COLUMNS, f.side * f.side
+    sources = _points(f.side, f.sums, size)
     vectors = np.empty((TAPS * TAPS, LANES), np.float32)
     taps, stride = vectors.ctypes.data, 4 * f.c * TAPS * TAPS
     for panel in range(start, stop):
@@ -401,7 +421,7 @@ def finish(arguments, start, stop):
         for d in range(first, min(first + COLUMNS, f.d), LANES):
             for q in range(f.c):
                 at = 4 * (q * f.panels * COLUMNS + d)
-                to_kernel(f.step, sources.ctypes.data, at, taps)
+                to_kernel(f.side, sources.ctypes.data, at, taps)
                 write_taps(taps, f.result + d * stride + 4 * q * TAPS * TAPS, stride)
     vectors[0, 0] = 0  # It is needed until here.
 
@@ -419,12 +439,6 @@ def _add(source, target, c, width, first, d):
 def _panels(d):
     """Returns how many panels so many columns are."""
     return -(-d // COLUMNS)
-
-
-@jit
-def _count(step):
-    """Returns the number of points."""
-    return (step + TAPS - 1) ** 2
 
 
 @jit
@@ -449,23 +463,23 @@ def _rows(n, stride):
 @jit
 def _transform_images(g, first, count, v_at, size, zeros):
     """Transforms tiles of images to (points, c / LANES, size, LANES)."""
-    side = g.step + TAPS - 1
-    pixels = np.empty((count, side, side), np.int64)
+    extent = g.side - (g.side == 3)
+    pixels = np.empty((count, extent, extent), np.int64)
     for t in range(count):
         image, row, column = _position(g, first + t)
         top, left = row * g.step - g.pad_y, column * g.step - g.pad_x
-        for i in range(side):
+        for i in range(extent):
             a = top + i
             inside = 0 <= a < g.h
             at = g.x + 4 * ((image * g.h + a) * g.w + left) * g.c
-            for j in range(side):
+            for j in range(extent):
                 seen = inside and 0 <= left + j < g.w
                 place = at + 4 * j * g.c if seen else np.intp(zeros.ctypes.data)
                 pixels[t, i, j] = place
     for q in range(0, g.c, LANES):
         for t in range(count):
             to = 4 * (q * size + t * LANES)
-            of_image(g.step, pixels[t].ctypes.data, 4 * q, v_at.ctypes.data, to)
+            of_image(g.side, pixels[t].ctypes.data, 4 * q, v_at.ctypes.data, to)
 
 
 @jit
@@ -479,7 +493,7 @@ def _transform_outputs(g, first, count, z_at, size, zeros):
             table = outputs[t].ctypes.data
             for q in range(begin, min(begin + COLUMNS, g.d), LANES):
                 to = 4 * (begin * size + t * COLUMNS + q - begin)
-                of_output(g.step, table, 4 * q, z_at.ctypes.data, to)
+                of_output(g.side, table, 4 * q, z_at.ctypes.data, to)
     panel = (g.d - 1) // COLUMNS
     _clear(z_at, 4 * panel * size * COLUMNS, count, g.d - panel * COLUMNS)
 
@@ -509,6 +523,6 @@ def _position(g, tile):
 
 
 @jit
-def _points(step, first, size):
+def _points(side, first, size):
     """Returns the addresses of the points, each with so many elements."""
-    return np.intp(first) + np.arange(_count(step)) * 4 * (size + SKEW)
+    return np.intp(first) + np.arange(side * side) * 4 * (size + SKEW)

@@ -43,6 +43,34 @@ def run(function, x, gy, ggx):
     return [v.array for v in (y, gx, ggy)]
 
 
+@settings(max_examples=50)
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 4),
+    layout=st.sampled_from(LAYOUTS),
+    dtype=st.sampled_from(["float32", "float64"]),
+    keepdims=st.booleans(),
+)
+def test_means_over_pixels(shape, layout, dtype, keepdims, chainers_own, lay_out):
+    random = np.random.RandomState(sum(shape))
+    x, ggx = random.randn(2, *shape).astype(dtype)
+
+    def function(x):
+        return F.average(x, axis=(2, 3), keepdims=keepdims)
+
+    def gy(shape):
+        return np.random.RandomState(0).randn(*shape).astype(dtype)
+
+    with chainers_own():
+        exact = [a.astype("d") for a in (x, ggx)]
+        wanted = run(function, exact[0], lambda s: gy(s).astype("d"), exact[1])
+    for result, right in zip(
+        run(function, lay_out(x, layout), gy, ggx), wanted, strict=True
+    ):
+        assert result.dtype == dtype and result.shape == right.shape
+        tolerance = 20 * np.finfo(dtype).eps
+        np.testing.assert_allclose(result, right, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("name", ["max", "average"])
 @settings(max_examples=100)
 @given(

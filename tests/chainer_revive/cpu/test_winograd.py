@@ -23,9 +23,9 @@ def compiled(path):
         pytest.skip("has no loops")
 
 
-def wherever_it_can(size):
-    """Tiles of one size, of whatever can have them."""
-    return lambda n, c, d, axes, *args, **options: size * winograd.covers(c, d, axes)
+def wherever_it_can(side):
+    """As many points, of whatever can have them."""
+    return lambda n, c, d, axes, *args, **options: side * winograd.covers(c, d, axes)
 
 
 def results(function, x, W, b, gy=None, **options):
@@ -38,11 +38,11 @@ def results(function, x, W, b, gy=None, **options):
     return [v.array for v in (y, *gradients)]
 
 
-def check(function, shape_x, shape_W, layout, size, lay_out, chainers_own, **options):
+def check(function, shape_x, shape_W, layout, side, lay_out, chainers_own, **options):
     random = np.random.RandomState(0)
     x, W = (lay_out(random.randn(*s).astype("f"), layout) for s in (shape_x, shape_W))
     b = random.randn(shape_W[function is F.deconvolution_2d]).astype("f")
-    with mock.patch.object(winograd, "step", wherever_it_can(size)):
+    with mock.patch.object(winograd, "side", wherever_it_can(side)):
         found = results(function, x, W, b, **options)
     with chainers_own():
         exact = [a.astype("d") for a in (x, W, b)]
@@ -67,33 +67,47 @@ IN_PARTS = {"_LONG": 1, "_SUMS": 1 << 30, "_PARTS": 3, "_FEW": 7, "_BLOCK_OUTER"
     pad=st.tuples(*[st.integers(1, 3)] * 2),
     channels=st.tuples(*[st.sampled_from([16, 32, 48, 64, 144])] * 2),
     layout=st.sampled_from(LAYOUTS),
-    size=st.sampled_from([2, 4]),
+    side=st.sampled_from([4, 6]),
     taken=st.sampled_from([{}, FEW_AT_A_TIME, IN_PARTS]),
 )
 def test_as_in_chainer(
-    n, image, pad, channels, layout, size, taken, lay_out, chainers_own
+    n, image, pad, channels, layout, side, taken, lay_out, chainers_own
 ):
     c, d = channels
     with mock.patch.dict(vars(winograd), taken):
         shapes = (n, c, *image), (d, c, 3, 3)
-        check(F.convolution_2d, *shapes, layout, size, lay_out, chainers_own, pad=pad)
+        check(F.convolution_2d, *shapes, layout, side, lay_out, chainers_own, pad=pad)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@settings(max_examples=40)
+@given(
+    n=st.sampled_from([1, 7, 20, 70]),  # fewer and more than there are channels
+    channels=st.tuples(*[st.sampled_from([16, 48, 64, 144])] * 2),
+    layout=st.sampled_from(LAYOUTS),
+    taken=st.sampled_from([{}, FEW_AT_A_TIME, IN_PARTS]),
+)
+def test_images_of_2x2_pixels(n, channels, layout, taken, lay_out, chainers_own):
+    c, d = channels
+    with mock.patch.dict(vars(winograd), taken):
+        shapes = (n, c, 2, 2), (d, c, 3, 3)
+        check(F.convolution_2d, *shapes, layout, 3, lay_out, chainers_own, pad=1)
+
+
+@pytest.mark.parametrize("side", [4, 6])
 @pytest.mark.parametrize("kernel, stride", [(3, 1), (6, 2), (5, 2)])
-def test_deconvolution(size, kernel, stride, lay_out, chainers_own):
+def test_deconvolution(side, kernel, stride, lay_out, chainers_own):
     check(
         *(F.deconvolution_2d, (2, 32, 5, 8), (32, 16, kernel, kernel)),
-        *("channels last", size, lay_out, chainers_own),
+        *("channels last", side, lay_out, chainers_own),
         pad=1,
         stride=stride,
     )
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_groups(size, lay_out, chainers_own):
+@pytest.mark.parametrize("side", [4, 6])
+def test_groups(side, lay_out, chainers_own):
     shapes = (2, 32, 6, 5), (64, 16, 3, 3)
-    setting = "channels last", size, lay_out, chainers_own
+    setting = "channels last", side, lay_out, chainers_own
     check(F.convolution_2d, *shapes, *setting, groups=2)
 
 
@@ -115,6 +129,8 @@ def test_where_it_pays():
     assert calls(X, W, pad=1) == 3
     assert calls((1, 64, 4, 4), W, pad=1) == 2  # too few tiles to be precise
     assert calls((64, 64, 3, 3), W, pad=1) == 0  # more products
+    assert calls((64, 64, 2, 2), W, pad=1) == 3
+    assert calls((64, 64, 2, 1), W, pad=1) == 0
     assert calls((4, 16, 16, 16), (16, 16, 3, 3), pad=1) == 0
     assert calls((4, 63, 16, 16), (64, 63, 3, 3), pad=1) == 0
     assert calls(X, W, pad=1, stride=2) == 0
@@ -196,7 +212,7 @@ def test_not_under_a_gradient_check(check):
 
 SHAPES = [
     *((8, 64, 64, 32), (16, 64, 128, 8), (8, 512, 512, 4), (2, 320, 160, 16)),
-    *((4, 1024, 64, 8), (8, 32, 64, 16)),
+    *((4, 1024, 64, 8), (8, 32, 64, 16), (64, 256, 256, 2), (64, 64, 64, 2)),
 ]
 
 
