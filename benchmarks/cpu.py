@@ -95,6 +95,7 @@ def evaluation(network: str, shape: tuple[int, ...], path: str):
 
         return torch_models.evaluation(network, x, t, option)
     model = classifier(network, library, option)
+    model.cleargrads()  # PyTorch's has none either.
 
     def call():
         with chainer.using_config("train", False), chainer.no_backprop_mode():

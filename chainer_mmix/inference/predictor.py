@@ -184,6 +184,7 @@ def load_predictor(
                 constants = (record.get("data") or {}).get("standardise")
                 network.standardise(**(constants or {"mean": None, "std": None}))
         training.load_weights(network, snapshot)
+    network.cleargrads()  # New ones are full of NaN, and as large as the weights.
     to = device
     if not isinstance(to, chainer.backend.Device):
         to = training.get_device(to)

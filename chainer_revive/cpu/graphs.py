@@ -401,12 +401,15 @@ def _each_plain(values: Iterable[Any], depth: int) -> tuple:
 
 def _disturb(links: Iterable[chainer.Link]) -> None:
     """Changes parameters and persistent arrays a little, always by the same."""
-    generator = np.random.RandomState(0)
+    generator = np.random.default_rng(0)
     for *_, array in _arrays_of(links):
         if array.dtype.kind == "f":
-            array *= generator.uniform(0.9, 1.1, array.shape).astype(array.dtype)
-            # Zero is not left zero.
-            array += generator.uniform(0, 1e-3, array.shape).astype(array.dtype)
+            change = generator.random(array.shape, np.float32)
+            change *= 0.2
+            change += 0.9
+            array *= change
+            change *= 1e-3
+            array += change  # so that zero is not left zero
 
 
 def _values(result: Any, links: Iterable[chainer.Link]) -> list[bytes]:

@@ -93,6 +93,7 @@ def test_arrays_get_those_of_the_snapshot_that_is_asked_for(digits_run, which):
     x = np.stack([image for image, _ in test])
     np.testing.assert_array_equal(predictor.scores(list(x)), expected)
     np.testing.assert_array_equal(predictor(x).argmax(1), expected.argmax(1))
+    assert all(param.grad is None for param in predictor.network.params())
 
 
 def test_bytes_of_an_array_or_a_grey_picture_are_what_the_network_saw(

@@ -89,7 +89,8 @@ def _transform(builder, matrix, vectors):
 
 def _times(builder, matrix, vectors):
     """Multiplies by a matrix."""
-    if len(matrix) < len(vectors) > 3:
+    pairs = len(vectors) > 3  # of a point and its negative
+    if pairs and len(matrix) < len(vectors):
         return _fewer(builder, matrix, vectors)
     return _more(builder, matrix, vectors)
 

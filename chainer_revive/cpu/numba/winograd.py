@@ -216,6 +216,7 @@ def _shape(side: int, size: int, parts: int = 1) -> tuple[int, int]:
 def _tiles(x, y, axes: tuple[Axis, Axis], side: int) -> loops.Tiles:
     step = _STEPS[side]
     y_axis, x_axis = axes
+    # An image of 2x2 pixels is a tile without the zeros around it.
     pads = (0, 0) if side == 3 else (y_axis.pad, x_axis.pad)
     return loops.Tiles(
         *(side, step, x, y, *x.shape[1:], *y.shape[1:]),

@@ -463,7 +463,7 @@ def _rows(n, stride):
 @jit
 def _transform_images(g, first, count, v_at, size, zeros):
     """Transforms tiles of images to (points, c / LANES, size, LANES)."""
-    extent = g.side - (g.side == 3)
+    extent = 2 if g.side == 3 else g.side  # in pixels
     pixels = np.empty((count, extent, extent), np.int64)
     for t in range(count):
         image, row, column = _position(g, first + t)
