@@ -15,6 +15,8 @@ from chainer.training.updaters import StandardUpdater
 from chainer_mmix.checks import check_whole
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.links.links_in import links_in
+from chainer_mmix.training.arguments import check_iterators, check_set_up
+from chainer_mmix.training.device import given_device
 from chainer_mmix.training.multinode.silence import silence
 from chainer_mmix.training.replay import (
     MANY,
@@ -81,15 +83,22 @@ class GraphUpdater(StandardUpdater):
             :class:`~chainer_revive.cpu.graphs.CpuGraphs`.
 
     Raises:
+        TypeError: If the iterator or the optimizer is something else.
         ValueError: If the model is on another device, or on a CPU without compiled
-            loops, or elsewhere under a multi-node optimizer, or no optimizer is called
-            main, or ``n_warmup`` is not a whole number >= 1.
+            loops, or elsewhere under a multi-node optimizer, or no iterator or no
+            optimizer is called main, or one is not set up, or ``n_warmup`` is not a
+            whole number >= 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
     """
 
     def __init__(self, iterator, optimizer, *, n_warmup=3, graphs=None, **options):
+        check_iterators(iterator, type(self).__name__)
+        for one in optimizer.values() if isinstance(optimizer, dict) else [optimizer]:
+            check_set_up(one)
+        for name in options.keys() & {"device", "input_device"}:
+            options[name] = given_device(options[name])
         super().__init__(iterator, optimizer, **options)
         if "main" not in self._optimizers:
             raise ValueError(

@@ -24,6 +24,7 @@ from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing.criterion import ignored_label
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.runs.record import RunRecord, check_vacant
+from chainer_mmix.training.arguments import check_set_up
 from chainer_mmix.training.device import get_device
 from chainer_mmix.training.device_batches import DeviceBatches
 from chainer_mmix.training.examples import check_example, check_known_labels
@@ -158,12 +159,8 @@ def build_trainer(
     check_whole("n_retains", n_retains, 1)
     check_whole("workers", workers, 0)
     check_number("rate_scale", rate_scale, exclusive=True)
-    model = getattr(optimizer, "target", None)
-    if model is None:
-        raise ValueError(
-            "optimizer is not set up: optimizer.setup(model), or "
-            "training.make_optimizer(name, model, lr)"
-        )
+    check_set_up(optimizer)
+    model = optimizer.target
     ranks = ranks or Ranks()
     ranks.on_first(lambda: check_writable(out))
     device = get_device(device)

@@ -1,6 +1,7 @@
 """Arguments that would train wrongly, or end a run late, are refused at once."""
 
 import gc
+import sys
 
 import chainer
 import chainer.functions as F
@@ -8,10 +9,13 @@ import chainer.links as L
 import numpy as np
 import pytest
 from chainer.datasets import SubDataset, TupleDataset
+from chainer.iterators import SerialIterator
 
 from chainer_mmix import ManifoldMixupClassifier, models, training
 from chainer_mmix.datasets import transforms
 from chainer_mmix.training.extensions import (
+    CalibrationEvaluator,
+    Evaluator,
     LearningRate,
     MixupOff,
     MixupReport,
@@ -131,9 +135,84 @@ def test_a_folder_that_cannot_be_written(tmp_path):
             build(out)
 
 
-def test_an_optimizer_without_a_model(tmp_path):
-    with pytest.raises(ValueError, match=r"not set up: optimizer.setup\(model\)"):
-        build(tmp_path, optimizer=chainer.optimizers.SGD())
+@pytest.mark.parametrize(
+    ("optimizer", "error"),
+    [
+        (chainer.optimizers.SGD(), r"optimizer, SGD, is not set up: optimizer.setup\("),
+        (chainer.optimizers.SGD, "must be one that is set up, not the class SGD: opt"),
+        (L.Linear(2, 2), "must be one that is set up, not Linear: optimizer.setup"),
+    ],
+    ids=["no model", "class", "model"],
+)
+def test_an_optimizer_without_a_model(tmp_path, optimizer, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        build(tmp_path, optimizer=optimizer)
+    iterator = SerialIterator(GOOD, 3)
+    for given in (optimizer, {"main": optimizer}):
+        with pytest.raises((TypeError, ValueError), match=error):
+            training.GraphUpdater(iterator, given)
+
+
+@pytest.mark.parametrize("given", [GOOD, None, SerialIterator, {"main": GOOD}])
+def test_data_in_place_of_an_iterator(given):
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    kind = "(TupleDataset|None|the class SerialIterator): chainer.iterators.Serial"
+    with pytest.raises(TypeError, match=rf"GraphUpdater takes .* {kind}Iterator\("):
+        training.GraphUpdater(given, optimizer)
+    for evaluator in (Evaluator, CalibrationEvaluator):
+        name = evaluator.__name__
+        with pytest.raises(TypeError, match=rf"{name} takes .* {kind}.*repeat=False"):
+            evaluator(given, model)
+
+
+def test_iterators_of_which_none_is_called_main():
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    iterators = {"train": SerialIterator(GOOD, 3, repeat=False)}
+    for make in (training.GraphUpdater, Evaluator):
+        with pytest.raises(ValueError, match=r"called main, .* \['train'\]: call one"):
+            make(iterators, optimizer if make is training.GraphUpdater else model)
+
+
+@pytest.mark.parametrize("target", [None, lambda x, t: None, models.CNN, {"main": 1}])
+def test_what_cannot_be_evaluated(target):
+    iterator = SerialIterator(GOOD, 3, repeat=False)
+    kind = "None|function|the class CNN|int"
+    with pytest.raises(TypeError, match=rf"a link, not ({kind}): give .*Classifier\("):
+        Evaluator(iterator, target)
+
+
+def test_links_of_which_none_is_called_main():
+    iterator = SerialIterator(GOOD, 3, repeat=False)
+    model = L.Classifier(models.CNN(10))
+    with pytest.raises(ValueError, match=r"called main, .*\['net'\]: .*eval_func"):
+        Evaluator(iterator, {"net": model})
+
+    def loss(x, t):
+        chainer.report({"own": F.sum(model.predictor(x)) * 0 + 2}, model)
+
+    evaluator = Evaluator(iterator, {"net": model}, eval_func=loss)
+    assert evaluator() == {"net/own": 2}
+
+
+@pytest.mark.parametrize("device", ["@cupy:0", 0])
+def test_devices_that_are_not_there(monkeypatch, device):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    for call in (
+        lambda: Evaluator(SerialIterator(GOOD, 3, False), model, device=device),
+        lambda: training.GraphUpdater(
+            SerialIterator(GOOD, 3), optimizer, device=device
+        ),
+        lambda: training.GraphUpdater(
+            SerialIterator(GOOD, 3), optimizer, input_device=device
+        ),
+        lambda: training.DeviceBatches(GOOD, device),
+    ):
+        with pytest.raises(ValueError, match=r"GPU 0 needs CuPy.*: install .*cuda13"):
+            call()
 
 
 def test_workers_have_nothing_to_do_for_data_on_the_device(tmp_path):
