@@ -48,7 +48,12 @@ from chainer_mmix.training.multinode.rank_states import RankStates
 from chainer_mmix.training.multinode.ranks import Ranks
 from chainer_mmix.training.multinode.shared_order import SharedOrder
 from chainer_mmix.training.output import check_writable, remove_leftovers
-from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
+from chainer_mmix.training.precision import (
+    check_hooks,
+    convert_bytes,
+    convert_examples,
+    is_half,
+)
 from chainer_mmix.training.signals import StopOnSignal, StoppedError, stoppable
 from chainer_mmix.training.snapshots import continues_log
 from chainer_mmix.training.triggers import EndTrigger, SnapshotTrigger
@@ -160,6 +165,7 @@ def build_trainer(
     check_whole("workers", workers, 0)
     check_number("rate_scale", rate_scale, exclusive=True)
     check_set_up(optimizer)
+    check_hooks(optimizer)
     model = optimizer.target
     ranks = ranks or Ranks()
     ranks.on_first(lambda: check_writable(out))
