@@ -1,6 +1,7 @@
 """Arguments that would train wrongly, or end a run late, are refused at once."""
 
 import gc
+import random
 import sys
 
 import chainer
@@ -8,10 +9,15 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
-from chainer.datasets import SubDataset, TupleDataset
+from chainer.datasets import (
+    DictDataset,
+    SubDataset,
+    TransformDataset,
+    TupleDataset,
+)
 from chainer.iterators import SerialIterator
 
-from chainer_mmix import ManifoldMixupClassifier, models, training
+from chainer_mmix import ManifoldMixupClassifier, MixupLayers, models, training
 from chainer_mmix.datasets import transforms
 from chainer_mmix.training.extensions import (
     CalibrationEvaluator,
@@ -238,6 +244,18 @@ def test_a_label_out_of_range_at_the_end(tmp_path, name, data):
         build(tmp_path, **{name: data})
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_label_out_of_range_in_a_dict(tmp_path, name):
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0, label_key="t")
+    optimizer = chainer.optimizers.SGD().setup(model)
+    good, bad = (DictDataset(x=IMAGES, t=t) for t in (LATE % 10, LATE))
+    part = SubDataset(bad, 0, 6, np.roll(np.arange(6), 2))
+    for data in (bad, part):
+        given = {"train": good, "test": good, name: data}
+        with pytest.raises(ValueError, match=rf"{name}: labels must lie in \[0, 10\)"):
+            build(tmp_path, optimizer=optimizer, **given)
+
+
 def test_labels_that_the_loss_takes_are_taken(tmp_path):
     ignored = TupleDataset(IMAGES, np.where(LATE == 10, -1, LATE))
     build(tmp_path, train=ignored, test=ignored)
@@ -297,3 +315,146 @@ def test_numbers_of_an_optimizer(name, value):
 def test_what_reads_and_reports(make, error):
     with pytest.raises((TypeError, ValueError), match=f"{error} must be .* not"):
         make()
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (None, r"must be a sequence of examples .*TupleDataset\(x, t\), not None"),
+        (
+            SerialIterator(GOOD, 2),
+            r"must be a sequence of examples .*\(x, t\), not SerialIterator",
+        ),
+        (
+            {"x": IMAGES, "t": GOOD},
+            r"must be a sequence of examples .*TupleDataset\(x, t\), not dict",
+        ),
+        ([], "has no examples: give at least one"),
+    ],
+)
+def test_what_is_no_sequence_of_examples(tmp_path, name, data, error):
+    with pytest.raises((TypeError, ValueError), match=f"{name} {error}"):
+        build(tmp_path, **{name: data})
+
+
+LABELS = np.arange(6, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("train", "error"),
+    [
+        (TupleDataset(IMAGES.astype(np.uint8), LABELS), r"uint8 \(1, 8, 8\).* / 255"),
+        (TupleDataset(IMAGES.astype("d"), LABELS), r"x.astype\(numpy.float32\)"),
+        (TupleDataset(IMAGES[:, [0, 0]], LABELS), "takes 1 channels, and the input"),
+        (TupleDataset(IMAGES[..., 0], LABELS), r"shape \(N, C, H, W\)"),
+        (TupleDataset(IMAGES, LABELS.astype(str)), "a label of train is '0'"),
+        (TupleDataset(IMAGES), "an example of train has no label"),
+        (TransformDataset(GOOD, lambda pair: list(pair)), "of train is a list"),
+        (SubDataset(TupleDataset(IMAGES, IMAGES), 0, 6), "takes an example of test, "),
+    ],
+    ids=range(8),
+)
+def test_training_data_are_looked_at_before_anything_is_written(tmp_path, train, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        build(tmp_path / "out", train=train)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_another_size_are_taken_if_the_network_takes_them(tmp_path):
+    larger = TupleDataset(np.zeros((6, 1, 9, 9), np.float32), LABELS)
+    build(tmp_path, train=larger)
+    net = MixupLayers(L.Linear(64, 10), ["input"])
+    model = ManifoldMixupClassifier(net, seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    wanted = r"takes .* test, \(float32 \(1, 8, 8\), int32\), but none of train, .*9\)"
+    with pytest.raises(ValueError, match=f"{wanted}.*: give both the same form"):
+        build(tmp_path, train=larger, optimizer=optimizer)
+
+
+class Pairs(chainer.Chain):
+    """Takes two views of an image in training, and one in evaluation."""
+
+    def __init__(self):
+        super().__init__(fc=L.Linear(64, 10))
+
+    def forward(self, *batch):
+        assert len(batch) == (3 if chainer.config.train else 2)
+        loss = F.softmax_cross_entropy(self.fc(F.dropout(batch[0])), batch[-1])
+        chainer.report({"loss": loss}, self)
+        return loss
+
+
+def test_examples_may_have_other_parts_in_training(tmp_path):
+    optimizer = chainer.optimizers.SGD().setup(Pairs())
+    train = TupleDataset(IMAGES, IMAGES, LABELS)
+    build(tmp_path, train=train, optimizer=optimizer).run()
+
+
+@pytest.mark.parametrize("position", [1, 5])
+@pytest.mark.parametrize("kind", [list, TupleDataset, SubDataset])
+def test_images_of_several_shapes(tmp_path, kind, position):
+    images = list(IMAGES)
+    images[position] = np.zeros((1, 8, 9), np.float32)
+    data = TupleDataset(images, LABELS)
+    data = SubDataset(data, 0, 6) if kind is SubDataset else data
+    data = list(data) if kind is list else data
+    for name, changed in (
+        (rf"examples 0 and {position} of train", {"train": data}),
+        (rf"examples \d and {position} of test", {"test": data}),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} .*8, 9\).*batchsize=1"):
+            build(tmp_path, **changed)
+    build(tmp_path, test=data, batchsize=1)
+    images[3:] = [np.zeros((1, 8, 9), np.float32)] * 3
+    build(tmp_path, test=TupleDataset(images[:1] * 3 + images[3:], LABELS))
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize(
+    ("label", "error"), [(None, "has no label"), ("cat", "is 'cat', but .*numbers")]
+)
+@pytest.mark.parametrize("make", [list, TupleDataset])
+def test_a_label_that_is_no_number_at_the_end(tmp_path, name, label, error, make):
+    labels = [0, 1, 2, 3, 4, label]
+    data = TupleDataset(IMAGES, labels)
+    data = list(data) if make is list else data
+    with pytest.raises(TypeError, match=f"of {name} {error}"):
+        build(tmp_path, **{name: data})
+
+
+def test_looking_at_an_example_draws_nothing(tmp_path):
+    def jitter(example):
+        np.random.rand()
+        random.random()
+        return example
+
+    states = []
+    for transform in (None, transforms.Affine(rotation=5), jitter):
+        random.seed(0)
+        np.random.seed(0)
+        data = TransformDataset(GOOD, transform) if transform else GOOD
+        build(tmp_path, train=data, test=data)
+        states.append((random.getstate(), np.random.get_state()[1:3]))
+    np.testing.assert_equal(states[1:], states[:1] * 2)
+
+
+class Opened(chainer.dataset.DatasetMixin):
+    """Opens a file when it is first read, which processes must not share."""
+
+    def __init__(self):
+        self.is_open = False
+
+    def __len__(self):
+        return 6
+
+    def get_example(self, i):
+        self.is_open = True
+        return GOOD[i]
+
+
+def test_workers_are_the_first_to_read_a_file(tmp_path):
+    for workers in (0, 1):
+        data = Opened()
+        build(tmp_path, train=data, workers=workers)
+        assert data.is_open == (workers == 0)
