@@ -281,6 +281,8 @@ def build_trainer(
         snapshot(trainer)
 
     trainer.extend(StopOnSignal(save_good, ranks.largest))
+    known = [f"validation/{name}" for name in names]
+    end.know(trainer, [*known, "loss_scale"] if is_half() else known)
     return trainer
 
 

@@ -16,6 +16,7 @@ from chainer.datasets import (
     TupleDataset,
 )
 from chainer.iterators import SerialIterator
+from chainer.training.extensions import observe_value
 
 from chainer_mmix import ManifoldMixupClassifier, MixupLayers, models, training
 from chainer_mmix.datasets import transforms
@@ -67,6 +68,31 @@ def test_a_key_that_validation_does_not_report(tmp_path, key, error):
         build(tmp_path, keep_best=(key, False))
     build(tmp_path, keep_best=("validation/main/loss", True))
     build(tmp_path, keep_best=("mine/score", False))  # of an extension to come
+
+
+@pytest.mark.parametrize("key", ["foo", "main/foo", "validation/foo/loss"])
+def test_a_key_that_nothing_logs_is_refused_after_a_step(tmp_path, key):
+    trainer = build(tmp_path, keep_best=(key, False), epoch=3)
+    with pytest.raises(training.MetricError, match=f"no {key} in .*main/lam, .*valid"):
+        trainer.run(show_loop_exception_msg=False)
+    assert trainer.updater.iteration == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["main/lam", "validation/main/loss", "lr", "mixup/layer/none", "foo"]
+)
+def test_keys_that_are_logged_are_taken(tmp_path, key):
+    trainer = build(tmp_path, keep_best=(key, False))
+    if key == "foo":
+        trainer.extend(observe_value("foo", lambda _: 1.0), trigger=(1, "epoch"))
+    training.run(trainer, None)
+    assert [*tmp_path.glob("best_iter_*")]
+    resumed = build(tmp_path, keep_best=(key, False), epoch=3)
+    if key == "foo":
+        resumed.extend(observe_value("foo", lambda _: 1.0), trigger=(1, "epoch"))
+    training.load_snapshot(training.find_snapshot(tmp_path), resumed)
+    training.run(resumed, None)
+    assert resumed.updater.epoch == 3
 
 
 @pytest.mark.parametrize(
