@@ -165,14 +165,23 @@ def test_an_optimizer_without_a_model():
 
 
 @pytest.mark.parametrize("scale", [1.0, 64.0])
-def test_a_decay_of_weights_is_that_of_gradients_without_a_scale(half, scale):
+@pytest.mark.parametrize("dtype", ["e", "f"])  # statistics are float32 in mixed16
+@pytest.mark.parametrize("is_of_rule", [False, True])
+def test_a_decay_of_weights_is_that_of_gradients_without_a_scale(
+    half, scale, dtype, is_of_rule
+):
     optimizer = chainer.optimizers.SGD(1.0).setup(Weight())
-    optimizer.add_hook(optimizer_hooks.WeightDecay(0.25))
+    w = optimizer.target.w
+    w.array = w.array.astype(dtype)
+    (w.update_rule if is_of_rule else optimizer).add_hook(
+        optimizer_hooks.WeightDecay(0.25)
+    )
     scale_loss(optimizer, scale)
-    before = optimizer.target.w.array.copy()
-    optimizer.update(lambda: F.sum(optimizer.target.w * np.float16(0.5)))
-    moved = before - optimizer.target.w.array
-    np.testing.assert_allclose(moved, 0.25 * before + 0.5, rtol=1e-3)
+    for _ in range(2):
+        before = w.array.copy()
+        optimizer.update(lambda: F.sum(w * w.dtype.type(0.5)))
+        moved = before - w.array
+        np.testing.assert_allclose(moved, 0.25 * before + 0.5, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
