@@ -134,7 +134,9 @@ def build_trainer(
             ``(n, "iterations")`` or ``(n, "minutes")``. The default is never.
         keep_best (tuple): A key of the log, and whether less is better. The snapshot of
             the best epoch is also kept, as ``best_iter_<iteration>``. The default is
-            ``None``: no such snapshot.
+            ``None``: no such snapshot. If the log will not have the key, the run ends
+            with a :class:`~chainer_mmix.training.MetricError`, after the first step
+            unless extensions have been added, which may log it.
         early_stopping (int): Stop after so many epochs without a better value of the
             key in ``keep_best``. The default is never.
         quiet (bool): Whether to leave out the table and the progress bar on a terminal,
@@ -160,14 +162,15 @@ def build_trainer(
         :func:`~chainer_mmix.training.load_snapshot`.
 
     Raises:
-        TypeError: If examples are not pairs, labels are strings, or ``keep_best`` is
-            not a key and a bool.
-        ValueError: If there are no examples, a label is out of range, as far as that is
-            known without reading images, they cannot be kept on the device, a number is
-            too small, a minibatch is larger than ``train``, the folder cannot be
-            written to, the optimizer is not set up, the learning rate would change
-            after the last epoch, or ``lr_drop`` comes with ``cosine``, or ``workers``
-            with ``data_on_device``.
+        TypeError: If examples are not pairs, labels are strings, the network does not
+            take an example, or ``keep_best`` is not a key and a bool.
+        ValueError: If there are no examples, a label is out of range, or examples of
+            one minibatch have several shapes, as far as that is known without reading
+            images, they cannot be kept on the device, a number is too small, a
+            minibatch is larger than ``train``, the folder cannot be written to, the
+            optimizer is not set up, or has a hook that would take scaled gradients for
+            the gradients, the learning rate would change after the last epoch, or
+            ``lr_drop`` comes with ``cosine``, or ``workers`` with ``data_on_device``.
     """
     check_whole("epoch", epoch, 1)
     check_whole("batchsize", batchsize, 1)
