@@ -13,6 +13,7 @@ from typing import Any
 
 from chainer_mmix import training
 from chainer_mmix.cli.argument_types import gpu_numbers
+from chainer_mmix.cli.options import OPTIONS
 from chainer_mmix.training import multinode
 from chainer_mmix.training.multinode import Ranks
 
@@ -143,9 +144,16 @@ def scale_rate(args: argparse.Namespace, powers: dict[str, float], size: int) ->
 
 def warn_of_one_rank(args: argparse.Namespace) -> None:
     """Warns of options that are for several ranks where there is one."""
+    patience = args.rank_timeout
     for flag, is_given, does in (
         ("--common-draw", args.common_draw, "nothing"),
         ("--sync-bn", args.sync_bn, "nothing"),
+        (f"--communicator {args.communicator}", args.communicator != "auto", "nothing"),
+        (
+            f"--rank-timeout {patience:g}",
+            patience != OPTIONS["rank_timeout"].default,
+            "nothing",
+        ),
         (
             f"--lr-scaling {args.lr_scaling}",
             args.lr_scaling != "none",

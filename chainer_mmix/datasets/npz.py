@@ -162,7 +162,9 @@ def as_inputs(x: np.ndarray, name: str) -> np.ndarray:
             f"{name} has shape {x.shape}, channels last: save x.transpose(0, 3, 1, 2)"
         )
     if not x.size:
-        raise ValueError(f"{name} is empty, of shape {x.shape}: there is nothing in it")
+        raise ValueError(
+            f"{name} is empty, of shape {x.shape}: give at least one input"
+        )
     if x.ndim == 3:
         x = x[:, None]
     if x.dtype == np.uint8:

@@ -77,13 +77,11 @@ class Predictor:
         """
         if isinstance(inputs, np.ndarray):
             inputs = list(self.preprocess.array(inputs, "the array"))
-        elif isinstance(inputs, (str, os.PathLike, Image.Image)):
-            inputs = [inputs]
         else:
             convert = self.preprocess.array
             inputs = [
                 convert(x[None], f"array {i}")[0] if isinstance(x, np.ndarray) else x
-                for i, x in enumerate(inputs)
+                for i, x in enumerate(_listed(inputs))
             ]
         return softmax(self.scores(inputs).astype(np.float64), axis=1)
 
@@ -92,12 +90,13 @@ class Predictor:
 
         Args:
             inputs (sequence): Pictures, as for a call, or arrays that are inputs
-                already.
+                already. None at all give an array of shape (0, C).
 
         Returns:
             numpy.ndarray: The logits, of shape (N, C).
         """
-        if not len(inputs):
+        inputs = _listed(inputs)
+        if not inputs:
             return np.empty((0, len(self.class_names)), np.float32)
         found = []
         for start in range(0, len(inputs), self.batchsize):
@@ -124,6 +123,13 @@ class Predictor:
                 "{'class_names': [...]}"
             )
         return scores
+
+
+def _listed(inputs: Any) -> list:
+    """Returns several inputs, or what is one, in a list."""
+    is_one = isinstance(inputs, (str, os.PathLike, Image.Image))
+    is_several = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
+    return [inputs] if is_one or not is_several else [*inputs]
 
 
 def load_predictor(

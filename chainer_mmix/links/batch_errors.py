@@ -13,13 +13,14 @@ from chainer.links import Convolution2D
 from chainer.utils.type_check import InvalidType
 
 from chainer_mmix.links.graph import is_array
-from chainer_mmix.mixing.targets import NoAccuracyError
+from chainer_mmix.mixing.targets import NoAccuracyError, RowsError
 
 
 def naming_the_flaw(compute_loss: Callable) -> Callable:
     """Has a classifier's ``compute_loss`` name the remedy for arrays of a wrong form.
 
-    Images that are too small get a ValueError, all else a TypeError.
+    Images that are too small, and too few or too many targets, get a ValueError, all
+    else a TypeError.
 
     What goes through is not changed, but for images with their channels last, which
     would train without a word if they came to a convolution.
@@ -33,17 +34,19 @@ def naming_the_flaw(compute_loss: Callable) -> Callable:
             with _NoChannelsLast() if last else contextlib.nullcontext():
                 return compute_loss(self, draw, *args, **kwargs)
         except (InvalidType, TypeError, ValueError, RuntimeError) as e:
-            flaw = None
+            flaw, kind = None, TypeError
             with contextlib.suppress(TypeError, ValueError):
                 inputs, named, target = self._split(args, dict(kwargs))
                 given, y = [*inputs, *named.values()], getattr(self, "y", None)
-                if y is None:  # else the network has taken the inputs
+                if flaw := _flaw_of_number(given, target, y, e):
+                    kind = ValueError
+                elif y is None:  # else the network has taken the inputs
                     flaw = flaw_of_inputs(given, self.predictor, str(e))
                 elif not isinstance(e, (ValueError, NoAccuracyError)):  # which say it
                     flaw = _flaw_of_target(target, y, str(e))
             if flaw is None:
                 raise
-            raise TypeError(flaw) from e
+            raise kind(flaw) from e
         except AssertionError as e:
             if (flaw := flaw_of_size(e, [*args, *kwargs.values()])) is None:
                 raise
@@ -110,6 +113,31 @@ def flaw_of_inputs(
                 f"shape {x.shape}: give it that shape{grey}"
             )
     return None
+
+
+def _flaw_of_number(
+    inputs: Sequence[Any], t: Any, y: Any, error: Exception
+) -> str | None:
+    """Says that there are not as many targets as inputs, if the error means that."""
+    shapes = [x.shape for x in inputs if is_array(x)]
+    if all(shape[:1] == t.shape[:1] for shape in shapes):
+        return None
+    if isinstance(error, RowsError):
+        reason = f" ({error})"
+        if any(str(shape) in reason for shape in shapes):
+            return None  # it says so
+    else:
+        n, reason = next(iter(getattr(y, "shape", ())), None), ""
+        if isinstance(error, (TypeError, ValueError)) or n in (None, len(t)):
+            return None  # which say what they mean
+        found = rf"^Actual: \(?{n}\b.* != \(?{len(t)}\b|^An Expr instance"
+        if not re.search(found, str(error), re.MULTILINE):
+            return None
+    given = " and ".join(map(str, shapes))
+    return (
+        f"the batch has inputs of shape {given}, but targets of shape {t.shape}: give "
+        f"one target a sample{reason}"
+    )
 
 
 def _flaw_of_target(t: Any, y: Any, error: str) -> str | None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import chainer
 from chainer import Link
@@ -81,6 +81,10 @@ class MixupLayers(chainer.Chain):
     ) -> None:
         super().__init__()
         check_link(net, "net")
+        if not (callable(layers) or isinstance(layers, Iterable)):
+            raise TypeError(
+                f"layers must be a list of names, such as ['input'], not {layers!r}"
+            )
         if not callable(layers) and not isinstance(layers, str):
             layers = tuple(layers)
         names = names_of(net, layers)

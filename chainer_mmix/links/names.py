@@ -35,10 +35,13 @@ def names_of(net: Link, layers) -> tuple[str, ...]:
         raise TypeError(f"layers must be a list of names: [{layers!r}]")
     layers = tuple(_name_of(layer, links, net) for layer in layers)
     if not layers:
-        raise ValueError(f"layers chooses none of 'input', {listed(links)}")
+        raise ValueError(
+            f"layers chooses none of {listed([INPUT, *links])}: name some of them, as "
+            "MixupLayers.suggest(net, x) does"
+        )
     for name in layers:
         if layers.count(name) > 1:
-            raise ValueError(f"{name!r} comes twice in layers: {layers}")
+            raise ValueError(f"{name!r} comes twice in layers, {layers}: leave one out")
         if name != INPUT:
             _check_name(name, links, net)
         elif INPUT in links:
@@ -80,15 +83,18 @@ def _name_of(layer: Any, links: dict[str, Link], net: Link) -> str:
         return _unambiguous(layer, links, net)
     if isinstance(layer, (int, np.integer)) and not isinstance(layer, bool):
         return _at(operator.index(layer), links, net)
-    raise TypeError(f"{layer!r} is not a name. There are 'input', {listed(links)}")
+    raise TypeError(
+        f"{layer!r} is not a name. There are {listed([INPUT, *links])}: give one of "
+        "these"
+    )
 
 
 def _at(index: int, links: dict[str, Link], net: Link) -> str:
     name = type(net).__name__
     if not isinstance(net, ChainList):
         raise TypeError(
-            f"{index} is not a name. There are 'input', {listed(links)}; a position is "
-            f"for a list of layers, and {name} is none"
+            f"{index} is not a name. There are {listed([INPUT, *links])}; a position "
+            f"is for a list of layers, and {name} is none: give one of these"
         )
     if not -len(net) <= index < len(net):
         raise ValueError(f"{name} has no layer {index}, only {len(net)} layers")

@@ -11,6 +11,7 @@ import numpy as np
 from chainer_mmix.links.graph import is_array, leaves
 from chainer_mmix.mixing.batch import mixup_data
 from chainer_mmix.mixing.draw import current_mixture
+from chainer_mmix.mixing.targets import RowsError
 
 
 def take_target(args: Sequence, kwargs: dict | None = None) -> tuple[list, object]:
@@ -118,7 +119,7 @@ def check_parts(parts: tuple, n: int, what: str) -> None:
                 "behind it, such as the embedding of token ids, or convert it to float"
             )
         if part.shape[:1] != (n,):
-            raise ValueError(
+            raise RowsError(
                 f"{what} has shape {part.shape}, but there are {n} targets, and one "
                 "row a sample is needed: check the targets, or choose another mixing "
                 "point"

@@ -9,6 +9,7 @@ import numpy as np
 from chainer_mmix.mixing.draw import current_mixture
 from chainer_mmix.mixing.functions import check_array, mix
 from chainer_mmix.mixing.paste import of_partners, paste
+from chainer_mmix.mixing.targets import RowsError
 from chainer_mmix.mixing.weights import Weights
 
 
@@ -72,9 +73,9 @@ def mixup_data(x, target, lam, perm=None):
     for part in parts:
         check_array(part, "x")
         if len(part) != len(target):
-            raise ValueError(
+            raise RowsError(
                 f"x has {len(part)} samples (shape {part.shape}) but target has "
-                f"{len(target)} (shape {target.shape})"
+                f"{len(target)} (shape {target.shape}): give one target a sample"
             )
     if perm is None:
         n = len(target)

@@ -113,6 +113,10 @@ def check_multi_label(t, shape: tuple[int, ...]) -> None:
         )
 
 
+class RowsError(ValueError):
+    """There are not as many rows of a state as targets."""
+
+
 class NoAccuracyError(TypeError):
     """Targets are neither class labels nor probabilities of classes."""
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import chainer
 from chainer.backends import cuda
 
@@ -29,6 +31,17 @@ def get_device(spec: str | int) -> chainer.backend.Device:
             f"there is no device {spec!r} here ({str(e).rstrip('.')}): use @numpy for "
             "the CPU or @cupy:0 for the first GPU"
         ) from e
+
+
+def given_device(spec: Any) -> Any:
+    """Returns the device of an argument: what is a device, or ``None``, as it is.
+
+    Raises:
+        ValueError: As for :func:`get_device`.
+    """
+    if spec is None or isinstance(spec, chainer.backend.Device):
+        return spec
+    return get_device(spec)
 
 
 def _gpu_number(spec: str) -> int | None:

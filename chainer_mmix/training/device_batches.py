@@ -11,6 +11,7 @@ from chainer.datasets import TransformDataset
 
 from chainer_mmix.datasets import Augment, Transform
 from chainer_mmix.datasets.augment_batch import augment_batch, make_table
+from chainer_mmix.training.device import get_device
 from chainer_mmix.training.precision import is_half
 from chainer_revive.example_random import example_random
 
@@ -73,7 +74,7 @@ class DeviceBatches(Converter):
     def __init__(
         self, dataset: Sequence, device: str | int | chainer.backend.Device
     ) -> None:
-        self._device = chainer.get_device(device)
+        self._device = get_device(device)
         self._transform: Transform | None = None
         if isinstance(dataset, TransformDataset):
             transform, dataset = dataset._transform, dataset._dataset

@@ -15,7 +15,10 @@ from chainer.training.updaters import StandardUpdater
 from chainer_mmix.checks import check_whole
 from chainer_mmix.links import ManifoldMixupClassifier
 from chainer_mmix.links.links_in import links_in
+from chainer_mmix.training.arguments import check_iterators, check_set_up
+from chainer_mmix.training.device import given_device
 from chainer_mmix.training.multinode.silence import silence
+from chainer_mmix.training.precision import check_hooks
 from chainer_mmix.training.replay import (
     MANY,
     Kind,
@@ -81,15 +84,23 @@ class GraphUpdater(StandardUpdater):
             :class:`~chainer_revive.cpu.graphs.CpuGraphs`.
 
     Raises:
+        TypeError: If the iterator or the optimizer is something else.
         ValueError: If the model is on another device, or on a CPU without compiled
-            loops, or elsewhere under a multi-node optimizer, or no optimizer is called
-            main, or ``n_warmup`` is not a whole number >= 1.
+            loops, or elsewhere under a multi-node optimizer, or no iterator or no
+            optimizer is called main, or one is not set up, or has a hook that would
+            take scaled gradients for the gradients, or ``n_warmup`` is not a whole
+            number >= 1.
 
     Attributes:
         reason (str): Why no step can be captured; ``None`` as long as they can.
     """
 
     def __init__(self, iterator, optimizer, *, n_warmup=3, graphs=None, **options):
+        check_iterators(iterator, type(self).__name__)
+        for one in optimizer.values() if isinstance(optimizer, dict) else [optimizer]:
+            check_set_up(one)
+        for name in options.keys() & {"device", "input_device"}:
+            options[name] = given_device(options[name])
         super().__init__(iterator, optimizer, **options)
         if "main" not in self._optimizers:
             raise ValueError(
@@ -103,6 +114,8 @@ class GraphUpdater(StandardUpdater):
                 f"optimizer and its model on {device}: use StandardUpdater there"
             )
         check_whole("n_warmup", n_warmup, 1)
+        for one in self._optimizers.values():
+            check_hooks(one)
         if graphs is None:
             graphs = self._make_graphs()
         self.n_warmup = n_warmup

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import chainer
 import numpy as np
 from chainer.dataset import concat_examples
+from chainer.optimizer import _OptimizerHookable
 from chainer.optimizer_hooks import (
     GradientClipping,
     GradientHardClipping,
@@ -12,6 +15,7 @@ from chainer.optimizer_hooks import (
 )
 
 from chainer_mmix.checks import check_number
+from chainer_mmix.training.arguments import check_set_up
 
 # Name: Chainer's dtype of new parameters.
 DTYPES = {
@@ -85,10 +89,13 @@ def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) ->
             until a gradient overflows; that step is then skipped.
 
     Raises:
-        ValueError: If a factor is no positive number, or is given in float32, or if, in
-            half precision, the optimizer has a hook, such as one that clips gradients,
-            that would take scaled gradients for the gradients.
+        TypeError: If it is no optimizer.
+        ValueError: If it is not set up, a factor is no positive number, or is given in
+            float32, or if, in half precision, the optimizer has a hook, such as one
+            that clips gradients, that would take scaled gradients for the gradients.
+            Such a hook cannot be added afterwards either.
     """
+    check_set_up(optimizer)
     if scale is not None:
         check_number("scale", scale, exclusive=True)
     if not is_half():
@@ -98,12 +105,46 @@ def scale_loss(optimizer: chainer.GradientMethod, scale: float | None = None) ->
                 'with chainer.using_config("dtype", chainer.mixed16)'
             )
         return
-    for hook in optimizer._hookable._pre_update_hooks.values():
-        if isinstance(hook, _BLIND):
-            raise ValueError(
-                f"{type(hook).__name__} does not know that gradients are scaled with "
-                "the loss: leave out this hook, such as grad_clip, or train in float32"
-            )
+    hooks = _HooksOfScaled(optimizer._hookable)
     if chainer.config.dtype is chainer.mixed16:  # which equals float16
         optimizer.use_fp32_update()
     optimizer.loss_scaling(scale=scale)
+    optimizer._hookable = hooks
+
+
+def check_hooks(optimizer: chainer.GradientMethod) -> None:
+    """Checks that no hook takes scaled gradients for the gradients.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if optimizer._loss_scale is not None:
+        for hook in optimizer._hookable._pre_update_hooks.values():
+            _check_hook(hook)
+
+
+def _check_hook(hook: Callable) -> None:
+    if isinstance(hook, _BLIND):
+        raise ValueError(
+            f"{type(hook).__name__} does not know that gradients are scaled with "
+            "the loss: leave out this hook, such as grad_clip, or train in float32"
+        )
+
+
+class _HooksOfScaled(_OptimizerHookable):
+    """The hooks of an optimizer that scales the loss, to which not all may be added."""
+
+    def __init__(self, before: _OptimizerHookable) -> None:
+        super().__init__(before.optimizer)
+        for timing, hooks in (
+            ("pre", before._pre_update_hooks),
+            ("post", before._post_update_hooks),
+        ):
+            for name, hook in hooks.items():
+                self.add_hook(hook, name, timing)
+
+    def add_hook(self, hook: Callable, name: str | None, timing: str) -> None:
+        is_auto = timing == "auto"
+        if (getattr(hook, "timing", "pre") if is_auto else timing) != "post":
+            _check_hook(hook)
+        super().add_hook(hook, name, timing)

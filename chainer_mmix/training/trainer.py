@@ -17,16 +17,27 @@ from chainer.iterators import SerialIterator
 from chainer.serializers import save_npz
 from chainer.training import extensions
 from chainer.training.updaters import StandardUpdater
+from chainer.utils.type_check import InvalidType
 
 from chainer_mmix.checks import check_number, check_whole
 from chainer_mmix.datasets import as_bytes
+from chainer_mmix.links.probe import drawing_nothing
 from chainer_mmix.lookup import lookup
 from chainer_mmix.mixing.criterion import ignored_label
 from chainer_mmix.runs.files import RunError
 from chainer_mmix.runs.record import RunRecord, check_vacant
+from chainer_mmix.training.arguments import check_set_up
 from chainer_mmix.training.device import get_device
 from chainer_mmix.training.device_batches import DeviceBatches
-from chainer_mmix.training.examples import check_example, check_known_labels
+from chainer_mmix.training.examples import (
+    check_dataset,
+    check_example,
+    check_known_examples,
+    check_known_labels,
+    first_of,
+    is_in_memory,
+    written,
+)
 from chainer_mmix.training.extensions import (
     Evaluator,
     FailOnNonNumber,
@@ -47,7 +58,12 @@ from chainer_mmix.training.multinode.rank_states import RankStates
 from chainer_mmix.training.multinode.ranks import Ranks
 from chainer_mmix.training.multinode.shared_order import SharedOrder
 from chainer_mmix.training.output import check_writable, remove_leftovers
-from chainer_mmix.training.precision import convert_bytes, convert_examples, is_half
+from chainer_mmix.training.precision import (
+    check_hooks,
+    convert_bytes,
+    convert_examples,
+    is_half,
+)
 from chainer_mmix.training.signals import StopOnSignal, StoppedError, stoppable
 from chainer_mmix.training.snapshots import continues_log
 from chainer_mmix.training.triggers import EndTrigger, SnapshotTrigger
@@ -118,7 +134,9 @@ def build_trainer(
             ``(n, "iterations")`` or ``(n, "minutes")``. The default is never.
         keep_best (tuple): A key of the log, and whether less is better. The snapshot of
             the best epoch is also kept, as ``best_iter_<iteration>``. The default is
-            ``None``: no such snapshot.
+            ``None``: no such snapshot. If the log will not have the key, the run ends
+            with a :class:`~chainer_mmix.training.MetricError`, after the first step
+            unless extensions have been added, which may log it.
         early_stopping (int): Stop after so many epochs without a better value of the
             key in ``keep_best``. The default is never.
         quiet (bool): Whether to leave out the table and the progress bar on a terminal,
@@ -144,26 +162,24 @@ def build_trainer(
         :func:`~chainer_mmix.training.load_snapshot`.
 
     Raises:
-        TypeError: If examples are not pairs, labels are strings, or ``keep_best`` is
-            not a key and a bool.
-        ValueError: If there are no examples, a label is out of range, as far as that is
-            known without reading images, they cannot be kept on the device, a number is
-            too small, a minibatch is larger than ``train``, the folder cannot be
-            written to, the optimizer is not set up, the learning rate would change
-            after the last epoch, or ``lr_drop`` comes with ``cosine``, or ``workers``
-            with ``data_on_device``.
+        TypeError: If examples are not pairs, labels are strings, the network does not
+            take an example, or ``keep_best`` is not a key and a bool.
+        ValueError: If there are no examples, a label is out of range, or examples of
+            one minibatch have several shapes, as far as that is known without reading
+            images, they cannot be kept on the device, a number is too small, a
+            minibatch is larger than ``train``, the folder cannot be written to, the
+            optimizer is not set up, or has a hook that would take scaled gradients for
+            the gradients, the learning rate would change after the last epoch, or
+            ``lr_drop`` comes with ``cosine``, or ``workers`` with ``data_on_device``.
     """
     check_whole("epoch", epoch, 1)
     check_whole("batchsize", batchsize, 1)
     check_whole("n_retains", n_retains, 1)
     check_whole("workers", workers, 0)
     check_number("rate_scale", rate_scale, exclusive=True)
-    model = getattr(optimizer, "target", None)
-    if model is None:
-        raise ValueError(
-            "optimizer is not set up: optimizer.setup(model), or "
-            "training.make_optimizer(name, model, lr)"
-        )
+    check_set_up(optimizer)
+    check_hooks(optimizer)
+    model = optimizer.target
     ranks = ranks or Ranks()
     ranks.on_first(lambda: check_writable(out))
     device = get_device(device)
@@ -181,12 +197,14 @@ def build_trainer(
     guard = FailOnNonNumber(interval=1 if is_cpu else 20)
     snapshot_trigger = SnapshotTrigger(guard, snapshot_every, ranks.largest)
     for name, data in (("train", train), ("test", test)):
-        if len(data) == 0:
-            raise ValueError(f"{name} has no examples: give at least one")
-    if isinstance(train, (list, tuple, np.ndarray)):
-        check_example(train[0], "train")  # of which a transform draws nothing
-    example = test[0]
-    check_example(example, "test")
+        check_dataset(data, name)
+    with drawing_nothing(device):
+        example = first_of(test)
+        # A file that is opened here must not be shared with workers.
+        is_read = not workers or is_in_memory(train)
+        first = first_of(train) if is_read else example
+    for name, one in (("test", example), ("train", first)):
+        check_example(one, name)
     if batchsize * ranks.size > len(train):
         on = f" on each of {ranks.size} ranks" * (ranks.size > 1)
         raise ValueError(
@@ -199,12 +217,16 @@ def build_trainer(
             "data_on_device: leave one of them out"
         )
     names, n_class = _initialize(model, example, device)
+    _check_takes(model, first, example, device)
     if keep_best is not None:
         _check_is_reported(keep_best[0], names)
+    check_known_examples(train, "train", batchsize, is_shuffled=True)
     if n_class is not None:
+        ignored, key = ignored_label(model.lossfun), getattr(model, "label_key", -1)
         for name, data in (("train", train), ("test", test)):
-            check_known_labels(data, name, n_class, ignored_label(model.lossfun))
+            check_known_labels(data, name, n_class, ignored, key)
     test = ranks.share_of(test)
+    check_known_examples(test, "test", batchsize, is_shuffled=False)
     convert = convert_test = convert_examples
     if data_on_device:
         convert, convert_test = (DeviceBatches(data, device) for data in (train, test))
@@ -262,6 +284,8 @@ def build_trainer(
         snapshot(trainer)
 
     trainer.extend(StopOnSignal(save_good, ranks.largest))
+    known = [f"validation/{name}" for name in names]
+    end.know(trainer, [*known, "loss_scale"] if is_half() else known)
     return trainer
 
 
@@ -382,9 +406,15 @@ def _run(trainer: training.Trainer) -> None:
 
 
 def _initialize(
-    model: chainer.Link, example: tuple, device
+    model: chainer.Link, example: tuple, device, train: bool = False
 ) -> tuple[list[str], int | None]:
     """Gives parameters their shapes, which a snapshot is checked against.
+
+    Args:
+        model (~chainer.Link): The model.
+        example (tuple or dict): What it is called with.
+        device (chainer.backend.Device): Where it is.
+        train (bool): Whether it is called as in training. The default is ``False``.
 
     Returns:
         tuple: The names of what the model reports, and the number of classes, ``None``
@@ -397,7 +427,7 @@ def _initialize(
     reporter.add_observers("main", model.namedlinks(skipself=True))
     with (
         isolated(model),
-        chainer.using_config("train", False),
+        chainer.using_config("train", train),
         chainer.no_backprop_mode(),
         reporter.scope(observation),
         reporter,
@@ -408,6 +438,31 @@ def _initialize(
     loss = loss.func if isinstance(loss, functools.partial) else loss
     is_of_classes = loss is F.softmax_cross_entropy and len(shape) == 2
     return sorted(observation), shape[1] if is_of_classes else None
+
+
+def _check_takes(model: chainer.Link, first: Any, example: Any, device) -> None:
+    """Raises an error if a model that takes those of test takes no example of train."""
+    if written(first) == written(example):
+        return
+    errors: list[Exception] = []
+    for train in (False, True):  # they may have more parts in training
+        try:
+            with drawing_nothing(device):
+                _initialize(model, first, device, train)
+            return
+        except (AssertionError, InvalidType, TypeError, ValueError) as e:
+            errors.append(e)
+        except RuntimeError as e:
+            if "Expr instance" not in str(e):  # a type check of Chainer's, too
+                raise
+            errors.append(e)
+    error = errors[0]
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    is_said = isinstance(error, (TypeError, ValueError))
+    raise kind(
+        f"the network takes an example of test, {written(example)}, but none of train, "
+        f"{written(first)}: {error if is_said else 'give both the same form'}"
+    ) from error
 
 
 def _check_is_reported(key: str, names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import chainer
@@ -17,6 +17,9 @@ from chainer.training import extensions
 
 from chainer_mmix.checks import check_number, check_whole
 from chainer_mmix.training.extensions.fail_on_nonnumber import FailOnNonNumber
+
+# What the extensions of a Trainer log besides.
+_OF_EXTENSIONS = "lr", "epoch", "iteration", "elapsed_time"
 
 
 class MetricError(ValueError):
@@ -56,8 +59,37 @@ class EndTrigger:
         self._epoch = epoch
         self._best = best
         self._patience = patience
+        self._known: tuple[set[str], set[str]] | None = None
+        self._begin: int | None = None
+
+    def know(self, trainer: chainer.training.Trainer, names: Iterable[str]) -> None:
+        """Lets it see after the first step whether the log will have the key.
+
+        It cannot tell if more extensions are added, which may log what they like.
+
+        Args:
+            trainer (~chainer.training.Trainer): Has all its own extensions.
+            names (iterable of str): What the evaluation reports.
+        """
+        self._known = set(trainer._extensions), {*names, *_OF_EXTENSIONS}
+
+    def _check_key(self, trainer: chainer.training.Trainer) -> None:
+        if self._best is None or self._known is None:
+            return
+        if self._begin is None:
+            self._begin = trainer.updater.iteration
+        if trainer.updater.iteration == self._begin or not trainer.observation:
+            return
+        (own, names), self._known = self._known, None
+        names |= trainer.observation.keys()
+        key, _ = self._best
+        if own == set(trainer._extensions) and not (
+            key in names or key.startswith("mixup/")
+        ):
+            raise _no_such_key(key, names)
 
     def __call__(self, trainer: chainer.training.Trainer) -> bool:
+        self._check_key(trainer)
         return trainer.updater.epoch >= self._epoch or (
             self._patience is not None and self._since_best() >= self._patience
         )
@@ -78,10 +110,7 @@ class EndTrigger:
         log = self._log_report.log
         values = [entry.get(key, math.nan) for entry in log]
         if log and not any(key in entry for entry in log):
-            raise MetricError(
-                f"there is no {key} in the log to find the best epoch by: choose one "
-                f"of {', '.join(sorted(log[-1]))}"
-            )
+            raise _no_such_key(key, log[-1])
         signed = [-v if lower_is_better else v for v in values]
         scores = [-math.inf if math.isnan(v) else v for v in signed]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
@@ -130,6 +159,13 @@ class SnapshotTrigger:
         if fires:
             self._saved = time.monotonic()
         return fires
+
+
+def _no_such_key(key: str, names: Iterable[str]) -> MetricError:
+    return MetricError(
+        f"there is no {key} in the log to find the best epoch by: choose one of "
+        f"{', '.join(sorted(names))}"
+    )
 
 
 def _check_keep_best(best: Any) -> None:

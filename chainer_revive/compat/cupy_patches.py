@@ -29,6 +29,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
         # What it says to install is not to be had any more.
         Patch("https://github.com/chainer/chainer#installation", _DOCTOR),
+        Patch("msg += str(_resolution_error)", "msg += ' ' + str(_resolution_error)"),
         Patch(
             "'Please reinstall CuPy after you install cudnn\\n'\n"
             "            '(see https://docs-cupy.chainer.org/en/stable/install.html'\n"

@@ -616,6 +616,8 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     # A parameter that was frozen when it was saved and no longer is has no state yet.
+    # A bug of 7.8.1: a WeightDecay of one update rule was multiplied by the loss scale,
+    # which the gradient has been divided by.
     "chainer.optimizer": (
         _with_runtime("import numpy"),
         Patch(
@@ -627,6 +629,10 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
             "                        if self.enabled:\n",
             "                        if self.enabled and _mmix.had_state(self, "
             "serializer):\n",
+        ),
+        Patch(
+            "param_.grad /= loss_scale",
+            "param_.grad /= loss_scale; param_._loss_scale = None",
         ),
     ),
     # A parameter of a layer that has not been called has no array.

@@ -391,7 +391,7 @@ def test_clean_loss_remix_and_top_k_are_logged(main, monkeypatch):
 
 
 def test_options_of_ranks_are_said_to_be_idle_in_one_process(main, capsys):
-    given = "--sync-bn --common-draw --lr-scaling linear --epoch 4"
+    given = "--sync-bn --common-draw --lr-scaling linear --epoch 4 --rank-timeout 9"
     with pytest.raises(SystemExit):
         main(["--model", "cnn", *given.split(), "--batchsize", "2000"])
     lines = capsys.readouterr().err.splitlines()
@@ -399,6 +399,7 @@ def test_options_of_ranks_are_said_to_be_idle_in_one_process(main, capsys):
     assert [line.split(" in one process: ")[0] for line in said] == [
         "--common-draw does nothing",
         "--sync-bn does nothing",
+        "--rank-timeout 9 does nothing",
         "--lr-scaling linear does no more than its warm-up (--warmup 2)",
     ]
 

@@ -111,9 +111,12 @@ def test_bytes_of_an_array_or_a_grey_picture_are_what_the_network_saw(
     with pytest.raises(ValueError, match=r"up to .*divide them by 255, or give bytes"):
         predictor(x[:, None] * np.float32(0.99))
     example = x[0], np.int32(0)
-    for wrong in (chainer.Variable(x), [example], x.tolist()):
+    for wrong in (chainer.Variable(x), [example], x.tolist(), None, 5):
         with pytest.raises(TypeError, match=r"is no input: give a picture.*or a NumPy"):
             predictor(wrong)
+        with pytest.raises(TypeError, match=r"is no input: give a picture.*or a NumPy"):
+            predictor.scores(wrong)
+    assert predictor([]).shape == predictor.scores(()).shape == (0, 10)
     for i, image in enumerate(x):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     names = [tmp_path / f"{i}.png" for i in range(5)]
@@ -148,6 +151,7 @@ def test_pictures_in_memory_are_as_those_in_files(folder_run, tmp_path, mode):
     image.save(path := tmp_path / ("a.tif" if mode == "CMYK" else "a.png"))
     predictor = load_predictor(folder_run)
     np.testing.assert_array_equal(predictor.scores([image]), predictor.scores([path]))
+    np.testing.assert_array_equal(predictor.scores(path), predictor.scores([path]))
     assert image.mode == mode
 
 

@@ -103,7 +103,60 @@ CASES = {
         lambda: MixupLayers(cycle(), ["0"]),
         "net contains itself (a Sequential)",
     ),
+    "no mixing point": (
+        lambda: MixupLayers(L.Linear(3), []),
+        "layers chooses none of 'input': name some of them, as MixupLayers.suggest(",
+    ),
+    "a function that takes no link": (
+        lambda: MixupLayers(chainer.Sequential(L.Linear(3)), lambda name, link: False),
+        "layers chooses none of 'input', '[0]': name some of them, as MixupLayers",
+    ),
+    "no list of mixing points": (
+        lambda: MixupLayers(L.Linear(3), None),
+        "layers must be a list of names, such as ['input'], not None",
+    ),
+    "a link as mixing point": (
+        lambda: MixupLayers(L.Linear(3), [None]),
+        "None is not a name. There are 'input': give one of these",
+    ),
+    "too few targets": (
+        lambda: point("l", X, T[:3]),
+        "the batch has inputs of shape (4, 3), but targets of shape (3,): give one "
+        "target a sample (the output of 'l' has shape (4, 5), but there are 3 targets",
+    ),
+    "too few targets at the input": (
+        lambda: point("input", X, T[:3]),
+        "the input has shape (4, 3), but there are 3 targets",
+    ),
+    "too many targets": (
+        lambda: point("l", X[:2], T),
+        "the batch has inputs of shape (2, 3), but targets of shape (4,): give one "
+        "target a sample (the output of 'l' has shape (2, 5), but there are 4 targets",
+    ),
+    "too few targets in evaluation": (
+        lambda: ManifoldMixupClassifier(net(), False)(X, T[:3]),
+        "the batch has inputs of shape (4, 3), but targets of shape (3,): give one "
+        "target a sample",
+    ),
+    "too few numbers to predict": (
+        lambda: ManifoldMixupClassifier(
+            net(), False, lossfun=F.mean_squared_error, accfun=None
+        )(X, np.zeros((3, 2), np.float32)),
+        "the batch has inputs of shape (4, 3), but targets of shape (3, 2): give one",
+    ),
 }
+
+
+class Other(chainer.Chain):
+    def __init__(self):
+        super().__init__(l=L.Linear(3, 5), m=L.Linear(5, 2))
+
+    def forward(self, x):
+        return self.m(self.l(x))
+
+
+def point(name, x, t):
+    return ManifoldMixupClassifier(MixupLayers(Other(), [name]), seed=0)(x, t)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -135,3 +188,20 @@ def test_errors_of_the_network_itself_stay_what_they_are():
 @pytest.mark.parametrize("labels", [[np.int32(0)] * 4, [np.zeros(1, np.int32)] * 4])
 def test_joined_labels_are_taken(labels):
     classifier()(X, np.hstack(labels))
+
+
+def test_a_batch_whose_first_axis_is_time():
+    """Time comes first: the network is at fault, not the number of targets."""
+
+    class Steps(chainer.Chain):
+        def __init__(self):
+            super().__init__(l=L.Linear(3, 2))
+
+        def forward(self, x):
+            return self.l(x[-1])
+
+    model = ManifoldMixupClassifier(Steps(), mixup_hidden=False)
+    x = np.zeros((7, 4, 3), np.float32)
+    model(x, T)
+    with pytest.raises(chainer.utils.type_check.InvalidType):
+        model(x[..., :2], T)

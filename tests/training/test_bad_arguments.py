@@ -1,17 +1,28 @@
 """Arguments that would train wrongly, or end a run late, are refused at once."""
 
 import gc
+import random
+import sys
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
-from chainer.datasets import SubDataset, TupleDataset
+from chainer.datasets import (
+    DictDataset,
+    SubDataset,
+    TransformDataset,
+    TupleDataset,
+)
+from chainer.iterators import SerialIterator
+from chainer.training.extensions import observe_value
 
-from chainer_mmix import ManifoldMixupClassifier, models, training
+from chainer_mmix import ManifoldMixupClassifier, MixupLayers, models, training
 from chainer_mmix.datasets import transforms
 from chainer_mmix.training.extensions import (
+    CalibrationEvaluator,
+    Evaluator,
     LearningRate,
     MixupOff,
     MixupReport,
@@ -57,6 +68,31 @@ def test_a_key_that_validation_does_not_report(tmp_path, key, error):
         build(tmp_path, keep_best=(key, False))
     build(tmp_path, keep_best=("validation/main/loss", True))
     build(tmp_path, keep_best=("mine/score", False))  # of an extension to come
+
+
+@pytest.mark.parametrize("key", ["foo", "main/foo", "validation/foo/loss"])
+def test_a_key_that_nothing_logs_is_refused_after_a_step(tmp_path, key):
+    trainer = build(tmp_path, keep_best=(key, False), epoch=3)
+    with pytest.raises(training.MetricError, match=f"no {key} in .*main/lam, .*valid"):
+        trainer.run(show_loop_exception_msg=False)
+    assert trainer.updater.iteration == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["main/lam", "validation/main/loss", "lr", "mixup/layer/none", "foo"]
+)
+def test_keys_that_are_logged_are_taken(tmp_path, key):
+    trainer = build(tmp_path, keep_best=(key, False))
+    if key == "foo":
+        trainer.extend(observe_value("foo", lambda _: 1.0), trigger=(1, "epoch"))
+    training.run(trainer, None)
+    assert [*tmp_path.glob("best_iter_*")]
+    resumed = build(tmp_path, keep_best=(key, False), epoch=3)
+    if key == "foo":
+        resumed.extend(observe_value("foo", lambda _: 1.0), trigger=(1, "epoch"))
+    training.load_snapshot(training.find_snapshot(tmp_path), resumed)
+    training.run(resumed, None)
+    assert resumed.updater.epoch == 3
 
 
 @pytest.mark.parametrize(
@@ -131,9 +167,84 @@ def test_a_folder_that_cannot_be_written(tmp_path):
             build(out)
 
 
-def test_an_optimizer_without_a_model(tmp_path):
-    with pytest.raises(ValueError, match=r"not set up: optimizer.setup\(model\)"):
-        build(tmp_path, optimizer=chainer.optimizers.SGD())
+@pytest.mark.parametrize(
+    ("optimizer", "error"),
+    [
+        (chainer.optimizers.SGD(), r"optimizer, SGD, is not set up: optimizer.setup\("),
+        (chainer.optimizers.SGD, "must be one that is set up, not the class SGD: opt"),
+        (L.Linear(2, 2), "must be one that is set up, not Linear: optimizer.setup"),
+    ],
+    ids=["no model", "class", "model"],
+)
+def test_an_optimizer_without_a_model(tmp_path, optimizer, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        build(tmp_path, optimizer=optimizer)
+    iterator = SerialIterator(GOOD, 3)
+    for given in (optimizer, {"main": optimizer}):
+        with pytest.raises((TypeError, ValueError), match=error):
+            training.GraphUpdater(iterator, given)
+
+
+@pytest.mark.parametrize("given", [GOOD, None, SerialIterator, {"main": GOOD}])
+def test_data_in_place_of_an_iterator(given):
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    kind = "(TupleDataset|None|the class SerialIterator): chainer.iterators.Serial"
+    with pytest.raises(TypeError, match=rf"GraphUpdater takes .* {kind}Iterator\("):
+        training.GraphUpdater(given, optimizer)
+    for evaluator in (Evaluator, CalibrationEvaluator):
+        name = evaluator.__name__
+        with pytest.raises(TypeError, match=rf"{name} takes .* {kind}.*repeat=False"):
+            evaluator(given, model)
+
+
+def test_iterators_of_which_none_is_called_main():
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    iterators = {"train": SerialIterator(GOOD, 3, repeat=False)}
+    for make in (training.GraphUpdater, Evaluator):
+        with pytest.raises(ValueError, match=r"called main, .* \['train'\]: call one"):
+            make(iterators, optimizer if make is training.GraphUpdater else model)
+
+
+@pytest.mark.parametrize("target", [None, lambda x, t: None, models.CNN, {"main": 1}])
+def test_what_cannot_be_evaluated(target):
+    iterator = SerialIterator(GOOD, 3, repeat=False)
+    kind = "None|function|the class CNN|int"
+    with pytest.raises(TypeError, match=rf"a link, not ({kind}): give .*Classifier\("):
+        Evaluator(iterator, target)
+
+
+def test_links_of_which_none_is_called_main():
+    iterator = SerialIterator(GOOD, 3, repeat=False)
+    model = L.Classifier(models.CNN(10))
+    with pytest.raises(ValueError, match=r"called main, .*\['net'\]: .*eval_func"):
+        Evaluator(iterator, {"net": model})
+
+    def loss(x, t):
+        chainer.report({"own": F.sum(model.predictor(x)) * 0 + 2}, model)
+
+    evaluator = Evaluator(iterator, {"net": model}, eval_func=loss)
+    assert evaluator() == {"net/own": 2}
+
+
+@pytest.mark.parametrize("device", ["@cupy:0", 0])
+def test_devices_that_are_not_there(monkeypatch, device):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    for call in (
+        lambda: Evaluator(SerialIterator(GOOD, 3, False), model, device=device),
+        lambda: training.GraphUpdater(
+            SerialIterator(GOOD, 3), optimizer, device=device
+        ),
+        lambda: training.GraphUpdater(
+            SerialIterator(GOOD, 3), optimizer, input_device=device
+        ),
+        lambda: training.DeviceBatches(GOOD, device),
+    ):
+        with pytest.raises(ValueError, match=r"GPU 0 needs CuPy.*: install .*cuda13"):
+            call()
 
 
 def test_workers_have_nothing_to_do_for_data_on_the_device(tmp_path):
@@ -157,6 +268,18 @@ DATA = TupleDataset(IMAGES, LATE)
 def test_a_label_out_of_range_at_the_end(tmp_path, name, data):
     with pytest.raises(ValueError, match=rf"{name}: labels must lie in \[0, 10\).*10"):
         build(tmp_path, **{name: data})
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_label_out_of_range_in_a_dict(tmp_path, name):
+    model = ManifoldMixupClassifier(models.CNN(10), seed=0, label_key="t")
+    optimizer = chainer.optimizers.SGD().setup(model)
+    good, bad = (DictDataset(x=IMAGES, t=t) for t in (LATE % 10, LATE))
+    part = SubDataset(bad, 0, 6, np.roll(np.arange(6), 2))
+    for data in (bad, part):
+        given = {"train": good, "test": good, name: data}
+        with pytest.raises(ValueError, match=rf"{name}: labels must lie in \[0, 10\)"):
+            build(tmp_path, optimizer=optimizer, **given)
 
 
 def test_labels_that_the_loss_takes_are_taken(tmp_path):
@@ -218,3 +341,146 @@ def test_numbers_of_an_optimizer(name, value):
 def test_what_reads_and_reports(make, error):
     with pytest.raises((TypeError, ValueError), match=f"{error} must be .* not"):
         make()
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (None, r"must be a sequence of examples .*TupleDataset\(x, t\), not None"),
+        (
+            SerialIterator(GOOD, 2),
+            r"must be a sequence of examples .*\(x, t\), not SerialIterator",
+        ),
+        (
+            {"x": IMAGES, "t": GOOD},
+            r"must be a sequence of examples .*TupleDataset\(x, t\), not dict",
+        ),
+        ([], "has no examples: give at least one"),
+    ],
+)
+def test_what_is_no_sequence_of_examples(tmp_path, name, data, error):
+    with pytest.raises((TypeError, ValueError), match=f"{name} {error}"):
+        build(tmp_path, **{name: data})
+
+
+LABELS = np.arange(6, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("train", "error"),
+    [
+        (TupleDataset(IMAGES.astype(np.uint8), LABELS), r"uint8 \(1, 8, 8\).* / 255"),
+        (TupleDataset(IMAGES.astype("d"), LABELS), r"x.astype\(numpy.float32\)"),
+        (TupleDataset(IMAGES[:, [0, 0]], LABELS), "takes 1 channels, and the input"),
+        (TupleDataset(IMAGES[..., 0], LABELS), r"shape \(N, C, H, W\)"),
+        (TupleDataset(IMAGES, LABELS.astype(str)), "a label of train is '0'"),
+        (TupleDataset(IMAGES), "an example of train has no label"),
+        (TransformDataset(GOOD, lambda pair: list(pair)), "of train is a list"),
+        (SubDataset(TupleDataset(IMAGES, IMAGES), 0, 6), "takes an example of test, "),
+    ],
+    ids=range(8),
+)
+def test_training_data_are_looked_at_before_anything_is_written(tmp_path, train, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        build(tmp_path / "out", train=train)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_another_size_are_taken_if_the_network_takes_them(tmp_path):
+    larger = TupleDataset(np.zeros((6, 1, 9, 9), np.float32), LABELS)
+    build(tmp_path, train=larger)
+    net = MixupLayers(L.Linear(64, 10), ["input"])
+    model = ManifoldMixupClassifier(net, seed=0)
+    optimizer = chainer.optimizers.SGD().setup(model)
+    wanted = r"takes .* test, \(float32 \(1, 8, 8\), int32\), but none of train, .*9\)"
+    with pytest.raises(ValueError, match=f"{wanted}.*: give both the same form"):
+        build(tmp_path, train=larger, optimizer=optimizer)
+
+
+class Pairs(chainer.Chain):
+    """Takes two views of an image in training, and one in evaluation."""
+
+    def __init__(self):
+        super().__init__(fc=L.Linear(64, 10))
+
+    def forward(self, *batch):
+        assert len(batch) == (3 if chainer.config.train else 2)
+        loss = F.softmax_cross_entropy(self.fc(F.dropout(batch[0])), batch[-1])
+        chainer.report({"loss": loss}, self)
+        return loss
+
+
+def test_examples_may_have_other_parts_in_training(tmp_path):
+    optimizer = chainer.optimizers.SGD().setup(Pairs())
+    train = TupleDataset(IMAGES, IMAGES, LABELS)
+    build(tmp_path, train=train, optimizer=optimizer).run()
+
+
+@pytest.mark.parametrize("position", [1, 5])
+@pytest.mark.parametrize("kind", [list, TupleDataset, SubDataset])
+def test_images_of_several_shapes(tmp_path, kind, position):
+    images = list(IMAGES)
+    images[position] = np.zeros((1, 8, 9), np.float32)
+    data = TupleDataset(images, LABELS)
+    data = SubDataset(data, 0, 6) if kind is SubDataset else data
+    data = list(data) if kind is list else data
+    for name, changed in (
+        (rf"examples 0 and {position} of train", {"train": data}),
+        (rf"examples \d and {position} of test", {"test": data}),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} .*8, 9\).*batchsize=1"):
+            build(tmp_path, **changed)
+    build(tmp_path, test=data, batchsize=1)
+    images[3:] = [np.zeros((1, 8, 9), np.float32)] * 3
+    build(tmp_path, test=TupleDataset(images[:1] * 3 + images[3:], LABELS))
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize(
+    ("label", "error"), [(None, "has no label"), ("cat", "is 'cat', but .*numbers")]
+)
+@pytest.mark.parametrize("make", [list, TupleDataset])
+def test_a_label_that_is_no_number_at_the_end(tmp_path, name, label, error, make):
+    labels = [0, 1, 2, 3, 4, label]
+    data = TupleDataset(IMAGES, labels)
+    data = list(data) if make is list else data
+    with pytest.raises(TypeError, match=f"of {name} {error}"):
+        build(tmp_path, **{name: data})
+
+
+def test_looking_at_an_example_draws_nothing(tmp_path):
+    def jitter(example):
+        np.random.rand()
+        random.random()
+        return example
+
+    states = []
+    for transform in (None, transforms.Affine(rotation=5), jitter):
+        random.seed(0)
+        np.random.seed(0)
+        data = TransformDataset(GOOD, transform) if transform else GOOD
+        build(tmp_path, train=data, test=data)
+        states.append((random.getstate(), np.random.get_state()[1:3]))
+    np.testing.assert_equal(states[1:], states[:1] * 2)
+
+
+class Opened(chainer.dataset.DatasetMixin):
+    """Opens a file when it is first read, which processes must not share."""
+
+    def __init__(self):
+        self.is_open = False
+
+    def __len__(self):
+        return 6
+
+    def get_example(self, i):
+        self.is_open = True
+        return GOOD[i]
+
+
+def test_workers_are_the_first_to_read_a_file(tmp_path):
+    for workers in (0, 1):
+        data = Opened()
+        build(tmp_path, train=data, workers=workers)
+        assert data.is_open == (workers == 0)

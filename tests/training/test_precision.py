@@ -1,3 +1,4 @@
+import pickle
 import warnings
 
 import chainer
@@ -5,6 +6,7 @@ import chainer.functions as F
 import numpy as np
 import pytest
 from chainer import optimizer_hooks
+from chainer.datasets import TupleDataset
 
 from chainer_mmix import training
 from chainer_mmix.training import DTYPES, convert_examples, scale_loss
@@ -104,34 +106,82 @@ def test_a_scale_that_changes_nothing():
         scale_loss(optimizer, 64.0)
 
 
-@pytest.mark.parametrize(
-    "hook",
-    [
-        optimizer_hooks.GradientClipping(1),
-        optimizer_hooks.GradientHardClipping(-1, 1),
-        optimizer_hooks.GradientLARS(),
-        optimizer_hooks.GradientNoise(0.1),
-        optimizer_hooks.Lasso(0.1),
-    ],
-    ids=lambda hook: hook.name,
-)
+HOOKS = [
+    optimizer_hooks.GradientClipping(1),
+    optimizer_hooks.GradientHardClipping(-1, 1),
+    optimizer_hooks.GradientLARS(),
+    optimizer_hooks.GradientNoise(0.1),
+    optimizer_hooks.Lasso(0.1),
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
 @pytest.mark.parametrize("scale", [None, 64.0])
-def test_hooks_that_know_no_scale_are_refused(half, hook, scale):
+@pytest.mark.parametrize("is_late", [False, True])
+def test_hooks_that_know_no_scale_are_refused(half, hook, scale, is_late):
     optimizer = training.make_optimizer("sgd", Weight(), 0.1)
+    if is_late:
+        scale_loss(optimizer, scale)
+        optimizer = pickle.loads(pickle.dumps(optimizer))
+        with pytest.raises(ValueError, match=f"^{hook.name} .* leave out this hook"):
+            optimizer.add_hook(hook)
+        with pytest.raises(ValueError, match=f"^{hook.name} .* leave out this hook"):
+            optimizer.add_hook(hook, "mine", timing="pre")
+        optimizer.add_hook(hook, timing="post")  # when steps have been made
+        return
     optimizer.add_hook(hook)
     with pytest.raises(ValueError, match=f"^{hook.name} .* leave out this hook"):
         scale_loss(optimizer, scale)
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_hooks_are_called_in_their_order(half, is_late):
+    optimizer, called = chainer.optimizers.SGD().setup(Weight()), []
+    if is_late:
+        scale_loss(optimizer, 4.0)
+    for name, timing in (("a", "post"), ("b", "pre"), ("c", "auto"), ("d", "post")):
+        optimizer.add_hook(lambda _, name=name: called.append(name), name, timing)
+    optimizer.remove_hook("d")
+    if not is_late:
+        scale_loss(optimizer, 4.0)
+    optimizer.update(lambda: F.sum(2 * optimizer.target.w))
+    assert called == ["b", "c", "a"]
+
+
+def test_a_trainer_of_scaled_gradients_that_are_clipped(tmp_path, make_trainer):
+    optimizer = make_trainer(tmp_path).updater.get_optimizer("main")
+    optimizer.add_hook(optimizer_hooks.GradientClipping(1))
+    optimizer.loss_scaling(scale=64.0)  # Chainer's own, which looks at no hooks
+    data = TupleDataset(np.zeros((8, 1, 8, 8), "f"), np.zeros(8, "i"))
+    options = {"epoch": 1, "batchsize": 4, "device": "@numpy", "quiet": True}
+    with pytest.raises(ValueError, match="GradientClipping does not know"):
+        training.build_trainer(optimizer, data, data, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_optimizer_without_a_model():
+    with pytest.raises(ValueError, match=r"MomentumSGD, is not set up: optimizer.set"):
+        scale_loss(chainer.optimizers.MomentumSGD())
+
+
 @pytest.mark.parametrize("scale", [1.0, 64.0])
-def test_a_decay_of_weights_is_that_of_gradients_without_a_scale(half, scale):
+@pytest.mark.parametrize("dtype", ["e", "f"])  # statistics are float32 in mixed16
+@pytest.mark.parametrize("is_of_rule", [False, True])
+def test_a_decay_of_weights_is_that_of_gradients_without_a_scale(
+    half, scale, dtype, is_of_rule
+):
     optimizer = chainer.optimizers.SGD(1.0).setup(Weight())
-    optimizer.add_hook(optimizer_hooks.WeightDecay(0.25))
+    w = optimizer.target.w
+    w.array = w.array.astype(dtype)
+    (w.update_rule if is_of_rule else optimizer).add_hook(
+        optimizer_hooks.WeightDecay(0.25)
+    )
     scale_loss(optimizer, scale)
-    before = optimizer.target.w.array.copy()
-    optimizer.update(lambda: F.sum(optimizer.target.w * np.float16(0.5)))
-    moved = before - optimizer.target.w.array
-    np.testing.assert_allclose(moved, 0.25 * before + 0.5, rtol=1e-3)
+    for _ in range(2):
+        before = w.array.copy()
+        optimizer.update(lambda: F.sum(w * w.dtype.type(0.5)))
+        moved = before - w.array
+        np.testing.assert_allclose(moved, 0.25 * before + 0.5, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

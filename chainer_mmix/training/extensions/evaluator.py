@@ -16,6 +16,8 @@ from chainer.training import extensions
 from chainer_mmix.analysis.predictions import accuracy_functions
 from chainer_mmix.links.links_in import links_in
 from chainer_mmix.mixing import ignored_label, top_k_accuracy
+from chainer_mmix.training.arguments import check_iterators, check_targets
+from chainer_mmix.training.device import given_device
 from chainer_mmix.training.evaluation_graphs import EvaluationGraphs
 from chainer_mmix.training.isolation import isolated
 from chainer_mmix.training.signals import check_stop
@@ -59,8 +61,10 @@ class Evaluator(extensions.Evaluator):
             parameters change during an evaluation. The default is ``False``.
 
     Raises:
-        ValueError: If there are no examples, or ``graph`` is true on a CPU without
-            compiled loops.
+        TypeError: If ``iterator`` is no iterator, such as a dataset, or ``target`` no
+            link, nor a dict of them.
+        ValueError: If no iterator is called main, there are no examples, there is no
+            such device, or ``graph`` is true on a CPU without compiled loops.
     """
 
     eval_func: Any  # of Chainer's, which knows no types
@@ -77,15 +81,19 @@ class Evaluator(extensions.Evaluator):
         graph: bool = False,
         **kwargs,
     ) -> None:
+        name = type(self).__name__
+        check_iterators(iterator, name, ", repeat=False, shuffle=False")
+        check_targets(target, name, needs_main=eval_func is None)
+        device = given_device(device)
         super().__init__(
             iterator, target, converter, device, eval_hook, eval_func, **kwargs
         )
-        for name, one in self.get_all_iterators().items():
+        for key, one in self.get_all_iterators().items():
             data: Any = getattr(one, "dataset", None)
             if hasattr(data, "__len__") and len(data) == 0:
                 raise ValueError(
-                    f"the iterator {name!r} of {type(self).__name__} has no examples: "
-                    "nothing can be measured"
+                    f"the iterator {key!r} of {name} has no examples: nothing can be "
+                    "measured"
                 )
         samplers: list[Any] = [
             getattr(iterator, "order_sampler", None)
@@ -122,10 +130,10 @@ class Evaluator(extensions.Evaluator):
 
     def _call(self, given: Callable | None, *args, **kwargs) -> None:
         check_stop(self)
-        target = self.get_target("main")
         if given:
             given(*args, **kwargs)
             return
+        target = self.get_target("main")
         if self._graphs is None or not self._graphs.report(target, args, kwargs):
             target(*args, **kwargs)
         prefix = f"{self.name}/main/" if self.name else "main/"
