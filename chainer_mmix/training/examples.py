@@ -11,7 +11,9 @@ from chainer.datasets import DictDataset, SubDataset, TransformDataset, TupleDat
 from chainer_mmix.datasets import labels_of
 from chainer_mmix.mixing.targets import check_range
 from chainer_mmix.training.arguments import kind_of
+from chainer_mmix.training.generators import generators_of
 from chainer_mmix.training.precision import is_half
+from chainer_revive.cpu.graphs import set_state, state_of
 from chainer_revive.example_random import Seeds, Visit, read
 
 
@@ -28,8 +30,14 @@ def check_dataset(dataset: Any, name: str) -> None:
 
 
 def first_of(dataset: Sequence) -> Any:
-    """Reads the first example, with a generator of its own for what it draws."""
-    return read(dataset, Visit(0, 0, Seeds(1, 1)))
+    """Reads the first example; what it draws is drawn again later."""
+    generators = generators_of([dataset])
+    before = [*map(state_of, generators)]
+    try:
+        return read(dataset, Visit(0, 0, Seeds(1, 1)))
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            set_state(generator, state)
 
 
 def is_in_memory(dataset: Any) -> bool:

@@ -455,14 +455,22 @@ def test_looking_at_an_example_draws_nothing(tmp_path):
         random.random()
         return example
 
+    own = np.random.default_rng(0)
+    state = own.bit_generator.state
+
+    def noise(example):
+        image, label = example
+        return image + own.random(image.shape, np.float32), label
+
     states = []
-    for transform in (None, transforms.Affine(rotation=5), jitter):
+    for transform in (None, transforms.Affine(rotation=5), jitter, noise):
         random.seed(0)
         np.random.seed(0)
         data = TransformDataset(GOOD, transform) if transform else GOOD
         build(tmp_path, train=data, test=data)
         states.append((random.getstate(), np.random.get_state()[1:3]))
-    np.testing.assert_equal(states[1:], states[:1] * 2)
+    np.testing.assert_equal(states[1:], states[:1] * 3)
+    assert own.bit_generator.state == state
 
 
 class Opened(chainer.dataset.DatasetMixin):
