@@ -71,6 +71,12 @@ def test_means_over_pixels(shape, layout, dtype, keepdims, chainers_own, lay_out
         np.testing.assert_allclose(result, right, rtol=tolerance, atol=tolerance)
 
 
+def test_means_of_one_channel_are_as_exact_as_in_numpy():
+    x = np.full((1, 1, 512, 512), 0.1, "f")
+    (result,) = F.average(x, axis=(2, 3)).array
+    np.testing.assert_allclose(result, x[0, 0, :1, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["max", "average"])
 @settings(max_examples=100)
 @given(
