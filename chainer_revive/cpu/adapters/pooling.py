@@ -109,8 +109,7 @@ def mean_forward(self, inputs):
     if not covered(x):
         return declined(NOT_COVERED)
     loops = compiled.loops(x.dtype)
-    # NumPy adds up what lies side by side, as a single channel does, in pairs: that is
-    # faster and more exact than one after another.
+    # NumPy adds up what lies side by side, as a single channel does, several at once.
     if loops is None or not is_channels_last(x) or x.shape[1] == 1:
         return declined(
             "compiled loops need Numba and float32, with several channels that are last"
