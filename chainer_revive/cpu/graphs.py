@@ -111,8 +111,9 @@ class CpuGraphs:
     def _attributes_of(self, links: list[chainer.Link]) -> list[tuple]:
         now = _objects(self._lasting)
         if not self._lasting or _others(now, self._attributes_then):
-            self._lasting = {k: _attributes(k) for k in links if _lasts(k)}
-            self._attributes_then = _objects(self._lasting)
+            lasting = [link for link in links if _lasts(link)]
+            self._attributes_then = _objects(lasting)
+            self._lasting = {link: _attributes(link) for link in lasting}
         return [self._lasting.get(link) or _attributes(link) for link in links]
 
     @contextlib.contextmanager
@@ -293,7 +294,7 @@ def _lasts(link: chainer.Link) -> bool:
             or name in _LISTED
             or isinstance(value, _LASTING)
             or (type(value) is tuple and all([type(v) in _PLAIN for v in value]))
-            or (name in link._persistent and getattr(value, "dtype", None) == _FLOAT32)
+            or (type(value) is np.ndarray and value.dtype == _FLOAT32)
             for name, value in vars(link).items()
         ]
     )

@@ -109,8 +109,11 @@ def mean_forward(self, inputs):
     if not covered(x):
         return declined(NOT_COVERED)
     loops = compiled.loops(x.dtype)
-    if loops is None or not is_channels_last(x):
-        return declined("compiled loops need Numba and float32, with channels last")
+    # NumPy adds up what lies side by side, as a single channel does, several at once.
+    if loops is None or not is_channels_last(x) or x.shape[1] == 1:
+        return declined(
+            "compiled loops need Numba and float32, with several channels that are last"
+        )
     self.multiplier = 1.0 / (x.shape[2] * x.shape[3])
     axes = _axes(x.shape[2:], x.shape[2:], (1, 1), (0, 0), False)
     y = np.empty(x.shape[:2], x.dtype)

@@ -137,18 +137,20 @@ def _average_forward(arguments, start, stop):
     a, g = unpack_both(arguments, Pooling, Geometry)
     x = carray(floats(a.images), (a.n, g.h, g.w, g.c))
     y = carray(floats(a.outputs), (a.n * g.out_h, g.out_w, g.c))
-    size = np.float32(g.taps_y * g.taps_x)
+    size = g.taps_y * g.taps_x
+    # Of many terms, float32 would lose much.
+    sums = np.empty(g.c, np.float64)
     for line in range(start, stop):
         image, top = line // g.out_h, line % g.out_h * g.stride_y - g.pad_y
         for column in range(g.out_w):
             left = column * g.stride_x - g.pad_x
-            y[line, column] = 0
+            sums[:] = 0
             for i in range(max(0, -top), min(g.taps_y, g.h - top)):
                 for j in range(max(0, -left), min(g.taps_x, g.w - left)):
                     for q in range(g.c):
-                        y[line, column, q] += x[image, top + i, left + j, q]
+                        sums[q] += x[image, top + i, left + j, q]
             for q in range(g.c):
-                y[line, column, q] /= size
+                y[line, column, q] = sums[q] / size
 
 
 @Task

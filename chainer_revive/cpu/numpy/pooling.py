@@ -52,11 +52,14 @@ def max_backward(gy, indexes, gx, axes: tuple[Axis, Axis]) -> None:
 
 
 def average_forward(x, y, axes: tuple[Axis, Axis]) -> None:
-    y.fill(0)
     for images, rows in _pieces(y):
+        # Of many terms, float32 would lose much.
+        sums = np.zeros(y[images, rows].shape, np.float64)
         for steps, elements in _taps(images, axes[0].rows(rows), axes[1]):
-            y[images, rows][steps] += x[elements]
-        y[images, rows] /= axes[0].taps * axes[1].taps
+            sums[steps] += x[elements]
+        np.divide(
+            sums, axes[0].taps * axes[1].taps, y[images, rows], casting="same_kind"
+        )
 
 
 def average_backward(gy, gx, axes: tuple[Axis, Axis]) -> None:

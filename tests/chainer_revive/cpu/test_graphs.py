@@ -254,6 +254,39 @@ def test_a_setting_tells_what_is_changed_in_place(monkeypatch):
         before = now
 
 
+def test_a_setting_tells_numbers_of_children():
+    net = Net()
+    graphs = CpuGraphs(lambda every=False: [net])
+
+    def changes():
+        net.conv.pad = 0, 0
+        yield
+        net.norm.eps = 1e-2
+        yield
+        net.first.eps = net.norm.eps
+        yield
+        net.first.factor = 2.0
+        yield
+        net.norm.factor = vars(net.first).pop("factor")
+        yield
+        net.norm.term = vars(net.norm).pop("factor")
+        yield
+        del net.norm.term
+        yield
+        # It only looks like an array.
+        net.norm.scale = SimpleNamespace(dtype=np.float32, by=2.0)
+        net.norm.register_persistent("scale")
+        yield
+        net.norm.scale.by = 3.0
+        yield
+
+    before = graphs.setting()
+    for _ in changes():
+        now = graphs.setting()
+        assert now != before
+        before = now
+
+
 def test_a_setting_tells_names():
     net = Net()
     graphs = CpuGraphs(lambda every=False: [net])

@@ -71,6 +71,16 @@ def test_means_over_pixels(shape, layout, dtype, keepdims, chainers_own, lay_out
         np.testing.assert_allclose(result, right, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_averages_of_many_pixels(channels, lay_out):
+    x = lay_out(np.full((1, channels, 512, 512), 0.1, "f"), "channels last")
+    results = [F.average_pooling_2d(x, 512).array[..., 0, 0]]
+    if channels == 1:  # NumPy adds several channels one by one.
+        results.append(F.average(x, axis=(2, 3)).array)
+    for result in results:
+        np.testing.assert_allclose(result, x[:, :, 0, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["max", "average"])
 @settings(max_examples=100)
 @given(
