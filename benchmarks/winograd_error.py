@@ -15,11 +15,8 @@ from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer_mmix import models
 
 WAYS = {"direct sums": False, "default": True, "F(2x2, 3x3)": 2, "F(4x4, 3x3)": 4}
-NETWORKS = {
-    "PreActResNet18": 32,
-    "WideResNet28_10": 8,
-    "ResNet50": 64,
-}  # and their batch sizes
+# Networks and their batch sizes.
+NETWORKS = {"PreActResNet18": 32, "WideResNet28_10": 8, "ResNet50": 64}
 
 
 class Layers(chainer.FunctionHook):

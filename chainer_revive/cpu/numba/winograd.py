@@ -118,7 +118,9 @@ def _by_tiles(w, strides, bias, tiles, geometry) -> None:
     panels = steps.kept(w, shape, np.float32)
     if panels is None:
         panels = buffer("panels", shape, np.float32)
-    _pack(w, strides, panels, geometry)
+    arguments = loops.Kernel(w, panels, geometry.side, c, d, *strides)
+    grain = -(-_MOVES // (points * c * COLUMNS))
+    threads.run(loops.pack, -(-d // COLUMNS), grain, arguments)
     # As many blocks as there are threads, or a multiple of that.
     n = threads.count()
     n *= -(-tiles * (c + d) // (n * max(_BLOCK // points, _LEAST * (c + d))))
@@ -128,29 +130,16 @@ def _by_tiles(w, strides, bias, tiles, geometry) -> None:
     threads.run(loops.convolve, tiles, max(block, least), arguments, geometry)
 
 
-def _pack(w, strides, panels, geometry) -> None:
-    side, c, d = geometry.side, geometry.c, geometry.d
-    arguments = loops.Kernel(w, panels, side, c, d, *strides)
-    grain = -(-_MOVES // (side**2 * c * COLUMNS))
-    threads.run(loops.pack, -(-d // COLUMNS), grain, arguments)
-
-
 def _by_panels(w, strides, bias, tiles, geometry) -> None:
     """Transforms all images first."""
     c, d = w.shape[2:]
-    points, count = geometry.side**2, -(-d // COLUMNS)
-    panels = steps.kept(w, _shape(geometry.side, count * c * COLUMNS), np.float32)
-    if panels is None:
-        panels = 0
-    else:
-        _pack(w, strides, panels, geometry)
-        w = 0  # A step that had it might change it.
+    points = geometry.side**2
     v = _buffer("images", geometry.side, tiles * c)
     arguments = loops.Points(v, 0, tiles, 0)
     threads.run(loops.transform, tiles, -(-_MOVES // (points * c)), arguments, geometry)
-    arguments = loops.Panels(v, tiles, bias, panels, w, *strides)
+    arguments = loops.Panels(v, tiles, bias, w, *strides)
     grain = -(-_WORK // (points * tiles * c * COLUMNS))
-    threads.run(loops.convolve_panels, count, grain, arguments, geometry)
+    threads.run(loops.convolve_panels, -(-d // COLUMNS), grain, arguments, geometry)
 
 
 def correlate_outputs(x, y, axes, side) -> np.ndarray:

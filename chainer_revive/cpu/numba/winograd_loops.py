@@ -15,13 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chainer_revive.cpu.buffers import LINE
 from chainer_revive.cpu.numba.intrinsics import (
     COLUMNS,
     HALF,
     LANES,
     ROWS,
-    fetch_to_read,
     floats,
     jit,
     multiply_half,
@@ -112,15 +110,11 @@ class Convolution(NamedTuple):
 class Panels(NamedTuple):
     """Transforms (points, c / LANES, size, LANES) of images, a kernel (3, 3, c, d) as
     above, and what to add to each channel of the outputs.
-
-    Attributes:
-        panels: The transformed kernel (points, P, c, COLUMNS), if it is known; else 0.
     """
 
     v: int
     size: int
     bias: int
-    panels: int
     w: int
     turn: int
     stride_c: int
@@ -256,7 +250,7 @@ def convolve(arguments, start, stop):
 @Task
 def convolve_panels(arguments, start, stop):
     """Convolves all tiles, whose images are transformed already, with panels of a
-    kernel, each transformed in turn if need be, some channels of the images at a time.
+    kernel, each transformed in turn, some channels of the images at a time.
     """
     p, g = unpack_both(arguments, Panels, Tiles)
     c, size, side = g.c, p.size, g.side
@@ -264,7 +258,6 @@ def convolve_panels(arguments, start, stop):
     u = np.empty(side * side * (_DEPTH * COLUMNS + SKEW), np.float32)
     m = np.empty(side * side * (size * COLUMNS + SKEW), np.float32)
     v_at = _points(side, p.v, size * c)
-    panels_at = _points(side, p.panels, _panels(g.d) * COLUMNS * c)
     results = np.empty(g.step * g.step, np.int64)
     line, col = _sums(c, size)
     row, out = _rows(size, LANES), _rows(size, COLUMNS)
@@ -275,17 +268,8 @@ def convolve_panels(arguments, start, stop):
         m_at = _points(side, m.ctypes.data, size * COLUMNS)
         for begin in range(0, c, _DEPTH):
             end = min(begin + _DEPTH, c)
-            if p.panels:
-                u_at = panels_at + 4 * (first * c + begin * COLUMNS)
-            else:
-                _pack(p, side, begin, end, first, first + found, u_at, 0)
+            _pack(p, side, begin, end, first, first + found, u_at, 0)
             for point in range(len(v_at)):
-                if p.panels:  # from memory: the next one is asked for during this one
-                    following = u_at[(point + 1) % len(u_at)]
-                    if point + 1 == len(u_at):
-                        following += 4 * (end - begin) * COLUMNS
-                    for at in range(0, 4 * (end - begin) * COLUMNS, LINE):
-                        fetch_to_read(following + at)
                 _multiply(
                     *(side, v_at[point], row, col, u_at[point], line),
                     *(begin, end, zeros, m_at[point], out, found),

@@ -86,21 +86,6 @@ def test_fixed_parameters_are_read_once_for_all_replays():
         assert np.isnan(replay()).all()
 
 
-def test_kernels_of_more_channels_than_images_are_transformed_once():
-    random = np.random.RandomState(0)
-    conv = L.Convolution2D(64, 64, 3, pad=1)
-    x = random.standard_normal((40, 64, 2, 2)).astype("f")
-    graphs = CpuGraphs(lambda every=False: [conv], fixed=True)
-    with chainer.using_config("train", False), chainer.no_backprop_mode():
-        replay = graphs.capture(lambda: conv(x).array, [x])
-        wanted = [replay().copy() for _ in range(3)][-1]
-        assert wanted.tobytes() == conv(x).array.tobytes()
-        conv.W.array[:] = np.nan
-        np.testing.assert_array_equal(replay(), wanted)
-        graphs.free()
-        assert np.isnan(replay()).all()
-
-
 def test_statistics_are_never_fixed():
     random = np.random.RandomState(0)
     net, x = Net(), random.standard_normal((2, 3, 8, 8)).astype("f")
