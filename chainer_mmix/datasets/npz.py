@@ -183,6 +183,7 @@ def as_inputs(x: np.ndarray, name: str) -> np.ndarray:
     if x.ndim == 4 and x.min() >= 0 and x.max() > 1 and np.all(x == np.rint(x)):
         raise ValueError(
             f"{name} has whole numbers from {x.min():g} to {x.max():g} in {x.dtype}: "
-            "save images as uint8, or divide them by 255"
+            "divide them by the value that is white, which is 255 for bytes; bytes may "
+            "be saved as uint8 instead"
         )
     return inputs

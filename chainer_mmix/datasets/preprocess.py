@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -165,6 +166,8 @@ class Preprocess:
         Raises:
             ValueError: If it is not in this form, does not have the input shape, or has
                 values as of bytes for a network that was trained on [0, 1].
+
+        Images far outside of the range of that network's are taken after a warning.
         """
         x = as_inputs(x, name)
         if self.shape is not None and x.shape[1:] != self.shape:
@@ -178,5 +181,13 @@ class Preprocess:
                 f"{name} has values up to {x.max():g}, but the network was trained on "
                 f"values from {low:.3g} to {high:.3g}: divide them by 255, or give "
                 "bytes (uint8)"
+            )
+        far = (high - low) / 2
+        is_near = low - far <= x.min() and x.max() <= high + far
+        if x.ndim == 4 and 0 <= low <= high <= 1 and not is_near:
+            warnings.warn(
+                f"arrays have values far outside of {low:.3g} to {high:.3g}, on which "
+                "the network was trained: scale them in the same way",
+                stacklevel=2,
             )
         return x

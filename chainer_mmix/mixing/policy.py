@@ -19,7 +19,7 @@ def check_seed(seed: int | None) -> None:
     """Raises a TypeError or a ValueError unless a seed is one, or ``None``."""
     if seed is None:
         return
-    if not isinstance(seed, numbers.Integral):
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
         raise TypeError(f"seed must be a whole number or None, not {seed!r}")
     if seed < 0:
         raise ValueError(f"seed must be >= 0, not {seed}")
@@ -27,7 +27,7 @@ def check_seed(seed: int | None) -> None:
 
 def _check_float(name: str, value: Any) -> None:
     try:
-        if isinstance(value, (bool, np.bool_)):
+        if isinstance(value, (bool, np.bool_, str, bytes)):
             raise TypeError
         float(value)
     except (TypeError, ValueError):

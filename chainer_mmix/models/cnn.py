@@ -7,6 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.models.staged import Staged
 
 
@@ -23,12 +24,16 @@ class CNN(Staged):
         n_class (int): The number of outputs.
         width (int): Channels of the first block; the second has twice as many. The
             default is 32.
+
+    Raises:
+        ValueError: If ``n_class`` is not a whole number >= 1.
     """
 
     mixup_layers = (0, 1, 2)
     default_layer_mix = (0, 1, 2)
 
     def __init__(self, n_class: int, width: int = 32) -> None:
+        check_whole("n_class", n_class, 1)
         super().__init__()
         with self.init_scope():
             self.block1 = _Block(width)

@@ -7,6 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import GlorotUniform
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.models.staged import Staged
 
 
@@ -22,12 +23,16 @@ class ELUCNN(Staged):
 
     Args:
         n_class (int): The number of outputs.
+
+    Raises:
+        ValueError: If ``n_class`` is not a whole number >= 1.
     """
 
     mixup_layers = (0, 1, 2)
     default_layer_mix = (1,)
 
     def __init__(self, n_class: int) -> None:
+        check_whole("n_class", n_class, 1)
         super().__init__()
         with self.init_scope():
             self.block1 = _Block(32, 0.2)

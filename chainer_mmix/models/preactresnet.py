@@ -6,6 +6,7 @@ from functools import partial
 import chainer
 import chainer.functions as F
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.models.layers import Layers
 from chainer_mmix.models.staged import Stage, Staged
 
@@ -38,6 +39,9 @@ class PreActResNet(Staged):
         width (int): Channels of the first stage. The default is 64, as published.
         stem_stride (int): Stride of the first convolution; the paper's code has 2 for
             Tiny ImageNet. The default is 1.
+
+    Raises:
+        ValueError: If ``n_class`` is not a whole number >= 1.
     """
 
     mixup_layers = (0, 1, 2, 3, 4)
@@ -53,6 +57,7 @@ class PreActResNet(Staged):
         width: int = 64,
         stem_stride: int = 1,
     ) -> None:
+        check_whole("n_class", n_class, 1)
         super().__init__(published)
         layers = Layers(published)
         make = PreActBottleneck if self.bottleneck else PreActUnit

@@ -9,6 +9,7 @@ import chainer.links as L
 from chainer.initializers import HeNormal
 from chainer.links.model.vision.resnet import BuildingBlock
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.models.staged import Stage, Staged
 
 STEMS = ("imagenet", "cifar", "torchvision")
@@ -44,7 +45,8 @@ class ResNet(Staged):
             :class:`ResNet18` and 34 have no other than 3x3. The default is ``False``.
 
     Raises:
-        ValueError: If there is no such stem, or later, if images are too small for it.
+        ValueError: If there is no such stem, or ``n_class`` is not a whole number >= 1,
+            or later, if images are too small for the stem.
     """
 
     mixup_layers = (0, 1, 2, 3, 4, 5)
@@ -56,6 +58,7 @@ class ResNet(Staged):
     def __init__(
         self, n_class: int, stem: str = "imagenet", downsample_fb: bool = False
     ) -> None:
+        check_whole("n_class", n_class, 1)
         if stem not in STEMS:
             names = " or ".join(map(repr, STEMS))
             raise ValueError(f"stem must be {names}, not {stem!r}")

@@ -6,6 +6,7 @@ from functools import partial
 import chainer
 import chainer.functions as F
 
+from chainer_mmix.checks import check_whole
 from chainer_mmix.models.layers import Layers
 from chainer_mmix.models.preactresnet import PreActUnit
 from chainer_mmix.models.staged import Stage, Staged
@@ -47,8 +48,9 @@ class WideResNet(Staged):
             Tiny ImageNet. The default is 1.
 
     Raises:
-        ValueError: If there is no network of that depth or width, or for ``dropout``
-            with ``published``, whose code has none.
+        ValueError: If there is no network of that depth or width, ``n_class`` is not a
+            whole number >= 1, or for ``dropout`` with ``published``, whose code has
+            none.
     """
 
     mixup_layers = (0, 1, 2, 3)
@@ -63,6 +65,7 @@ class WideResNet(Staged):
         published: bool = False,
         stem_stride: int = 1,
     ) -> None:
+        check_whole("n_class", n_class, 1)
         n_units, rest = divmod(depth - 4, 6)
         if n_units < 1 or rest:
             near = sorted({6 * max(1, n) + 4 for n in (n_units, n_units + 1)})

@@ -300,6 +300,16 @@ def test_bad_arguments(make, message):
         make()
 
 
+@pytest.mark.parametrize("given", [[Cutout], Cutout(2), [lambda example: example]])
+def test_what_is_no_list_of_transforms(given):
+    whole = TupleDataset(np.ones((4, 1, 2, 2), "f"), np.arange(4))
+    for data in (whole, transformed(whole, [Cutout(2)])):
+        with pytest.raises(
+            TypeError, match=r"must be a list such as \[Flip\(\)\], not"
+        ):
+            transformed(data, given)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 @pytest.mark.parametrize("transform", ALL.transforms)
 def test_images_of_another_float_dtype_keep_it(images, transform, dtype):

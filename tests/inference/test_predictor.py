@@ -1,5 +1,6 @@
 import json
 import shutil
+import warnings
 
 import chainer
 import chainer.links as L
@@ -300,7 +301,7 @@ def test_inputs_that_the_network_does_not_take_are_refused(digits_run, npz_run):
     predictor = load_predictor(digits_run)
     for x, error in [
         (np.zeros((2, 3, 8, 8), np.float32), r"shape \(3, 8, 8\), but the network"),
-        (np.full((2, 1, 8, 8), 200.0), "save images as uint8, or divide them by 255"),
+        (np.full((2, 1, 8, 8), 200.0), "divide them by the value that is white"),
         (np.zeros((2, 8, 8, 1), np.float32), "channels last"),
         (np.full((2, 8, 8), np.nan), "not finite"),
         (np.zeros((0, 8, 8)), "is empty"),
@@ -308,6 +309,17 @@ def test_inputs_that_the_network_does_not_take_are_refused(digits_run, npz_run):
         with pytest.raises(ValueError, match=error):
             predictor(x)
     assert predictor([]).shape == (0, 10)
+
+
+def test_images_scaled_otherwise_are_warned_of(digits_run):
+    predictor = load_predictor(digits_run)
+    x = np.stack([image for image, _ in datasets.get_digits()[1]])
+    for scaled in (2 * x - 1, (x - 0.3) / 0.4):
+        with pytest.warns(UserWarning, match="far outside of 0 to 1, .* scale"):
+            predictor(scaled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor(x + np.float32(0.1))
 
 
 def test_a_network_of_standardised_arrays_takes_no_pictures(npz_run, tmp_path):

@@ -330,6 +330,15 @@ def test_bad_numbers_are_named(bad):
         MixupPolicy(**bad)
 
 
+@pytest.mark.parametrize(
+    "bad", [{"alpha": "2"}, {"prob": b"1"}, {"fixed_lam": "0.5"}, {"seed": True}]
+)
+def test_words_and_bools_are_no_numbers(bad):
+    ((name, value),) = bad.items()
+    with pytest.raises(TypeError, match=f"{name} must be a .*number.* not {value!r}"):
+        MixupPolicy(**bad)
+
+
 @pytest.mark.parametrize("per", ["batch", "pair", "sample"])
 @pytest.mark.parametrize("name", ["alpha", "cutmix_alpha"])
 def test_lambda_of_the_largest_alphas_is_one_half(per, name):

@@ -33,6 +33,13 @@ def structure(net):
     return {name: np.shape(value) for name, value in serializer.target.items()}
 
 
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("n_class", ["10", 2.5, 0, None])
+def test_numbers_of_classes_that_are_none(make, n_class):
+    with pytest.raises(ValueError, match=f"n_class must be .* >= 1, not {n_class!r}"):
+        make(n_class)
+
+
 # torchvision's documentation. Its first convolution has no bias; Chainer's has.
 TORCHVISION = {
     "resnet18": 11_689_512,

@@ -73,9 +73,19 @@ class Compose(Transform):
 
     Args:
         transforms (sequence of Transform): The transforms, in order.
+
+    Raises:
+        TypeError: If one is no Transform, such as a class.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
+        if not isinstance(transforms, Sequence) or not all(
+            isinstance(transform, Transform) for transform in transforms
+        ):
+            raise TypeError(
+                f"transforms must be a list such as [Flip()], not {transforms!r}; a "
+                "function is for chainer.datasets.TransformDataset"
+            )
         self.transforms = tuple(transforms)
 
     def draw(self, shape: tuple[int, ...], rng: Any) -> list:
@@ -99,9 +109,13 @@ def transformed(dataset: Sequence, transforms: Sequence[Transform]) -> Sequence:
     Returns:
         sequence: The transformed examples; ``dataset`` itself if ``transforms`` is
         empty.
+
+    Raises:
+        TypeError: If one is no Transform, such as a class.
     """
     if not transforms:
         return dataset
+    transforms = Compose(transforms).transforms
     if isinstance(dataset, TransformDataset) and isinstance(
         dataset._transform, Transform
     ):
