@@ -413,11 +413,14 @@ def multiply(a, row, m, col, panels, k, line, parts, count, first, c, out, n, fe
                 )
                 if found <= HALF:
                     multiply_half(*tile)
-                elif not gapless:
-                    multiply_tile_ahead(*tile)
                 elif fetches and i < _FETCHES * ROWS:
                     ahead = following + i // ROWS * pace
-                    multiply_gapless_and_fetch(*tile, ahead, LINE)
+                    if gapless:
+                        multiply_gapless_and_fetch(*tile, ahead, LINE)
+                    else:
+                        multiply_tile_and_fetch(*tile, ahead, LINE)
+                elif not gapless:
+                    multiply_tile_ahead(*tile)
                 elif (
                     j == 0
                     and i + ROWS < m
