@@ -206,9 +206,12 @@ class CpuGraphs:
         with _unchanged(links, inputs):
             _disturb(links)
             try:
-                wanted = _values(function(), links)
+                with _read_only(_plain_arrays(links)):
+                    wanted = _values(function(), links)
             except Exception as error:
                 reason = f"with other parameters: {type(error).__name__}: {error}"
+                if "read-only" in reason:
+                    reason = f"it changes {_OTHERS}"
                 raise steps.CannotReplayError(reason) from error
         self._reserve(plan.size)
         known: dict[Hashable, np.ndarray] = {}  # of these parameters, for no other plan
@@ -430,9 +433,7 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
     attributes = [_lasting(link) for link in links]
     own = [value for values in attributes for value in values.values()]
     arrays = [array for *_, array in _arrays_of(links)]
-    known = {*map(id, arrays)}
-    plain = [v for v in own if type(v) is np.ndarray and id(v) not in known]
-    plain = [v for v in plain if v.flags.writeable]
+    plain = _plain_arrays(links)
     numbers, given = _copies(arrays), _copies([*inputs, *plain])
     params = [(p, p.array) for link in links for p in link.params(False)]
     states = [(value, state_of(value)) for value in own if isinstance(value, RANDOM)]
@@ -458,11 +459,35 @@ def _unchanged(links: list[chainer.Link], inputs: list[np.ndarray]) -> Iterator[
                 set_state(generator, state)
                 changed.append(f"the state of a {type(generator).__name__}")
         if any(map(_differ, [*inputs, *plain], given)):
-            changed.append("its inputs, or arrays that are no persistent values")
+            changed.append(_OTHERS)
         _restore(arrays, numbers)
         _restore([*inputs, *plain], given)
     if changed:
         raise steps.CannotReplayError(f"it changes {', '.join(changed)}")
+
+
+_OTHERS = "its inputs, or arrays that are no persistent values"
+
+
+def _plain_arrays(links: Iterable[chainer.Link]) -> list[np.ndarray]:
+    """Returns the arrays of links that are neither parameters nor persistent."""
+    known = {id(array) for *_, array in _arrays_of(links)}
+    own = [value for link in links for value in _lasting(link).values()]
+    plain = [v for v in own if type(v) is np.ndarray and id(v) not in known]
+    return [array for array in plain if array.flags.writeable]
+
+
+@contextlib.contextmanager
+def _read_only(arrays: list[np.ndarray]) -> Iterator[None]:
+    """A context in which arrays cannot be written to, even with what they have."""
+    for array in arrays:
+        array.flags.writeable = False
+    try:
+        yield
+    finally:
+        # A view must not be writeable before the array whose memory it has.
+        for array in sorted(arrays, key=lambda array: array.base is not None):
+            array.flags.writeable = True
 
 
 def _lasting(link: chainer.Link) -> dict[str, Any]:
