@@ -115,10 +115,10 @@ def transformed(dataset: Sequence, transforms: Sequence[Transform]) -> Sequence:
     """
     if not transforms:
         return dataset
-    transforms = Compose(transforms).transforms
+    transform = Compose(transforms)
     if isinstance(dataset, TransformDataset) and isinstance(
         dataset._transform, Transform
     ):
-        transforms = [dataset._transform, *transforms]
+        transform = Compose([dataset._transform, *transform.transforms])
         dataset = dataset._dataset
-    return TransformDataset(dataset, Compose(transforms))
+    return TransformDataset(dataset, transform)
